@@ -1,0 +1,159 @@
+"""Other people's weights: recognised by their names and shapes, renamed, and given the description they lack."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from googlenet.artifact.model_file import ModelInfo, save
+from googlenet.data import fashion_mnist
+from googlenet.data.input_spec import InputSpec
+from googlenet.errors import UserError
+from googlenet.network.architecture import Architecture, Variant, architecture
+from googlenet.network.googlenet import GoogLeNet
+
+Weights = dict[str, Tensor]
+
+_TUTORIAL_STEM = {"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv", "fc": "fc"}
+_TUTORIAL_BRANCH = {
+    "branch1": "branch1.conv",
+    "branch2_1": "branch2.0.conv",
+    "branch2_2": "branch2.1.conv",
+    "branch3_1": "branch3.0.conv",
+    "branch3_2": "branch3.1.conv",
+    "branch4_2": "branch4.1.conv",
+}
+
+
+def import_weights(
+    path: str | Path, *, variant: Variant | None = None, classes: Sequence[str] | None = None
+) -> GoogLeNet:
+    """A network from weights that this package did not write; its `info` describes it as a model file would.
+
+    Recognised are state dicts (`.pt`, `.pth`, `.safetensors`) saved from the tutorial's code, from torchvision's
+    `googlenet` with or without auxiliary heads, and from this package's networks.
+
+    Args:
+        path: the file. A pickle is read with `weights_only=True`: it cannot run code.
+        variant: what the weights are of, where their names and shapes leave a choice.
+        classes: the classes' names. Left out, they are Fashion-MNIST's for the tutorial's weights and numbers else.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        UserError: for a file that is missing, damaged, would run code, or holds other weights.
+    """
+    weights = _read_weights(Path(path))
+    if "inception_3a.branch1.weight" in weights:
+        weights = {_canonical_of_tutorial(name): tensor for name, tensor in weights.items()}
+        variant = variant or "tutorial"
+    described = _recognised(weights, variant, path)
+    net = GoogLeNet(described)
+    try:
+        net.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1].strip()
+        raise UserError(f"{path} does not fit variant {described.variant!r}: {problem}") from error
+    net.info = ModelInfo(described, _class_names(described, classes), _input_spec(described))
+    return net.eval()
+
+
+def import_file(
+    path: Path, output: Path | None, *, variant: Variant | None = None, class_file: Path | None = None
+) -> tuple[Path, ModelInfo]:
+    """Import weights and write them as a model file: its path (beside `path` where none is named), its description.
+
+    Raises:
+        UserError: as `import_weights` does, for a class file that cannot be read, or where it would overwrite `path`.
+        RunError: where the model file cannot be written.
+    """
+    classes = None
+    if class_file is not None:
+        try:
+            classes = class_file.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the class names: {error}") from error
+        classes = [name.strip() for name in classes if name.strip()]
+    target = output or path.with_suffix(".safetensors")
+    if target.resolve() == path.resolve():
+        raise UserError(f"{path} would be overwritten; name another --output")
+    net = import_weights(path, variant=variant, classes=classes)
+    save(net, net.info, target)
+    return target, net.info
+
+
+def _read_weights(path: Path) -> Weights:
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than weights, or is no file of torch.save: reading it could run code, so it is refused; "
+            f"save net.state_dict(), not net"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no state dict: it should map names to tensors, as net.state_dict() does")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _canonical_of_tutorial(name: str) -> str:
+    layer, _, kind = name.rpartition(".")
+    if layer in _TUTORIAL_STEM:
+        return f"{_TUTORIAL_STEM[layer]}.{kind}"
+    block = re.fullmatch(r"inception_(\d\w)\.(\w+)", layer)
+    if block and block[2] in _TUTORIAL_BRANCH:
+        return f"inception{block[1]}.{_TUTORIAL_BRANCH[block[2]]}.{kind}"
+    return name
+
+
+def _recognised(weights: Weights, variant: Variant | None, path: str | Path) -> Architecture:
+    try:
+        in_channels = weights["conv1.conv.weight"].shape[1]
+        num_classes = weights["fc.weight"].shape[0]
+        third_kernel = weights["inception3a.branch3.1.conv.weight"].shape[2]
+    except (KeyError, IndexError) as error:
+        raise UserError(f"{path} holds weights of another network: it has no {error}") from error
+    auxiliary = "aux1.fc2.weight" in weights
+    if variant is None:
+        if "conv1.bn.weight" in weights:
+            variant = "torchvision" if third_kernel == 3 else "bn"
+        else:
+            variant = "paper" if auxiliary else "tutorial"
+    return architecture(variant, in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary)
+
+
+def _class_names(described: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
+    count = described.num_classes
+    if classes is not None:
+        if len(classes) != count:
+            raise UserError(f"{len(classes)} class names were given, the weights are of {count} classes")
+        return tuple(classes)
+    if described.variant == "tutorial" and (described.in_channels, count) == (1, 10):
+        return fashion_mnist.CLASSES
+    return tuple(str(number) for number in range(count))
+
+
+def _input_spec(described: Architecture) -> InputSpec:
+    channels = described.in_channels
+    if described.variant == "torchvision":
+        # Its published weights were trained on pixels in [-1, 1]; torchvision converts ImageNet's normalisation to
+        # that inside the network (transform_input=True), and evaluates on the middle 224 of 256.
+        return InputSpec(channels, 224, (0.5,) * channels, (0.5,) * channels, resize="crop", crop_share=0.875)
+    return InputSpec(channels, 224, (0.0,) * channels, (1.0,) * channels)

@@ -1,0 +1,122 @@
+"""One self-describing file: the weights under canonical names, and all that is needed to use them.
+
+The format is safetensors, so reading one never runs code. Its metadata holds JSON under the key `googlenet`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from googlenet.data.input_spec import InputSpec
+from googlenet.errors import RunError, UserError
+from googlenet.files import writing
+from googlenet.network.architecture import Architecture
+from googlenet.network.googlenet import GoogLeNet
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says beside its weights."""
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    input: InputSpec
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The settings of the run that trained it; empty for imported weights."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Its loss and accuracy by split, the step they were measured at, and which split chose it."""
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "format_version": FORMAT_VERSION,
+                "architecture": self.architecture.to_dict(),
+                "classes": list(self.classes),
+                "input": self.input.to_dict(),
+                "recipe": self.recipe,
+                "metrics": self.metrics,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelInfo:
+        """Raises `KeyError`, `TypeError` or `ValueError` for a text that is not what `to_json` writes."""
+        fields = json.loads(text)
+        known = {field.name for field in dataclasses.fields(Architecture)}
+        described = fields["architecture"]
+        if unknown := set(described) - known:
+            raise ValueError(f"unknown architecture field {unknown.pop()!r}")
+        return cls(
+            architecture=Architecture(**described),
+            classes=tuple(fields["classes"]),
+            input=InputSpec.from_dict(fields["input"]),
+            recipe=fields["recipe"],
+            metrics=fields["metrics"],
+        )
+
+
+def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
+    """Write a model file.
+
+    Raises:
+        RunError: where it cannot be written; nothing is left under its name then but what was there before.
+    """
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    try:
+        with writing(Path(path)) as temporary:
+            save_file(weights, temporary, metadata={"format": "pt", "googlenet": info.to_json()})
+    except SafetensorError as error:
+        raise RunError(f"cannot write {path}: {error}") from error
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
+    """The network in a model file, in eval mode, in float32; what else the file says is its `info`.
+
+    Raises:
+        UserError: for a file that is missing, damaged, of another format version, or no model file at all.
+    """
+    net, info = read(path)
+    net.info = info
+    return net.eval().to(device)
+
+
+def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
+    """The network and the description in a model file. Raises as `load` does."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("googlenet")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no model file {path}; googlenet train makes one") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no whole model file ({error}); weights saved by torch.save come in through: googlenet import"
+        ) from error
+    if text is None:
+        raise UserError(f"{path} holds weights but says nothing about them; bring it in with: googlenet import {path}")
+    try:
+        version = json.loads(text)["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(f"{path} is of format version {version}; this googlenet reads version {FORMAT_VERSION}")
+        info = ModelInfo.from_json(text)
+        net = GoogLeNet(info.architecture)
+        net.load_state_dict(weights)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    return net, info

@@ -1,0 +1,285 @@
+"""The command `googlenet`: one function a command; each parses, calls, prints.
+
+What a command needs is imported inside it, so that `--help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from googlenet.errors import RunError, UserError
+from googlenet.network.architecture import VARIANTS, Variant
+from googlenet.recipe import Recipe, recipe_names
+
+Output = Parameter(name=["--output", "-o"])
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    Parameter(help="Of the computation; auto: bf16 where the device has it."),
+]
+BatchSize = Annotated[int, Parameter(help="Images a batch.")]
+DataDir = Annotated[Path | None, Parameter(help="Folder with the data set's files; left out: searched for.")]
+Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
+
+# Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
+Settings = TypedDict(  # type: ignore[misc]
+    "Settings",
+    {
+        name: Annotated[field.annotation, Parameter(help=f"{field.description}.")]  # type: ignore[misc, valid-type]
+        for name, field in Recipe.model_fields.items()
+    },
+    total=False,
+)
+
+app = App(
+    name="googlenet",
+    help="GoogLeNet (Inception v1): train it, see inside it, use it.",
+    help_format="plaintext",
+)
+data_app = App(name="data", help="The data sets that training knows by name.")
+app.command(data_app)
+
+
+@app.command
+def train(
+    *,
+    recipe: Annotated[
+        str | None, Parameter(help=f"{', '.join(recipe_names())}, or a FILE.toml; left out: fast.")
+    ] = None,
+    output: Annotated[Path | None, Output, Parameter(help="Run folder; left out: a new one in runs/.")] = None,
+    resume: Annotated[
+        bool, Parameter(help="Go on with the run in --output from its last checkpoint.", negative="")
+    ] = False,
+    json: Json = False,
+    settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[valid-type, assignment]
+) -> int:
+    """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
+    from googlenet.training.fit import train as run_training
+
+    result = run_training(recipe, output=output, resume=resume, **(settings or {}))
+    if json:
+        _print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
+    elif result.interrupted:
+        print(f"stopped. To go on: googlenet train --resume --output '{result.folder}'")
+    else:
+        print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
+        print(f"run folder: {result.folder}")
+        print(f"next: googlenet predict '{result.model}' PICTURE ...")
+    return 130 if result.interrupted else 0
+
+
+@app.command
+def evaluate(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    *,
+    data: Annotated[str | None, Parameter(help="Name of a data set; left out: the one trained on.")] = None,
+    data_dir: DataDir = None,
+    output: Annotated[
+        Path | None, Output, Parameter(help="Folder for the report; left out: evaluation/ beside the model.")
+    ] = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json: Json = False,
+) -> int:
+    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes."""
+    from googlenet.artifact.model_file import load
+    from googlenet.data.catalog import load_dataset
+    from googlenet.evaluation.evaluate import evaluate as run_evaluation
+    from googlenet.evaluation.report import evaluation_table, write_report
+
+    net = load(model)
+    dataset = load_dataset(data or net.info.recipe.get("data", "fashion-mnist"), data_dir)
+    evaluation = run_evaluation(
+        net, dataset.test, net.info.input, net.info.classes, device=device, precision=precision, batch_size=batch_size
+    )
+    folder = output or (model if model.is_dir() else model.parent) / "evaluation"
+    write_report(evaluation, dataset.test, folder)
+    if json:
+        _print_json(evaluation.to_dict())
+    else:
+        Console().print(evaluation_table(evaluation))
+        print(f"report: {folder}")
+    return 0
+
+
+@app.command
+def predict(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    pictures: Annotated[list[Path], Parameter(help="Picture files, or folders of them.", negative="")],
+    /,
+    *,
+    top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 3,
+    format: Annotated[Literal["table", "json", "csv"], Parameter(help="How to print the answers.")] = "table",
+    json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> int:
+    """Classify picture files. One that cannot be read is named, the others are answered, and the exit code is 1."""
+    from googlenet.deploy.predictor import Predictor, picture_files
+
+    predictor = Predictor(model, device=device, precision=precision)
+    answers = predictor.predict(picture_files(pictures), top=top, batch_size=batch_size)
+    failed = 0
+    collected = []
+    writer = csv.writer(sys.stdout)
+    if format == "csv" and not json:
+        writer.writerow(("file", "rank", "class", "probability"))
+    for answer in answers:
+        if answer.error is not None:
+            failed += 1
+            print(f"googlenet: {answer.error}", file=sys.stderr)
+        ranked = list(zip(answer.classes, answer.probabilities, strict=True))
+        if json or format == "json":
+            collected.append(answer.to_dict())
+        elif format == "csv":
+            writer.writerows((answer.file, rank, *pair) for rank, pair in enumerate(ranked, start=1))
+        elif ranked:
+            print(answer.file + "  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
+    if json or format == "json":
+        _print_json(collected)
+    return 1 if failed else 0
+
+
+@app.command
+def summary(
+    model: Annotated[str, Parameter(help=f"A variant ({', '.join(VARIANTS)}), a model file or a run folder.")] = "bn",
+    *,
+    input_size: Annotated[
+        str | None, Parameter(help="C,H,W; left out: 3,224,224, or what the model file says.")
+    ] = None,
+    num_classes: Annotated[int, Parameter(help="Classes of a variant.")] = 1000,
+    batch_size: BatchSize = 1,
+    depth: Annotated[int, Parameter(help="1: blocks; 2: their branches; 3: layers in them; 4: every operation.")] = 2,
+    json: Json = False,
+) -> int:
+    """Every layer's output shape, parameters, multiply-adds and activation memory, without computing."""
+    from googlenet.artifact.model_file import load
+    from googlenet.insight.summary import parse_input_size, summarize
+    from googlenet.network.googlenet import create_model
+
+    size = parse_input_size(input_size) if input_size else None
+    if model in VARIANTS:
+        size = size or (3, 224, 224)
+        net = create_model(model, in_channels=size[0], num_classes=num_classes)
+    else:
+        net = load(model)
+        size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)
+    found = summarize(net, size, batch_size=batch_size)
+    if json:
+        _print_json(found.to_dict())
+    else:
+        console = Console()
+        (console if console.is_terminal else Console(width=160)).print(found.to_table(depth))
+    return 0
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[
+        Path, Parameter(help="Weights saved from the tutorial's code, torchvision's googlenet or this package's.")
+    ],
+    *,
+    output: Annotated[
+        Path | None, Output, Parameter(help="Model file to write; left out: FILE's name with .safetensors.")
+    ] = None,
+    variant: Annotated[Variant | None, Parameter(help="What the weights are of, where they do not show it.")] = None,
+    classes: Annotated[Path | None, Parameter(help="Text file with the classes' names, one a line.")] = None,
+) -> int:
+    """Make a model file of other people's weights."""
+    from googlenet.artifact.foreign import import_file
+
+    target, info = import_file(file, output, variant=variant, class_file=classes)
+    print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes ({', '.join(info.classes[:3])}, ...)")
+    return 0
+
+
+@data_app.command(name="list")
+def data_list(*, json: Json = False) -> int:
+    """The data sets known by name, and where on this machine they are."""
+    from googlenet.data.catalog import CATALOG
+
+    rows = [
+        {"name": entry.name, "description": entry.description, "found": str(entry.find() or "")}
+        for entry in CATALOG.values()
+    ]
+    if json:
+        _print_json(rows)
+    for row in [] if json else rows:
+        print(f"{row['name']}: {row['description']}")
+        print(f"  found: {row['found'] or 'not yet; googlenet data fetch ' + row['name']}")
+    return 0
+
+
+@data_app.command(name="fetch")
+def data_fetch(name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist") -> int:
+    """Bring a data set into the cache folder, checked against its digests."""
+    from googlenet.data.catalog import entry
+
+    print(entry(name).fetch())
+    return 0
+
+
+@data_app.command(name="show")
+def data_show(
+    name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist",
+    *,
+    output: Annotated[Path | None, Output, Parameter(help="Contact sheet to write; left out: NAME.png here.")] = None,
+    data_dir: DataDir = None,
+    count: Annotated[int, Parameter(help="Pictures on the sheet.")] = 80,
+    seed: Annotated[int, Parameter(help="Which pictures.")] = 0,
+    json: Json = False,
+) -> int:
+    """A contact sheet of training pictures with their labels, and the count of each class."""
+    from googlenet.data.catalog import load_dataset
+    from googlenet.evaluation.plots import plot_sample
+
+    dataset = load_dataset(name, data_dir)
+    sheet = output or Path(f"{name}.png")
+    plot_sample(dataset, sheet, count=count, seed=seed)
+    counts = dataset.class_counts()
+    if json:
+        _print_json({"sheet": str(sheet), **dataset.provenance(), "classes": counts})
+        return 0
+    if dataset.note:
+        print(f"note: {dataset.note}")
+    print(f"{dataset.name} from {dataset.source}")
+    for label, row in counts.items():
+        print(f"  {label:<12} {row['train']:>7,} training  {row['test']:>7,} test")
+    print(f"contact sheet: {sheet}")
+    return 0
+
+
+def _print_json(value: Any) -> None:
+    print(json_format.dumps(value, indent=2))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit: 0 done, 1 failed, 2 called wrongly, 130 stopped by Ctrl-C."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except (CycloptsError, UserError) as error:
+        code, message = 2, str(error)
+    except RunError as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt:
+        code, message = 130, "stopped"
+    except BrokenPipeError:  # whoever read our output has had enough
+        sys.stderr.close()
+        return 1
+    print(f"googlenet: {' '.join(message.split())}", file=sys.stderr)
+    return code

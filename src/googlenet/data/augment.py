@@ -1,0 +1,43 @@
+"""Random changes to training images, a whole batch at once, on the device that the batch is on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image. Randomness comes from torch's global generator of the CPU.
+
+    Attributes:
+        flip: mirror each image left to right with probability one half.
+        crop_padding: shift each image by up to this many pixels each way; what comes in from outside repeats the border.
+    """
+
+    flip: bool = False
+    crop_padding: int = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), of the same type."""
+        if self.flip:
+            mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+        if self.crop_padding:
+            images = _shifted(images, self.crop_padding)
+        return images
+
+
+def _shifted(images: Tensor, padding: int) -> Tensor:
+    count, _, height, width = images.shape
+    # replication is not there for integers on every device, so the border is repeated by index
+    rows = torch.arange(-padding, height + padding).clamp(0, height - 1)
+    columns = torch.arange(-padding, width + padding).clamp(0, width - 1)
+    tops = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(height)
+    lefts = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(width)
+    batch = torch.arange(count).view(-1, 1, 1)
+    where = (batch, rows[tops].view(count, height, 1), columns[lefts].view(count, 1, width))
+    where = tuple(index.to(images.device) for index in where)
+    return images.permute(0, 2, 3, 1)[where].permute(0, 3, 1, 2)

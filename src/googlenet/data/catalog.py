@@ -1,0 +1,59 @@
+"""The data sets that this package knows by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from googlenet.data import fashion_mnist
+from googlenet.data.dataset import ImageDataset
+from googlenet.errors import UserError
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One known data set: what it is, and how to have it."""
+
+    name: str
+    description: str
+    load: Callable[[str | Path | None], ImageDataset]
+    """From the folder named, or from the first place that has it."""
+    fetch: Callable[[], Path]
+    """Into the cache; returns the folder."""
+    find: Callable[[], Path | None]
+    """The folder on this machine that has it."""
+
+
+CATALOG = {
+    entry.name: entry
+    for entry in (
+        CatalogEntry(
+            "fashion-mnist",
+            "60,000 + 10,000 grey 28x28 pictures of clothes in 10 classes (Xiao et al. 2017)",
+            fashion_mnist.load,
+            fashion_mnist.fetch,
+            fashion_mnist.find,
+        ),
+    )
+}
+
+
+def entry(name: str) -> CatalogEntry:
+    """The known data set of that name.
+
+    Raises:
+        UserError: for a name that is none.
+    """
+    if name not in CATALOG:
+        raise UserError(f"there is no data set {name!r}; there are: {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def load_dataset(name: str, data_dir: str | Path | None = None) -> ImageDataset:
+    """The data set of that name, in memory, from `data_dir` or from the first place that has it.
+
+    Raises:
+        UserError: for an unknown name, or files that are missing or damaged.
+    """
+    return entry(name).load(data_dir)

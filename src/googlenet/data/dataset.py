@@ -1,0 +1,106 @@
+"""The nouns of this floor: images with labels, and a data set made of two such splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import data
+
+from googlenet.errors import UserError
+
+
+class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
+    """Labelled images of one size, all in memory.
+
+    Attributes:
+        images: uint8, (N, C, H, W).
+        labels: int64, (N,).
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """A whole batch at once: (N, C, H, W) and (N,). PyTorch's loaders call this where it is there."""
+        chosen = torch.as_tensor(indices)
+        return self.images[chosen], self.labels[chosen]
+
+    def subset(self, indices: Tensor) -> ImageSplit:
+        return ImageSplit(self.images[indices], self.labels[indices])
+
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of pixels scaled to 0..1. Exact: from a histogram."""
+        values = np.arange(256) / 255.0
+        means, deviations = [], []
+        for channel in self.images.unbind(dim=1):
+            share = np.bincount(channel.numpy().ravel(), minlength=256) / channel.numel()
+            mean = float(share @ values)
+            means.append(round(mean, 4))
+            deviations.append(round(float(np.sqrt(share @ (values - mean) ** 2)), 4) or 1.0)
+        return tuple(means), tuple(deviations)
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A data set: what to learn from, what to be judged on, and where it came from."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSplit
+    test: ImageSplit
+    source: str
+    """The folder or address that the files were found in."""
+    digest: str
+    """SHA-256 over the digests of the files read."""
+    note: str = ""
+    """What a user should know about this copy, in one line; empty where there is nothing."""
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.images.shape[1])
+
+    def class_counts(self) -> dict[str, dict[str, int]]:
+        """Images of each class in each split."""
+        count = len(self.classes)
+        train = torch.bincount(self.train.labels, minlength=count).tolist()
+        test = torch.bincount(self.test.labels, minlength=count).tolist()
+        return {name: {"train": train[i], "test": test[i]} for i, name in enumerate(self.classes)}
+
+    def provenance(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sha256": self.digest,
+            "train_images": len(self.train),
+            "test_images": len(self.test),
+            "note": self.note,
+        }
+
+
+def split_validation(split: ImageSplit, share: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
+    """Hold out `share` of a split, the same share of every class, chosen by `seed`: (the rest, the held-out).
+
+    Raises:
+        UserError: where the share leaves a side without an image.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(split), dtype=torch.bool)
+    for label in split.labels.unique():
+        members = torch.nonzero(split.labels == label).squeeze(1)
+        chosen = torch.randperm(len(members), generator=generator)[: round(share * len(members))]
+        held_out[members[chosen]] = True
+    if not held_out.any() or held_out.all():
+        raise UserError(f"validation = {share} of {len(split)} images leaves one of the two sides empty")
+    return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))

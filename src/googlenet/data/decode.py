@@ -1,0 +1,69 @@
+"""A picture file to pixels."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from googlenet.errors import UserError
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: a file of a few kilobytes can unpack to gigabytes."""
+
+
+def decode_image(path: str | Path, channels: int) -> Tensor:
+    """The first frame of a picture file as uint8 (C, H, W), turned as its EXIF orientation says.
+
+    Transparent parts are laid on white. Pixels of 16 bits are scaled to 8. A grey picture has its channel repeated
+    where three are asked for; a coloured one is made grey (ITU-R 601) where one is.
+
+    Args:
+        path: PNG, JPEG, WebP, BMP or GIF.
+        channels: 1 (grey) or 3 (red, green, blue).
+
+    Raises:
+        UserError: for a file that is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
+    """
+    if channels not in (1, 3):
+        raise UserError(f"picture files give 1 or 3 channels; this model wants {channels}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UserError(f"{path}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+                pixels = _eight_bits(ImageOps.exif_transpose(image))
+                converted = pixels.convert("L" if channels == 1 else "RGB")
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: more than {MAX_PIXELS:,} pixels") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder, not a picture") from error
+    except Image.UnidentifiedImageError as error:
+        raise UserError(f"{path}: is no picture that can be read") from error
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+    array = np.asarray(converted)
+    return torch.from_numpy(array.reshape(*array.shape[:2], channels).copy()).permute(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The picture in a mode of 8 bits a channel without transparency."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        # A file of 16 bits a pixel opens as I;16, or as I where its format leaves room for 32
+        return Image.fromarray((values / 257 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        ground = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(ground, layered).convert("RGB")
+    return image

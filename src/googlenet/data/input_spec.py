@@ -1,0 +1,62 @@
+"""What a trained network expects of its input, and the one function that makes a batch so."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Channels, size and scale of the images that a network was trained on. Travels in the model file."""
+
+    channels: int
+    size: int
+    """Height and width in pixels."""
+    mean: tuple[float, ...]
+    """Of each channel, for pixels in 0..1; subtracted."""
+    std: tuple[float, ...]
+    """Of each channel, for pixels in 0..1; divided by."""
+    resize: Literal["stretch", "crop"] = "stretch"
+    """How a picture of another shape is made square: stretched, or its shorter side resized and the middle cut out."""
+    crop_share: float = 1.0
+    """With `crop`: the share of the resized shorter side that is cut out, 224 / 256 = 0.875 for ImageNet."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> InputSpec:
+        return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 images of one size (N, C, H, W) to the network's float32 input (N, C, size, size), on their device.
+
+        Resizing is bilinear, with antialiasing where it makes smaller.
+        """
+        scaled = images.to(torch.float32) / 255
+        shift = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        scale = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        return self._resized((scaled - shift) / scale)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        if (height, width) == (self.size, self.size):
+            return images
+        if self.resize == "stretch":
+            return _interpolated(images, self.size, self.size)
+        shorter = round(self.size / self.crop_share)
+        scale = shorter / min(height, width)
+        images = _interpolated(images, max(shorter, round(height * scale)), max(shorter, round(width * scale)))
+        top, left = (images.shape[2] - self.size) // 2, (images.shape[3] - self.size) // 2
+        return images[:, :, top : top + self.size, left : left + self.size]
+
+
+def _interpolated(images: Tensor, height: int, width: int) -> Tensor:
+    smaller = height < images.shape[2] or width < images.shape[3]
+    return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False, antialias=smaller)

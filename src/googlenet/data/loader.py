@@ -1,0 +1,115 @@
+"""Batches out of splits: the loaders that training uses, and the tutorial's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from googlenet.data.catalog import load_dataset
+from googlenet.data.dataset import ImageSplit
+from googlenet.data.input_spec import InputSpec
+from googlenet.errors import UserError
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ShuffledBatches(Sampler[Tensor]):
+    """The indices of each training batch, in an order that depends on the seed and the epoch alone.
+
+    So a run that is taken up again in the middle of an epoch sees the batches that it would have seen. Of several
+    processes each takes its share of every batch. The last batch is shorter where the count does not divide; a single
+    image that would be left over joins the batch before, since batch normalisation cannot work on one.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+        if batch_size > count:
+            raise UserError(f"batch_size = {batch_size} is more than the {count} training images")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        self.first = 0
+        """The batch to start the next pass with."""
+
+    def __len__(self) -> int:
+        whole, left = divmod(self.count, self.batch_size)
+        return whole + (left > 1 or (left == 1 and whole == 0))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.count, generator=generator)
+        for batch in range(self.first, len(self)):
+            end = self.count if batch == len(self) - 1 else (batch + 1) * self.batch_size
+            yield self._share(order[batch * self.batch_size : end])
+
+    def _share(self, batch: Tensor) -> Tensor:
+        missing = -len(batch) % self.world
+        return torch.cat((batch, batch[:missing]))[self.rank :: self.world]
+
+
+def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: int, *, pin: bool) -> DataLoader[Batch]:
+    """Batches of uint8 images (N, C, H, W) and labels (N,), as they lie in memory."""
+    return DataLoader(
+        split,
+        batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
+        collate_fn=_as_is,
+        num_workers=num_workers,
+        pin_memory=pin,
+    )
+
+
+def load_data(
+    batch_size: int,
+    num_workers: int = 0,
+    resize: int | None = None,
+    *,
+    data: str = "fashion-mnist",
+    data_dir: str | Path | None = None,
+) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    """The tutorial's loaders: (training, test), the training one shuffled anew in each pass.
+
+    Each gives float32 images (N, C, H, W) with pixels in 0..1 and int64 labels (N,).
+
+    Args:
+        batch_size: images a batch; the last batch may hold fewer.
+        num_workers: processes that prepare batches; 0 is the calling one.
+        resize: height and width in pixels; None leaves images as they are, 28x28 for Fashion-MNIST.
+        data: a name from the catalog.
+        data_dir: the folder with its files; None looks where `load_dataset` looks.
+
+    Raises:
+        UserError: for an unknown name, damaged files, or a size below 1.
+    """
+    if batch_size < 1 or (resize is not None and resize < 1) or num_workers < 0:
+        raise UserError(
+            f"load_data needs batch_size and resize of 1 or more and num_workers of 0 or more, "
+            f"not {batch_size}, {resize} and {num_workers}"
+        )
+    dataset = load_dataset(data, data_dir)
+    channels = dataset.channels
+    spec = InputSpec(channels, resize or dataset.train.images.shape[-1], (0.0,) * channels, (1.0,) * channels)
+    loaders = [
+        DataLoader(
+            split,
+            batch_size,
+            shuffle=split is dataset.train,
+            num_workers=num_workers,
+            collate_fn=partial(_prepared, spec),
+            persistent_workers=num_workers > 0,
+        )
+        for split in (dataset.train, dataset.test)
+    ]
+    return loaders[0], loaders[1]
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _prepared(spec: InputSpec, batch: Batch) -> Batch:
+    images, labels = batch
+    return spec.prepare(images), labels

@@ -1,0 +1,129 @@
+"""The pictures of a run: curves, confusion matrix, contact sheets. Each function writes one PNG, whole or not at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from googlenet.data.dataset import ImageDataset
+from googlenet.errors import UserError
+from googlenet.evaluation.evaluate import Evaluation
+from googlenet.files import writing
+
+
+def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss, accuracy and learning rate over the steps, from the rows of `metrics.jsonl`."""
+    figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for split, style in (("train", {"linewidth": 1}), ("validation", {"marker": "o"}), ("test", {"marker": "o"})):
+        chosen = [row for row in rows if row["split"] == split]
+        if not chosen:
+            continue
+        steps = [row["step"] for row in chosen]
+        loss.plot(steps, [row["loss"] for row in chosen], label=split, **style)
+        accuracy.plot(steps, [100 * row["accuracy"] for row in chosen], label=split, **style)
+        if split == "train":
+            rate.plot(steps, [row["learning_rate"] for row in chosen], color="tab:gray")
+    for axes, title in ((loss, "loss per image (nats)"), (accuracy, "accuracy (%)"), (rate, "learning rate")):
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+    for axes in (loss, accuracy):
+        if axes.lines:
+            axes.legend()
+    _save(figure, path)
+
+
+def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
+    """Each cell is how many images of the row's class were taken for the column's; the colour is the row's share."""
+    matrix = evaluation.confusion_matrix.numpy()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    count = len(evaluation.classes)
+    side = min(3 + 0.55 * count, 30)
+    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(count), evaluation.classes, rotation=45, ha="right")
+    axes.set_yticks(range(count), evaluation.classes)
+    axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%}")
+    if count <= 40:
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    _save(figure, path)
+
+
+def plot_contact_sheet(
+    images: Tensor, captions: Sequence[str], path: Path, *, title: str = "", columns: int = 8
+) -> None:
+    """Pictures in a grid, each with its caption: uint8 (N, C, H, W) with 1 or 3 channels."""
+    rows = max(1, math.ceil(len(images) / columns))
+    figure, grid = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.8 * rows), layout="constrained", squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        _show(axes, image, caption)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:
+    """Training pictures drawn by `seed`, each with its label.
+
+    Raises:
+        UserError: for a count below 1.
+    """
+    if count < 1:
+        raise UserError(f"a contact sheet shows 1 picture or more, not {count}")
+    drawn = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:count]
+    captions = [dataset.classes[label] for label in dataset.train.labels[drawn].tolist()]
+    plot_contact_sheet(dataset.train.images[drawn], captions, path, title=dataset.name, columns=10)
+
+
+def plot_mistakes(evaluation: Evaluation, images: Tensor, path: Path, *, count: int = 32) -> None:
+    """The most confident mistakes: what the network said, how sure it was, and what is right."""
+    worst = evaluation.worst_mistakes(count)
+    captions = captions_of(evaluation, worst.tolist())
+    plot_contact_sheet(images[worst], captions, path, title="most confident mistakes: said (confidence), right")
+
+
+def plot_predictions(evaluation: Evaluation, images: Tensor, path: Path, *, count: int = 32) -> None:
+    """The first images of the split and what the network said of each."""
+    first = range(min(count, len(images)))
+    plot_contact_sheet(
+        images[: len(first)], captions_of(evaluation, first), path, title="first images: said (confidence), right"
+    )
+
+
+def captions_of(evaluation: Evaluation, indices: Iterable[int]) -> list[str]:
+    """For each image: the predicted class and its probability, and the true class below."""
+    captions = []
+    for index in indices:
+        confidence, said = evaluation.logits[index].softmax(0).max(0)
+        right = evaluation.classes[int(evaluation.labels[index])]
+        captions.append(f"{evaluation.classes[int(said)]} ({float(confidence):.0%})\n{right}")
+    return captions
+
+
+def _show(axes: Axes, image: Tensor, caption: str) -> None:
+    pixels = image.permute(1, 2, 0).numpy()
+    axes.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(caption, fontsize=7)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        with writing(path) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
+    finally:
+        plt.close(figure)

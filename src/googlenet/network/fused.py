@@ -1,0 +1,83 @@
+"""The same arithmetic in fewer and better-fed steps, for training in bf16 on a CPU.
+
+oneDNN takes long over the gradients of a 1x1 convolution on a small map, and two thirds of GoogLeNet's convolutions are
+1x1, most of them on maps of 14x14, 7x7 or less. As matrix products they take a half to a quarter of the time, and the
+three in a block that read the same input make one product. In fp32 there is nothing to gain. docs/performance.md has
+the figures; tests hold the two forms to equal results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_enabled = True
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Within it every layer is computed as PyTorch does it, to compare with."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def pays(x: Tensor) -> bool:
+    """Whether these forms are faster for this input: channels-last, in bf16, gradients to flow back through it."""
+    return (
+        _enabled
+        and x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """What `convolution(x)` gives: (N, C_in, H, W) -> (N, C_out, H', W')."""
+    if convolution.kernel_size == (1, 1) and pays(x):
+        return pointwise(x, convolution.weight, convolution.bias)
+    return convolution(x)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution as the matrix product that it is: the channels of each pixel times the weights."""
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def merged_pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d], norms: Sequence[nn.BatchNorm2d]) -> list[Tensor]:
+    """Several 1x1 convolutions of the same input as one, each followed by its batch normalisation, if any, and ReLU."""
+    weight = torch.cat([convolution.weight for convolution in convolutions])
+    biases = [convolution.bias for convolution in convolutions if convolution.bias is not None]
+    y = pointwise(x, weight, torch.cat(biases) if biases else None)
+    if norms:
+        y = _merged_batch_norm(y, norms)
+    return list(F.relu_(y).split([convolution.out_channels for convolution in convolutions], dim=1))
+
+
+def _merged_batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
+    mean = torch.cat([_buffer(norm.running_mean) for norm in norms])
+    variance = torch.cat([_buffer(norm.running_var) for norm in norms])
+    weight, bias = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
+    training, momentum = norms[0].training, norms[0].momentum or 0.0
+    y = F.batch_norm(y, mean, variance, weight, bias, training, momentum, norms[0].eps)
+    if training:
+        sizes = [norm.num_features for norm in norms]
+        for norm, new_mean, new_variance in zip(norms, mean.split(sizes), variance.split(sizes), strict=True):
+            _buffer(norm.running_mean).copy_(new_mean)
+            _buffer(norm.running_var).copy_(new_variance)
+            _buffer(norm.num_batches_tracked).add_(1)
+    return y
+
+
+def _buffer(buffer: Tensor | None) -> Tensor:
+    assert buffer is not None
+    return buffer

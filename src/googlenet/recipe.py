@@ -1,0 +1,166 @@
+"""Every setting of a training run, typed and validated, and the recipes that come with the package.
+
+A recipe is a flat TOML file of these settings. What it does not mention keeps the default given here; what a caller
+names (`--learning-rate 0.01`, `train(learning_rate=0.01)`) overrides both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from googlenet.errors import UserError
+from googlenet.network.architecture import Initialization, Variant
+
+
+class Recipe(BaseModel):
+    """The settings of one run. Numbers are checked when it is made, so a run never starts with a bad one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    # The network
+    variant: Variant = Field("bn", description="which GoogLeNet")
+    initialization: Initialization | None = Field(
+        None, description="how weights are drawn; left out: the variant's own"
+    )
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout before the classifier; left out: the variant's own"
+    )
+    stem_stride: int | None = Field(
+        None, ge=1, le=4, description="stride of the first convolution, pixels; left out: 2"
+    )
+    auxiliary: bool | None = Field(None, description="auxiliary heads; left out: as the variant has them")
+    auxiliary_weight: float = Field(0.3, ge=0, description="weight of each auxiliary head's loss")
+
+    # The data
+    data: str = Field("fashion-mnist", description="name of a data set (see: googlenet data list)")
+    data_dir: str | None = Field(None, description="folder that holds the data set's files; left out: searched for")
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="share of the training images held out for validation, 0 to 1"
+    )
+    image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
+    normalize: bool = Field(
+        True, description="subtract the data's mean, divide by its deviation; else pixels are 0 to 1"
+    )
+    flip: bool = Field(True, description="mirror half of the training images left to right")
+    crop_padding: int = Field(
+        0, ge=0, description="random shift of training images, up to this many pixels before resizing"
+    )
+    num_workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the main one")
+
+    # How it learns
+    epochs: int = Field(2, ge=1, description="passes over the training images")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps, the schedule fitted to them")
+    batch_size: int = Field(128, ge=1, description="images a step, over all processes together")
+    accumulate: int = Field(1, ge=1, description="parts that each batch is computed in, to save memory")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="update rule")
+    learning_rate: float = Field(4e-3, gt=0, description="the schedule's highest learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, Adam's first beta")
+    nesterov: bool = Field(False, description="Nesterov's form of SGD's momentum")
+    weight_decay: float = Field(0.0, ge=0, description="decay of kernels and matrices (never of biases and norms)")
+    schedule: Literal["constant", "step", "polynomial", "one-cycle", "cosine"] = Field(
+        "one-cycle", description="how the learning rate changes over the run"
+    )
+    warmup: float = Field(0.25, ge=0, lt=1, description="share of the steps in which one-cycle and cosine rise, 0 to 1")
+    power: float = Field(0.5, gt=0, description="exponent of the polynomial schedule")
+    step_epochs: int = Field(8, ge=1, description="epochs between two drops of the step schedule")
+    step_factor: float = Field(0.96, gt=0, le=1, description="what the step schedule multiplies by")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes, 0 to 1")
+    gradient_clip: float | None = Field(None, gt=0, description="longest gradient (L2 norm of all); left out: any")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: none")
+    patience: int | None = Field(
+        None, ge=1, description="stop after this many epochs without a better one; left out: never"
+    )
+    select: Literal["auto", "last", "validation", "test"] = Field(
+        "auto", description="which split chooses the model that is kept; auto: validation where there is one, else last"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="same seed, same machine: same weights, to the bit")
+
+    # The machine
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the computation (weights stay fp32); auto: bf16 where the device has it"
+    )
+    channels_last: bool = Field(True, description="keep channels innermost in memory: same results, faster")
+
+    # Bookkeeping
+    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more at each epoch's end")
+    track: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = Field(
+        "none", description="also send the metrics to this tracker"
+    )
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.select == "validation" and self.validation == 0:
+            raise ValueError('select = "validation" needs a validation split: set validation = 0.1, say')
+        if self.patience is not None and self.chooser == "last":
+            raise ValueError('patience needs a split to watch: set validation = 0.1, or select = "test"')
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate = {self.accumulate} parts is more than batch_size = {self.batch_size} images")
+        return self
+
+    @property
+    def chooser(self) -> Literal["last", "validation", "test"]:
+        """The split that chooses the model that is kept; `last`: none does."""
+        if self.select == "auto":
+            return "validation" if self.validation > 0 else "last"
+        return self.select
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+
+
+def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe:
+    """A recipe by name or from a TOML file, with some settings overridden.
+
+    Raises:
+        UserError: for a name that is no recipe, a file that is no TOML, or a setting that is unknown or out of range.
+    """
+    if isinstance(recipe, Recipe):
+        return _validated({**recipe.model_dump(exclude_none=True), **settings}, "a setting")
+    if str(recipe) in recipe_names():
+        text, where = _shipped().joinpath(f"{recipe}.toml").read_text(encoding="utf-8"), f"recipe {recipe}"
+    elif (path := Path(recipe)).suffix == ".toml":
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read the recipe {path}: {error}") from error
+    else:
+        raise UserError(f"there is no recipe {str(recipe)!r}; there are: {', '.join(recipe_names())}, or a FILE.toml")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not valid TOML: {error}") from error
+    _validated(values, where)
+    return _validated({**values, **settings}, "a setting")
+
+
+def _shipped() -> resources.abc.Traversable:
+    return resources.files("googlenet") / "recipes"
+
+
+def _validated(values: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, Recipe.model_fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"{where}: there is no setting {name!r}{hint}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        reason = reason[0].lower() + reason[1:] if reason.startswith("Input") else reason
+        said = f"{name} = {first['input']!r}: " if name else ""
+        raise UserError(f"{where}: {said}{reason}") from error

@@ -1,0 +1,72 @@
+"""What a run shows while it works: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from googlenet.training.tracking import Row
+
+LINE_EVERY = 100
+"""Batches between two plain lines, as in the tutorial."""
+
+
+class Display:
+    """The console of a run. One that is `quiet` shows nothing: every process but the first has such a one."""
+
+    def __init__(self, epochs: int, batches: int, total_steps: int, *, quiet: bool) -> None:
+        # Wide enough that a line is never folded where there is no terminal to say how wide it is
+        console = Console(quiet=quiet)
+        self._console = console if console.is_terminal else Console(quiet=quiet, width=200)
+        self._epochs, self._batches, self._total = epochs, batches, total_steps
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True, expand=True)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False)
+
+    def batch(self, epoch: int, batch: int, step: int, figures: Row, seconds_left: float) -> None:
+        """One training batch done. `figures` are those of the latest batches; epoch and batch count from 1."""
+        text = f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:.1%}  {figures['images_per_second']:,.0f} images/s"
+        if self._console.is_terminal:
+            description = f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}"
+            if self._task is None:
+                self._task = self._bar.add_task(description, total=self._total, figures=text, completed=step)
+            self._bar.update(self._task, description=description, completed=step, figures=text)
+        elif batch % LINE_EVERY == 0:
+            self.say(
+                f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  {text}  left {_clock(seconds_left)}"
+            )
+
+    def epoch(self, epoch: int, train: Row, judged: Row, seconds: float) -> None:
+        """The one row at an epoch's end; `seconds` are those of the epoch, evaluation included."""
+        self.say(
+            f"epoch {epoch}/{self._epochs}  train loss {train['loss']:.4f}  train accuracy {train['accuracy']:.2%}  "
+            f"{judged['split']} loss {judged['loss']:.4f}  {judged['split']} accuracy {judged['accuracy']:.2%}  "
+            f"time {seconds:.1f} s"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,212 @@
+"""The training of a network, from a recipe to a run folder. Read it from top to bottom: that is the order of events."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from googlenet.errors import RunError, UserError
+from googlenet.evaluation.evaluate import Evaluation
+from googlenet.recipe import Recipe, load_recipe
+from googlenet.training.checkpoint import read_checkpoint
+from googlenet.training.display import Display
+from googlenet.training.interruption import StopRequest
+from googlenet.training.optimization import training_loss
+from googlenet.training.outcome import TrainingResult, finish, judge, keep
+from googlenet.training.preparation import Run, prepare
+from googlenet.training.tracking import Average, Row, RunFolder
+
+ROW_EVERY = 100
+"""Steps between two rows of `metrics.jsonl`, at most."""
+
+
+def train(
+    recipe: str | Path | Recipe | None = None,
+    *,
+    output: str | Path | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a network.
+
+    Args:
+        recipe: `fast` (the default), `tutorial`, `paper`, or a TOML file.
+        output: the run folder; left out, a new one under `runs/`.
+        resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
+            would have been.
+        settings: any setting of the recipe by its name, `epochs=2` say.
+
+    Raises:
+        UserError: for a recipe, setting, data set or folder that will not do.
+        RunError: where the loss stops being finite, or a file cannot be written.
+    """
+    if not resume:
+        name = recipe if isinstance(recipe, str | Path) else "fast"
+        resolved = load_recipe(recipe or "fast", **settings)
+        return fit(prepare(resolved, Path(output or RunFolder.next_name(name))))
+    if output is None:
+        raise UserError("resume needs the run folder to go on with: --output runs/NAME")
+    state = read_checkpoint(RunFolder(Path(output)).checkpoint)
+    resolved = Recipe(**state["recipe"])
+    _check_unchanged(resolved, load_recipe(recipe or resolved, **settings))
+    run = prepare(resolved, Path(output), resume=True)
+    run.restore(state)
+    return fit(run)
+
+
+def fit(run: Run) -> TrainingResult:
+    """Train to the end, or until told to stop; keep the best network; draw the pictures."""
+    evaluation: Evaluation | None = None
+    with (
+        Display(run.epochs, len(run.batches), run.total_steps, quiet=not run.is_main) as display,
+        StopRequest(display.say) as stop,
+    ):
+        _introduce(run, display)
+        while run.progress.step < run.total_steps and not _patience_is_over(run):
+            started = time.perf_counter()
+            trained = train_epoch(run, display, stop)
+            if stop.asked:
+                if not run.folder.model.exists():
+                    keep(run, None)
+                run.save_checkpoint()
+                break
+            judged, evaluation = judge(run)
+            keep(run, judged)
+            run.save_checkpoint()
+            display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
+    return finish(run, evaluation, interrupted=stop.asked)
+
+
+def train_epoch(run: Run, display: Display, stop: StopRequest) -> Row:
+    """All the steps that are left of this epoch. Returns the averages over them."""
+    run.model.train()
+    epoch, batch = divmod(run.progress.step, len(run.batches))
+    run.batches.epoch, run.batches.first = epoch, batch
+    whole_epoch, since_row = Average(run.device), Average(run.device)
+    # Reading a figure waits for the device: on a GPU that is worth doing only now and then.
+    report_every = 1 if run.device.type == "cpu" and run.accelerator.num_processes == 1 else 10
+    clock = time.perf_counter()
+    for images, labels in run.loader:
+        train_step(run, images, labels, (whole_epoch, since_row))
+        batch, run.progress.step = batch + 1, run.progress.step + 1
+        last = batch == len(run.batches) or run.progress.step == run.total_steps
+        checkpoint = run.progress.step % run.recipe.checkpoint_every == 0 and not last
+        if not (since_row.steps % report_every == 0 or last or checkpoint):
+            continue
+        now = time.perf_counter()
+        run.progress.seconds, clock = run.progress.seconds + now - clock, now
+        row = _training_row(run, since_row)
+        _check_finite(run, row)
+        stopping = _any_process_stops(run, stop)
+        seconds_left = run.progress.seconds / run.progress.step * (run.total_steps - run.progress.step)
+        display.batch(epoch + 1, batch, run.progress.step, row, seconds_left)
+        if since_row.steps >= ROW_EVERY or last or checkpoint or stopping:
+            run.record(row)
+            since_row.reset()
+        if stopping:
+            break
+        if checkpoint:
+            run.save_checkpoint()
+            clock = time.perf_counter()
+        if last:
+            run.progress.epoch = epoch + 1
+            break
+    return _training_row(run, whole_epoch)
+
+
+def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average, ...]) -> None:
+    """One batch: forward, loss, backward, update. uint8 images (N, C, H, W), labels (N,)."""
+    # Every step draws from a stream of its own, so a run taken up again needs no generator's state.
+    rank, world = run.accelerator.process_index, run.accelerator.num_processes
+    torch.manual_seed((run.recipe.seed * 1_000_003 + run.progress.step) * world + rank)
+    for group in run.optimizer.param_groups:
+        group["lr"] = run.learning_rate(run.progress.step)
+
+    inputs, labels = run.prepare(images), labels.to(run.device, non_blocking=True)
+    parts = list(zip(inputs.chunk(run.recipe.accumulate), labels.chunk(run.recipe.accumulate), strict=True))
+    for number, (part, part_labels) in enumerate(parts, start=1):
+        # Only the last part's backward pass has the processes exchange their gradients.
+        with nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model):
+            output = run.model(part)
+            loss = training_loss(output, part_labels, run.recipe)
+            run.accelerator.backward(loss * (len(part) / len(inputs)))
+        logits = output[0] if isinstance(output, tuple) else output
+        for average in averages:
+            average.add(loss, logits, part_labels)
+
+    if run.recipe.gradient_clip is not None:
+        run.accelerator.clip_grad_norm_(run.model.parameters(), run.recipe.gradient_clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    if run.average is not None:
+        run.average.update_parameters(run.net)
+    for average in averages:
+        average.steps += 1
+
+
+def _training_row(run: Run, average: Average) -> Row:
+    loss, correct, images = run.accelerator.reduce(average.sums(), "sum").tolist()
+    return {
+        "step": run.progress.step,
+        "epoch": math.ceil(run.progress.step / len(run.batches)),
+        "split": "train",
+        "loss": loss / images,
+        "accuracy": correct / images,
+        "learning_rate": run.learning_rate(run.progress.step - 1),
+        "images_per_second": round(images / average.seconds, 1),
+        "seconds": round(run.progress.seconds, 3),
+    }
+
+
+def _check_finite(run: Run, row: Row) -> None:
+    if not math.isfinite(row["loss"]):
+        raise RunError(
+            f"the loss is {row['loss']} at step {row['step']}, learning rate {row['learning_rate']:.3g}; "
+            f"try --learning-rate {run.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
+        )
+
+
+def _any_process_stops(run: Run, stop: StopRequest) -> bool:
+    if run.accelerator.num_processes > 1:
+        asked = torch.tensor(float(stop.asked), device=run.device)
+        stop.asked = bool(run.accelerator.reduce(asked, "sum") > 0)
+    return stop.asked
+
+
+def _patience_is_over(run: Run) -> bool:
+    patience = run.recipe.patience
+    return patience is not None and run.progress.epoch - run.progress.best_epoch >= patience
+
+
+def _check_unchanged(before: Recipe, now: Recipe) -> None:
+    for name, value in now.model_dump().items():
+        if value != getattr(before, name):
+            raise UserError(
+                f"the run to resume has {name} = {getattr(before, name)!r}, not {value!r}; leave it out, "
+                f"or start another run"
+            )
+
+
+def _introduce(run: Run, display: Display) -> None:
+    recipe, net = run.recipe, run.net
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    layout = "channels-last" if recipe.channels_last else "contiguous"
+    processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
+    display.say(
+        f"{recipe.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, batch {recipe.batch_size}, "
+        f"{run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
+    )
+    data = run.dataset
+    display.say(
+        f"{data.name} from {data.source}: {run.batches.count:,} training images, {len(data.test):,} test images"
+    )
+    if data.note:
+        display.say(f"note: {data.note}")
+    if run.progress.step:
+        display.say(f"going on after step {run.progress.step:,}")

@@ -1,0 +1,114 @@
+"""What comes of training: how good the network is, which one is kept, and what a person looks at."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from googlenet.artifact import model_file
+from googlenet.artifact.model_file import ModelInfo
+from googlenet.evaluation.evaluate import Evaluation, collect_logits
+from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
+from googlenet.training.preparation import Run
+from googlenet.training.tracking import Row
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves behind."""
+
+    folder: Path
+    model: Path
+    metrics: dict[str, Any]
+    """Those of the kept model: loss and accuracy by split, `epoch`, `step`, and `chosen_by`, the split that chose it."""
+    seconds: float
+    """Spent training, without evaluation."""
+    interrupted: bool
+
+
+def judge(run: Run) -> tuple[Row, Evaluation]:
+    """Evaluate on the split that chooses the model, else on the test split, which then chooses nothing."""
+    split = "validation" if run.validation is not None and run.recipe.chooser != "test" else "test"
+    evaluation = evaluate_split(run, split)
+    row = {
+        "step": run.progress.step,
+        "epoch": run.progress.epoch,
+        "split": split,
+        "loss": evaluation.loss,
+        "accuracy": evaluation.accuracy,
+        "learning_rate": run.learning_rate(run.progress.step - 1),
+        "images_per_second": round(evaluation.images_per_second, 1),
+        "seconds": round(run.progress.seconds, 3),
+    }
+    run.record(row)
+    return row, evaluation
+
+
+def evaluate_split(run: Run, name: str) -> Evaluation:
+    """Of several processes each takes every world-th image; the logits are put together in the split's order."""
+    split = run.validation if name == "validation" and run.validation is not None else run.dataset.test
+    rank, world = run.accelerator.process_index, run.accelerator.num_processes
+    started = time.perf_counter()
+    mine = torch.arange(rank, len(split), world)
+    logits = collect_logits(run.judged_net, split.subset(mine), run.input, device=run.device, precision=run.precision)
+    if world > 1:
+        share = torch.zeros(-(-len(split) // world), logits.shape[1])
+        share[: len(mine)] = logits
+        gathered = run.accelerator.gather(share.to(run.device)).cpu().view(world, *share.shape)
+        logits = gathered.transpose(0, 1).reshape(-1, share.shape[1])[: len(split)]
+    return Evaluation(run.dataset.classes, logits, split.labels, len(split) / (time.perf_counter() - started))
+
+
+def keep(run: Run, judged: Row | None) -> None:
+    """Write the model file, unless an earlier model was better on the split that chooses.
+
+    `judged` is None for a run that was stopped before its first evaluation.
+    """
+    progress, chooser = run.progress, run.recipe.chooser
+    if judged is not None:
+        if chooser != "last" and judged["accuracy"] <= progress.best_accuracy:
+            return
+        progress.best_accuracy, progress.best_epoch = judged["accuracy"], progress.epoch
+    progress.best_metrics = {"epoch": progress.epoch, "step": progress.step, "chosen_by": chooser}
+    if judged is not None:
+        progress.best_metrics[judged["split"]] = {"loss": judged["loss"], "accuracy": judged["accuracy"]}
+    _write_model(run)
+
+
+def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> TrainingResult:
+    """Judge the kept model on the test split, once, and draw the pictures.
+
+    `latest` is the evaluation of the latest epoch; an interrupted run has its pictures from it, and evaluates no more.
+    """
+    shown, split = latest, run.dataset.test
+    kept_is_judged = run.progress.best_metrics["step"] == run.progress.step and "test" in run.progress.best_metrics
+    if not interrupted and not (kept_is_judged and latest is not None):
+        run.judged_net.load_state_dict(model_file.read(run.folder.model)[0].state_dict())
+        shown = evaluate_split(run, "test")
+        run.progress.best_metrics["test"] = {"loss": shown.loss, "accuracy": shown.accuracy}
+        _write_model(run)
+    elif run.validation is not None and run.recipe.chooser != "test":
+        split = run.validation
+    if run.is_main:
+        plot_curves(run.folder.rows(), run.folder.path / "curves.png")
+        if shown is not None:
+            plot_confusion_matrix(shown, run.folder.path / "confusion_matrix.png")
+            plot_predictions(shown, split.images, run.folder.path / "predictions.png")
+            plot_mistakes(shown, split.images, run.folder.path / "mistakes.png")
+    run.accelerator.end_training()
+    return TrainingResult(
+        run.folder.path, run.folder.model, run.progress.best_metrics, run.progress.seconds, interrupted
+    )
+
+
+def _write_model(run: Run) -> None:
+    if run.is_main:
+        net = run.judged_net
+        settings = run.recipe.model_dump(exclude_none=True)
+        info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, run.progress.best_metrics)
+        model_file.save(net, info, run.folder.model)
+    run.accelerator.wait_for_everyone()

@@ -1,0 +1,192 @@
+"""Everything that a run needs before its first step; whatever can go wrong in a recipe goes wrong here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from googlenet.data.augment import Augmentation
+from googlenet.data.catalog import load_dataset
+from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
+from googlenet.data.input_spec import InputSpec
+from googlenet.data.loader import Batch, ShuffledBatches, training_loader
+from googlenet.errors import UserError
+from googlenet.machine import describe, resolve_device, resolve_precision
+from googlenet.network.googlenet import GoogLeNet, create_model
+from googlenet.recipe import Recipe
+from googlenet.training.checkpoint import Progress, save_checkpoint
+from googlenet.training.optimization import learning_rate_at, make_average, make_optimizer
+from googlenet.training.tracking import Row, RunFolder
+
+
+@dataclass
+class Run:
+    """A run between two steps: what is fixed for its whole length, and what changes."""
+
+    recipe: Recipe
+    folder: RunFolder
+    accelerator: Accelerator
+    precision: str
+    dataset: ImageDataset
+    validation: ImageSplit | None
+    input: InputSpec
+    augmentation: Augmentation
+    batches: ShuffledBatches
+    loader: DataLoader[Batch]
+    net: GoogLeNet
+    model: nn.Module
+    """The same network as accelerate wraps it: in mixed precision, on several processes."""
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self.accelerator.is_main_process
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.recipe.epochs * len(self.batches)
+        return min(steps, self.recipe.max_steps or steps)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun by the end: fewer than the recipe's where `max_steps` ends the run before."""
+        return math.ceil(self.total_steps / len(self.batches))
+
+    @property
+    def judged_net(self) -> GoogLeNet:
+        """The network that is evaluated and kept: the averaged weights where they are averaged."""
+        net = self.net if self.average is None else self.average.module
+        assert isinstance(net, GoogLeNet)
+        return net
+
+    def learning_rate(self, step: int) -> float:
+        return learning_rate_at(step, self.total_steps, len(self.batches), self.recipe)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 training images (N, C, H, W), as they lie in memory, to an augmented batch for the network."""
+        images = self.augmentation(images.to(self.device, non_blocking=True))
+        return self.input.prepare(images).contiguous(memory_format=self.memory_format)
+
+    def record(self, row: Row) -> None:
+        """One row to `metrics.jsonl` and to the tracker."""
+        if self.is_main:
+            self.folder.append(row)
+        figures = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+        self.accelerator.log(figures, step=row["step"])
+
+    def save_checkpoint(self) -> None:
+        if self.is_main:
+            settings = self.recipe.model_dump(exclude_none=True)
+            save_checkpoint(self.folder.checkpoint, settings, self.progress, self.net, self.optimizer, self.average)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where a checkpoint was written; rows that were written after it are dropped."""
+        self.progress = Progress(**state["progress"])
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.is_main:
+            self.folder.forget_after(self.progress.step)
+
+
+def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
+    """Everything for a run, its folder made. Raises `UserError` for whatever will not do."""
+    accelerator = _accelerator(recipe, output)
+    precision = resolve_precision(recipe.precision, accelerator.device)
+    dataset = load_dataset(recipe.data, recipe.data_dir)
+    training, validation = dataset.train, None
+    if recipe.validation > 0:
+        training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
+    plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
+    mean, std = training.pixel_statistics() if recipe.normalize else plain
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = ShuffledBatches(len(training), recipe.batch_size, recipe.seed, rank=rank, world=world)
+
+    net = _network(recipe, dataset).to(accelerator.device)
+    net.check_size(recipe.image_size, recipe.image_size)
+    if recipe.channels_last:
+        net.to(memory_format=torch.channels_last)
+    average = make_average(net, recipe)
+    model, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
+
+    folder = RunFolder(output)
+    if accelerator.is_main_process and not resume:
+        RunFolder.create(output)
+        folder.write_text(folder.recipe, recipe.to_toml())
+        environment = {
+            **describe(accelerator.device),
+            "precision": precision,
+            "processes": world,
+            "data": dataset.provenance(),
+            "selected_by": recipe.chooser,
+        }
+        folder.write_text(output / "environment.json", json.dumps(environment, indent=2) + "\n")
+    accelerator.wait_for_everyone()
+    if recipe.track != "none":
+        accelerator.init_trackers(output.name, config=recipe.model_dump(exclude_none=True))
+    return Run(
+        recipe=recipe,
+        folder=folder,
+        accelerator=accelerator,
+        precision=precision,
+        dataset=dataset,
+        validation=validation,
+        input=InputSpec(dataset.channels, recipe.image_size, mean, std),
+        augmentation=Augmentation(recipe.flip, recipe.crop_padding),
+        batches=batches,
+        loader=training_loader(training, batches, recipe.num_workers, pin=accelerator.device.type == "cuda"),
+        net=net,
+        model=model,
+        average=average,
+        optimizer=optimizer,
+    )
+
+
+def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
+    device = resolve_device(recipe.device)
+    precision = resolve_precision(recipe.precision, device)
+    if recipe.track != "none" and importlib.util.find_spec(recipe.track) is None:
+        raise UserError(f"track = {recipe.track!r} needs a package that is not installed: pip install {recipe.track}")
+    if device.type == "cuda":
+        # The fastest kernels are chosen by racing them, and then differ from run to run.
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+        if device.index is not None:
+            torch.cuda.set_device(device)
+    # accelerate keeps its settings for the whole process; a second run in it may want others.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=None if recipe.track == "none" else recipe.track,
+        project_dir=output,
+    )
+
+
+def _network(recipe: Recipe, dataset: ImageDataset) -> GoogLeNet:
+    torch.manual_seed(recipe.seed)
+    left_to_variant = ("dropout", "auxiliary", "initialization", "stem_stride")
+    changes = {name: value for name in left_to_variant if (value := getattr(recipe, name)) is not None}
+    return create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)

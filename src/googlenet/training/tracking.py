@@ -1,0 +1,122 @@
+"""The run folder and the rows of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from googlenet.errors import RunError, UserError
+from googlenet.files import writing
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of one run lies."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunFolder:
+        """A new, empty run folder.
+
+        Raises:
+            UserError: where it is a file, holds something already, or cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise UserError(f"{path} holds something already; name another --output, or go on with it: --resume")
+            folder = cls(path)
+            folder.checkpoint.parent.mkdir()
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{path} cannot be a run folder: there is a file in the way") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be made: {error.strerror}") from error
+        return folder
+
+    @staticmethod
+    def next_name(recipe: str | Path) -> Path:
+        """A name for a run folder that does not exist yet: `runs/RECIPE-DATE-TIME`."""
+        start = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        path, number = start, 2
+        while path.exists():
+            path, number = start.with_name(f"{start.name}-{number}"), number + 1
+        return path
+
+    def write_text(self, path: Path, text: str) -> None:
+        with writing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def append(self, row: Row) -> None:
+        """Add a row to `metrics.jsonl`. Raises `RunError` where the disk is full."""
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.metrics}: {error.strerror}") from error
+
+    def rows(self) -> list[Row]:
+        """Every row of `metrics.jsonl` so far."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def forget_after(self, step: int) -> None:
+        """Drop the rows that a run taken up again at `step` will write anew."""
+        kept = [row for row in self.rows() if row["step"] <= step]
+        self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+class Average:
+    """Loss and accuracy over the images since it was last read. Sums stay on the device until then."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.reset()
+
+    def reset(self) -> None:
+        self._sums = torch.zeros(2, device=self._device)
+        self._images = 0
+        self._since = time.perf_counter()
+        self.steps = 0
+        """Optimizer steps averaged over; the caller counts them, since a step may have several parts."""
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._since
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """One batch: its mean loss (0-d), logits (N, K) and labels (N,)."""
+        correct = (logits.detach().argmax(dim=1) == labels).sum()
+        self._sums += torch.stack((loss.detach().float() * len(labels), correct.float()))
+        self._images += len(labels)
+
+    def sums(self) -> Tensor:
+        """Sum of the losses, sum of the right answers, count of the images: (3,)."""
+        return torch.cat((self._sums, torch.tensor([float(self._images)]).to(self._device)))
