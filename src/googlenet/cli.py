@@ -33,7 +33,7 @@ Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 Settings = TypedDict(  # type: ignore[misc]
     "Settings",
     {
-        name: Annotated[field.annotation, Parameter(help=f"{field.description}.")]  # type: ignore[misc, valid-type]
+        name: Annotated[field.annotation, Parameter(help=f"{field.description}.")]
         for name, field in Recipe.model_fields.items()
     },
     total=False,
@@ -59,7 +59,7 @@ def train(
         bool, Parameter(help="Go on with the run in --output from its last checkpoint.", negative="")
     ] = False,
     json: Json = False,
-    settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[valid-type, assignment]
+    settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
 ) -> int:
     """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
     from googlenet.training.fit import train as run_training

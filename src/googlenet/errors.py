@@ -7,3 +7,8 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """Something that was asked for correctly could not be done: one line. Exit code 1."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

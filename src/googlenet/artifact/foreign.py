@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo, save
 from googlenet.data import fashion_mnist
 from googlenet.data.input_spec import InputSpec
-from googlenet.errors import UserError
+from googlenet.errors import UserError, first_line
 from googlenet.network.architecture import Architecture, Variant, architecture
 from googlenet.network.googlenet import GoogLeNet
 
@@ -100,11 +99,11 @@ def _read_weights(path: Path) -> Weights:
         raise UserError(f"there is no file {path}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than weights, or is no file of torch.save: reading it could run code, so it is refused; "
+            f"{path} holds more than weights, or is no file of torch.save: reading it could run code and is refused; "
             f"save net.state_dict(), not net"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the readers raise whatever damaged bytes lead them to
+        raise UserError(f"{path} cannot be read as weights: {first_line(error)}") from error
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

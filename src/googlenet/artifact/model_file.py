@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from googlenet.data.input_spec import InputSpec
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, first_line
 from googlenet.files import writing
 from googlenet.network.architecture import Architecture
 from googlenet.network.googlenet import GoogLeNet
@@ -118,5 +118,5 @@ def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error
     return net, info

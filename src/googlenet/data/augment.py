@@ -14,7 +14,7 @@ class Augmentation:
 
     Attributes:
         flip: mirror each image left to right with probability one half.
-        crop_padding: shift each image by up to this many pixels each way; what comes in from outside repeats the border.
+        crop_padding: shift each image by up to this many pixels each way; what comes in repeats the border.
     """
 
     flip: bool = False
@@ -39,5 +39,4 @@ def _shifted(images: Tensor, padding: int) -> Tensor:
     lefts = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(width)
     batch = torch.arange(count).view(-1, 1, 1)
     where = (batch, rows[tops].view(count, height, 1), columns[lefts].view(count, 1, width))
-    where = tuple(index.to(images.device) for index in where)
-    return images.permute(0, 2, 3, 1)[where].permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1)[tuple(index.to(images.device) for index in where)].permute(0, 3, 1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from googlenet.errors import UserError
@@ -48,7 +48,7 @@ def decode_image(path: str | Path, channels: int) -> Tensor:
         raise UserError(f"{path}: there is no such file") from error
     except IsADirectoryError as error:
         raise UserError(f"{path}: is a folder, not a picture") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UserError(f"{path}: is no picture that can be read") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise UserError(f"{path}: cannot be read as a picture ({error})") from error
@@ -60,8 +60,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """The picture in a mode of 8 bits a channel without transparency."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
-        # A file of 16 bits a pixel opens as I;16, or as I where its format leaves room for 32
-        return Image.fromarray((values / 257 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8))
+        # A file of 16 bits a pixel opens as I;16; as I, which has room for 32, where its format leaves that open
+        sixteen = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        return Image.fromarray((values / 257 if sixteen else values).clip(0, 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         layered = image.convert("RGBA")
         ground = Image.new("RGBA", layered.size, "white")

@@ -29,7 +29,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def download(url: str, target: Path, verify: Callable[[Path], None]) -> None:
+def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     """Fetch `url` into `target`; what is there under that name is always whole and verified.
 
     A transfer that breaks off leaves `target.part`, and the next call goes on from there.

@@ -1,7 +1,7 @@
 """Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 pixels in 10 classes (Xiao et al. 2017, MIT licence).
 
-It is looked for, in this order, in: the folder that the caller names; `$GOOGLENET_DATA`; the cache folder; the folder of
-Debian's and Ubuntu's package `dataset-fashion-mnist`; the network (the mirror in `$GOOGLENET_MIRROR` or the official
+It is looked for, in this order, in: the folder that the caller names; `$GOOGLENET_DATA`; the cache folder; the folder
+of Debian's and Ubuntu's package `dataset-fashion-mnist`; the network (the mirror in `$GOOGLENET_MIRROR` or the official
 addresses, then Debian's package through apt). Where none has it, a part of it that comes with this package serves.
 """
 
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -53,7 +54,7 @@ OFFICIAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BUNDLED_NOTE = (
-    "only the bundled part of Fashion-MNIST was found: 10,000 of the 60,000 training images, and all 10,000 test images; "
+    "only the bundled part of Fashion-MNIST was found: 10,000 of its 60,000 training images, all 10,000 test images; "
     "for the whole: googlenet data fetch fashion-mnist"
 )
 
@@ -95,7 +96,7 @@ def fetch() -> Path:
         for name in DIGESTS:
             target = folder / f"{name}.gz"
             if not target.exists():
-                download(f"{base}/{name}.gz", target, lambda file, name=name: _verify(file, name, DIGESTS))
+                download(f"{base}/{name}.gz", target, partial(_verify, name=name, digests=DIGESTS))
     except DownloadError as error:
         _fetch_through_apt(folder, error)
     return folder
@@ -168,8 +169,6 @@ def _fetch_through_apt(folder: Path, reason: DownloadError) -> None:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise reason
     with tempfile.TemporaryDirectory() as scratch:
-        if os.geteuid() == 0:
-            os.chmod(scratch, 0o755)  # apt downloads as a user of its own, who must be able to look in
         state = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User=root"]
         for sub in ("lists/partial", "cache/archives/partial"):
             (Path(scratch) / sub).mkdir(parents=True)

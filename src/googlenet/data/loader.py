@@ -56,7 +56,7 @@ def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: in
     return DataLoader(
         split,
         batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
-        collate_fn=_as_is,
+        collate_fn=_as_is,  # type: ignore[arg-type]  # a batch comes whole, not as a list
         num_workers=num_workers,
         pin_memory=pin,
     )

@@ -52,7 +52,8 @@ class Predictor:
         self.info = net.info
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
-        self.net = net.eval().to(self.device, memory_format=torch.channels_last)
+        self.net = net.eval().to(self.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def predict(self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32) -> Iterator[Prediction]:
         """One prediction a file, in order. A file that cannot be read has its `error` instead of classes.

@@ -106,7 +106,7 @@ def collect_logits(
     device: torch.device,
     precision: str,
     batch_size: int = BATCH_SIZE,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """The network's float32 logits for every image of a split, in order: (N, number of classes), on the CPU.
 
@@ -121,7 +121,8 @@ def collect_logits(
             batch = spec.prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
                 collected.append(net(batch).float().cpu())
-            progress(len(images))
+            if progress is not None:
+                progress(len(images))
     finally:
         net.train(was_training)
     return torch.cat(collected)

@@ -1,4 +1,4 @@
-"""The pictures of a run: curves, confusion matrix, contact sheets. Each function writes one PNG, whole or not at all."""
+"""Curves, confusion matrix, contact sheets. Each function writes one PNG, whole or not at all."""
 
 from __future__ import annotations
 

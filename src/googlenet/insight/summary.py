@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -106,7 +105,7 @@ def summarize(net: GoogLeNet, input_size: tuple[int, int, int] = (3, 224, 224), 
     shadow = copy.deepcopy(net).to("meta").eval()
     outputs: dict[str, Tensor] = {}
     for name, module in shadow.named_modules():
-        module.register_forward_hook(partial(_record, outputs, name))
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output))
     example = torch.empty(batch_size, *input_size, device="meta", dtype=shadow.conv1.conv.weight.dtype)
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
@@ -128,10 +127,6 @@ def summarize(net: GoogLeNet, input_size: tuple[int, int, int] = (3, 224, 224), 
         auxiliary_parameters=sum(row.parameters for row in heads),
         auxiliary_multiply_adds=sum(row.multiply_adds for row in heads),
     )
-
-
-def _record(outputs: dict[str, Tensor], name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
-    outputs[name] = output
 
 
 def _flops(counter: FlopCounterMode, path: str) -> dict[str, int]:
@@ -186,9 +181,9 @@ def _operation(module: nn.Module) -> str:
         case nn.Conv2d():
             return f"{module.kernel_size[0]}x{module.kernel_size[1]} convolution" + _stride(module.stride[0])
         case nn.MaxPool2d():
-            return f"{module.kernel_size}x{module.kernel_size} max pool" + _stride(int(module.stride))
+            return f"{module.kernel_size}x{module.kernel_size} max pool" + _stride(_side(module.stride))
         case nn.AvgPool2d():
-            return f"{module.kernel_size}x{module.kernel_size} average pool" + _stride(int(module.stride))
+            return f"{module.kernel_size}x{module.kernel_size} average pool" + _stride(_side(module.stride))
         case nn.AdaptiveAvgPool2d():
             return f"average pool to {module.output_size}x{module.output_size}"
         case nn.BatchNorm2d():
@@ -203,6 +198,10 @@ def _operation(module: nn.Module) -> str:
             return "fully connected"
         case _:
             return type(module).__name__
+
+
+def _side(size: int | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else size[0]
 
 
 def _stride(stride: int) -> str:

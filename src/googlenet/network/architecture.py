@@ -104,11 +104,10 @@ class Architecture:
         return sizes
 
     @functools.cache  # noqa: B019  (a handful of architectures in a process)
-    def smallest_input(self, *, training: bool = False) -> int:
+    def smallest_input(self) -> int:
         """The smallest height and width in pixels that leaves every layer something to work on."""
-        heads_need = 5 if training and self.auxiliary and self.auxiliary_pool == "average" else 1
         size = 1
-        while min(self.spatial_sizes(size).values()) < 1 or self.spatial_sizes(size)["maxpool3"] < heads_need:
+        while min(self.spatial_sizes(size).values()) < 1:
             size += 1
         return size
 

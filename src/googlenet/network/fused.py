@@ -36,7 +36,7 @@ def pays(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and torch.is_grad_enabled()
         and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 
@@ -53,13 +53,16 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-def merged_pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d], norms: Sequence[nn.BatchNorm2d]) -> list[Tensor]:
+def merged_pointwise(
+    x: Tensor, convolutions: Sequence[nn.Conv2d], norms: Sequence[nn.BatchNorm2d | None]
+) -> list[Tensor]:
     """Several 1x1 convolutions of the same input as one, each followed by its batch normalisation, if any, and ReLU."""
     weight = torch.cat([convolution.weight for convolution in convolutions])
     biases = [convolution.bias for convolution in convolutions if convolution.bias is not None]
     y = pointwise(x, weight, torch.cat(biases) if biases else None)
-    if norms:
-        y = _merged_batch_norm(y, norms)
+    there = [norm for norm in norms if norm is not None]
+    if there:
+        y = _merged_batch_norm(y, there)
     return list(F.relu_(y).split([convolution.out_channels for convolution in convolutions], dim=1))
 
 

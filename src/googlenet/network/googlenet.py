@@ -80,7 +80,7 @@ class GoogLeNet(nn.Module):
         self.inception5b = blocks["5b"]
         self.avgpool = GlobalAveragePool()
         self.dropout = nn.Dropout(architecture.dropout)
-        self.fc = _classifier(self.num_features, architecture.num_classes)
+        self.fc: nn.Module = _classifier(self.num_features, architecture.num_classes)
         self.aux1: AuxiliaryHead | None = None
         self.aux2: AuxiliaryHead | None = None
         if architecture.auxiliary:
@@ -159,8 +159,8 @@ class GoogLeNet(nn.Module):
         )
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises `UserError` where an image of that many pixels is too small for the mode that the network is in."""
-        smallest = self.architecture.smallest_input(training=self.training)
+        """Raises `UserError` where an image of that many pixels is too small for the pools."""
+        smallest = self.architecture.smallest_input()
         if min(height, width) < smallest:
             raise UserError(
                 f"an input of {height}x{width} pixels is too small for variant {self.architecture.variant!r}: "
@@ -168,7 +168,7 @@ class GoogLeNet(nn.Module):
             )
 
     def _check_input(self, x: Tensor) -> None:
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined]
             return  # a traced or exported network has its shapes fixed already
         if x.ndim != 4 or x.shape[1] != self.architecture.in_channels:
             raise UserError(

@@ -5,6 +5,8 @@ Weights carry torchvision's names (`conv`, `bn`, `branch2.0.conv`, ...), so stat
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,9 +89,8 @@ class Inception(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if fused.pays(x):
             # Three of the branches begin with a 1x1 convolution of the same input.
-            first = (self.branch1, self.branch2[0], self.branch3[0])
-            norms = [unit.bn for unit in first if unit.bn is not None]
-            one, two, three = fused.merged_pointwise(x, [unit.conv for unit in first], norms)
+            first: list[Any] = [self.branch1, self.branch2[0], self.branch3[0]]
+            one, two, three = fused.merged_pointwise(x, [unit.conv for unit in first], [unit.bn for unit in first])
             return torch.cat((one, self.branch2[1](two), self.branch3[1](three), self.branch4(x)), dim=1)
         return torch.cat((self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)), dim=1)
 
@@ -108,7 +109,9 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         squares = F.pad(x.float().square(), (0, 0, 0, 0, self.size // 2, self.size // 2))
-        window = sum(squares[:, shift : shift + channels] for shift in range(self.size))
+        window = squares[:, :channels]
+        for shift in range(1, self.size):
+            window = window + squares[:, shift : shift + channels]
         return x * (self.k + self.alpha / self.size * window).pow(-self.beta).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -125,8 +128,9 @@ class GlobalAveragePool(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A classifier on a map halfway, whose loss brings gradient to the lower layers (paper, section 5).
 
-    (N, in_channels, H, W) -> (N, num_classes). At 224x224 the paper's pool makes 4x4 of a 14x14 map; for other sizes
-    its result is pooled on to 4x4, since the fully connected layer needs 128 x 4 x 4 inputs.
+    (N, in_channels, H, W) -> (N, num_classes). At 224x224 the paper's 5x5 pool makes 4x4 of a 14x14 map. For other
+    sizes its result is pooled on to 4x4, since the fully connected layer needs 128 x 4 x 4 inputs; maps too small for
+    it are pooled to 4x4 at once.
     """
 
     fc2_features = 1024
@@ -147,10 +151,12 @@ class AuxiliaryHead(nn.Module):
         self.fc1 = nn.Linear(128 * 4 * 4, self.fc2_features)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(self.fc2_features, num_classes)
+        self.fc2: nn.Module = nn.Linear(self.fc2_features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fit(self.avgpool(x))  # (N, C, 4, 4)
+        if min(x.shape[2:]) >= 5:
+            x = self.avgpool(x)
+        x = self.fit(x)  # (N, C, 4, 4)
         x = self.conv(x)  # (N, 128, 4, 4)
         x = self.relu(self.fc1(torch.flatten(x, 1)))  # (N, 1024)
         return self.fc2(self.dropout(x))  # (N, num_classes)

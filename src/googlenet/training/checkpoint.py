@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, first_line
 from googlenet.files import writing
 
 
@@ -60,5 +59,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"there is nothing to resume: {path} does not exist") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the reader raises whatever damaged bytes lead it to
+        raise UserError(f"{path} is damaged: {first_line(error)}") from error

@@ -47,7 +47,8 @@ class Display:
 
     def batch(self, epoch: int, batch: int, step: int, figures: Row, seconds_left: float) -> None:
         """One training batch done. `figures` are those of the latest batches; epoch and batch count from 1."""
-        text = f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:.1%}  {figures['images_per_second']:,.0f} images/s"
+        rate = f"{figures['images_per_second']:,.0f} images/s"
+        text = f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:.1%}  {rate}"
         if self._console.is_terminal:
             description = f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}"
             if self._task is None:

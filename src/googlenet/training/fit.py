@@ -199,8 +199,8 @@ def _introduce(run: Run, display: Display) -> None:
     layout = "channels-last" if recipe.channels_last else "contiguous"
     processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
     display.say(
-        f"{recipe.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, batch {recipe.batch_size}, "
-        f"{run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
+        f"{recipe.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
+        f"batch {recipe.batch_size}, {run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
     )
     data = run.dataset
     display.say(

@@ -29,7 +29,7 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(number, self._previous[signal.Signals(number)])
         self._say("stopping after this step; once more to stop at once")

@@ -64,7 +64,7 @@ def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: 
 
 
 def make_average(net: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The exponential moving average of the weights, batch normalisation's statistics included; None where it is off."""
+    """The exponential moving average of weights and batch normalisation's statistics; None where it is off."""
     if recipe.ema == 0:
         return None
     return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)

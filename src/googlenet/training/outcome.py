@@ -24,7 +24,7 @@ class TrainingResult:
     folder: Path
     model: Path
     metrics: dict[str, Any]
-    """Those of the kept model: loss and accuracy by split, `epoch`, `step`, and `chosen_by`, the split that chose it."""
+    """Of the kept model: loss and accuracy by split, `epoch`, `step`, and `chosen_by`, the split that chose it."""
     seconds: float
     """Spent training, without evaluation."""
     interrupted: bool

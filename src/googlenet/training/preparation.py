@@ -128,7 +128,7 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
     net = _network(recipe, dataset).to(accelerator.device)
     net.check_size(recipe.image_size, recipe.image_size)
     if recipe.channels_last:
-        net.to(memory_format=torch.channels_last)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = make_average(net, recipe)
     model, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
 

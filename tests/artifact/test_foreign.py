@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import googlenet
+from googlenet import UserError, create_model
+from googlenet.data.fashion_mnist import CLASSES
+from tests.network.test_torchvision import published_weights, torchvision_forward
+from tests.network.tutorial_reference import reference_network
+
+
+def test_the_tutorials_weights_compute_what_its_code_computes(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    theirs = reference_network().eval()
+    torch.save(theirs.state_dict(), tmp_path / "tutorial.pt")
+    ours = googlenet.import_weights(tmp_path / "tutorial.pt")
+    assert ours.architecture.variant == "tutorial"
+    assert ours.info.classes == CLASSES
+    assert (ours.info.input.size, ours.info.input.mean, ours.info.input.std) == (224, (0.0,), (1.0,))
+    x = torch.rand(2, 1, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_torchvisions_weights(auxiliary: bool, suffix: str, tmp_path: Path) -> None:
+    weights = published_weights(auxiliary=auxiliary)
+    path = tmp_path / f"googlenet{suffix}"
+    if suffix == ".pth":
+        torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
+    else:
+        save_file(weights, path)
+    net = googlenet.import_weights(path)
+    assert (net.architecture.variant, net.architecture.auxiliary) == ("torchvision", auxiliary)
+    assert len(net.info.classes) == 1000
+    images = torch.randint(0, 256, (1, 3, 300, 260), dtype=torch.uint8)
+    x = net.info.input.prepare(images)
+    assert x.shape == (1, 3, 224, 224)
+    assert x.min() >= -1
+    assert x.max() <= 1
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), torchvision_forward(weights, x), rtol=1e-5, atol=1e-5)
+
+
+def test_torchvisions_published_weights_see_what_torchvision_shows_them() -> None:
+    """ImageNet's normalisation, then `transform_input`, is pixels in [-1, 1]: the input spec's mean and deviation."""
+    pixels = torch.rand(3)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    transformed = (pixels - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5
+    torch.testing.assert_close(transformed, (pixels - 0.5) / 0.5)
+
+
+@pytest.mark.parametrize("variant", ["bn", "paper", "tutorial", "torchvision"])
+def test_this_packages_own_state_dicts(variant: str, tmp_path: Path) -> None:
+    net = create_model(variant, num_classes=4)
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "own.pt")
+    assert googlenet.import_weights(tmp_path / "own.pt").architecture.variant == variant
+
+
+def test_an_import_writes_a_model_file(tmp_path: Path) -> None:
+    from googlenet.artifact.foreign import import_file
+
+    torch.save(create_model("bn", num_classes=2).state_dict(), tmp_path / "own.pt")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    target, _ = import_file(tmp_path / "own.pt", None, class_file=tmp_path / "names.txt")
+    assert googlenet.load(target).info.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read as weights|holds more than weights"),
+        (b"not weights", "cannot be read as weights|holds more than weights"),
+        ({"conv1.weight": torch.zeros(3)}, "weights of another network"),
+        ([1, 2, 3], "no state dict"),
+        ({}, "no state dict"),
+        ({"epoch": 3}, "no state dict"),
+    ],
+)
+def test_files_that_hold_no_googlenet(content: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=message) as raised:
+        googlenet.import_weights(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    weights = create_model("bn", num_classes=2).state_dict()
+    torch.save({**weights, "inception4a.branch1.conv.weight": torch.zeros(3, 3, 1, 1)}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="does not fit variant 'bn'"):
+        googlenet.import_weights(tmp_path / "x.pt")
+    torch.save(weights, tmp_path / "y.pt")
+    with pytest.raises(UserError, match="3 class names were given"):
+        googlenet.import_weights(tmp_path / "y.pt", classes=("a", "b", "c"))
+    with pytest.raises(UserError, match="no file"):
+        googlenet.import_weights(tmp_path / "z.pt")

@@ -1,0 +1,84 @@
+"""What many tests need: a small real data set, a trained run, and no network."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+# Before torch is imported: several test processes share the cores, and threads that wait for each other take longest.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import torch
+
+from googlenet.data import fashion_mnist, idx
+from googlenet.training.fit import train
+from googlenet.training.outcome import TrainingResult
+
+SMALL = {"train": 320, "t10k": 160}
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test looks into this machine's data folders or at its network."""
+    nowhere = tmp_path_factory.mktemp("isolated")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere / "cache"))
+    monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+    monkeypatch.delenv("GOOGLENET_DATA", raising=False)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", nowhere / "no-debian-package")
+    monkeypatch.setattr(fashion_mnist, "_fetch_through_apt", _no_apt)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def _no_apt(folder: Path, reason: Exception) -> None:
+    raise reason
+
+
+def bundled(name: str) -> np.ndarray:
+    """A bundled file's array: real Fashion-MNIST."""
+    content = (resources.files("googlenet.data") / "bundled" / f"{name}.gz").read_bytes()
+    return idx.parse(gzip.decompress(content), 3 if "images" in name else 1, name)
+
+
+def write_small_fashion_mnist(folder: Path) -> dict[str, str]:
+    """The first few real images of each split as IDX files; returns their digests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digests = {}
+    for name in fashion_mnist.DIGESTS:
+        content = idx.dump(bundled(name)[: SMALL[name.partition("-")[0]]])
+        digests[name] = fashion_mnist.sha256(content)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+    return digests
+
+
+@pytest.fixture(scope="session")
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("small-fashion-mnist")
+    return folder, write_small_fashion_mnist(folder)
+
+
+@pytest.fixture
+def small_data(small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with 320 + 160 real images, which the package takes for the whole of Fashion-MNIST."""
+    folder, digests = small_files
+    monkeypatch.setattr(fashion_mnist, "DIGESTS", digests)
+    monkeypatch.setenv("GOOGLENET_DATA", str(folder))
+    return folder
+
+
+QUICK = {"image_size": 28, "batch_size": 32, "epochs": 2, "precision": "fp32", "stem_stride": 2}
+"""Settings with which a run on the small data takes a few seconds."""
+
+
+@pytest.fixture(scope="session")
+def trained(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    """A finished run on the small data. It is shared: tests read it and leave it as it is."""
+    folder, digests = small_files
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fashion_mnist, "DIGESTS", digests)
+        return train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **QUICK)

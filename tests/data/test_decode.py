@@ -1,0 +1,148 @@
+"""Every kind of picture file, made by the test."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from googlenet import UserError
+from googlenet.data import decode
+from googlenet.data.decode import decode_image
+
+GRADIENT = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (12, 1))
+
+
+def write(path: Path, image: Image.Image, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "gif", "jpg"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_formats(suffix: str, mode: str, tmp_path: Path) -> None:
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 100}}.get(suffix, {})
+    path = write(tmp_path / f"x.{suffix}", Image.fromarray(GRADIENT).convert(mode), **options)
+    for channels in (1, 3):
+        pixels = decode_image(path, channels)
+        assert pixels.shape == (channels, 12, 24)
+        assert np.abs(pixels[0].numpy().astype(int) - GRADIENT).max() <= 4
+
+
+def test_transparent_ground_is_white(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[:2] = (200, 0, 0, 255)
+    assert decode_image(write(tmp_path / "x.png", Image.fromarray(rgba)), 3)[:, 3, 3].tolist() == [255, 255, 255]
+    assert decode_image(tmp_path / "x.png", 3)[:, 0, 0].tolist() == [200, 0, 0]
+    grey_alpha = Image.fromarray(rgba).convert("LA")
+    assert decode_image(write(tmp_path / "la.png", grey_alpha), 1)[0, 3, 3] == 255
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    write(tmp_path / "p.png", palette, transparency=1)
+    assert decode_image(tmp_path / "p.png", 3)[:, 0].T.tolist() == [[255, 0, 0], [255, 255, 255]]
+
+
+def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
+    values = np.array([[0, 257 * 100, 65535]], np.uint16)
+    assert decode_image(write(tmp_path / "x.png", Image.fromarray(values)), 1)[0].tolist() == [[0, 100, 255]]
+
+
+def test_a_dark_sixteen_bit_picture_stays_dark(tmp_path: Path) -> None:
+    values = np.array([[0, 100, 200]], np.uint16)
+    assert decode_image(write(tmp_path / "x.png", Image.fromarray(values)), 1).max() <= 1
+
+
+def test_cmyk_and_one_bit(tmp_path: Path) -> None:
+    cmyk = write(tmp_path / "c.jpg", Image.new("CMYK", (8, 8), (0, 0, 0, 255)))
+    assert decode_image(cmyk, 3).max() < 20
+    assert decode_image(write(tmp_path / "b.png", Image.new("1", (8, 8), 1)), 1).min() == 255
+
+
+def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = write(tmp_path / "x.jpg", Image.fromarray(GRADIENT), exif=exif, quality=100)
+    turned = decode_image(path, 1)[0].numpy().astype(int)
+    assert turned.shape == (24, 12)
+    assert np.abs(turned - np.rot90(GRADIENT, -1)).max() <= 4
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("L", (6, 6), shade) for shade in (40, 200)]
+    path = write(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
+    assert decode_image(path, 1).float().mean() == pytest.approx(40, abs=2)
+
+
+def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+    assert decode_image(write(tmp_path / "x.png", Image.new("L", (1, 1), 9)), 3).flatten().tolist() == [9, 9, 9]
+
+
+def bomb() -> bytes:
+    """A PNG of 30,000 x 30,000 pixels in under 2 KB: its header alone tells."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+
+
+def picture(format: str) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(buffer, format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.png", b"", "is no picture"),
+        ("text.jpg", b"hello, I am a text", "is no picture"),
+        ("cut.jpg", picture("JPEG")[:700], "cannot be read"),
+        ("cut.png", picture("PNG")[:700], "cannot be read"),
+        ("bomb.png", bomb(), "more than 100,000,000"),
+    ],
+)
+def test_what_is_no_picture(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as raised:
+        decode_image(tmp_path / name, 1)
+    assert name in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_limits_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.png", Image.new("L", (20, 20)))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 399)
+    with pytest.raises(UserError, match="20x20 pixels are more than 399"):
+        decode_image(path, 1)
+    with pytest.raises(UserError, match="no such file"):
+        decode_image(tmp_path / "y.png", 1)
+    with pytest.raises(UserError, match="is a folder"):
+        decode_image(tmp_path, 1)
+    with pytest.raises(UserError, match="1 or 3 channels"):
+        decode_image(path, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(format=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP"]), data=st.data())
+def test_damage_anywhere_is_a_picture_or_a_clear_error(
+    format: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(picture(format))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("damaged") / "x"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        assert decode_image(path, 3).shape[0] == 3
+    except UserError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,204 @@
+"""Where the data set is found, how it is fetched, and what happens to a damaged copy."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from googlenet import UserError
+from googlenet.data import download, fashion_mnist
+from googlenet.data.catalog import load_dataset
+from googlenet.data.download import DownloadError
+from tests.conftest import SMALL
+
+
+class Mirror(ThreadingHTTPServer):
+    """Serves a folder, understands ranges, and can be told to misbehave."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.folder = folder
+        self.break_after: int | None = None
+        self.ignore_ranges = False
+        self.requests: list[tuple[str, str | None]] = []
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Mirror
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.path, self.headers.get("Range")))
+        path = self.server.folder / self.path.lstrip("/")
+        if not path.exists():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if self.server.ignore_ranges:
+            start = 0
+        if start >= len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        body = content[start:]
+        self.wfile.write(body if self.server.break_after is None else body[: self.server.break_after])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """A mirror of the small data set, which the package takes for the whole."""
+    folder, digests = small_files
+    served = tmp_path / "served"
+    served.mkdir()
+    for file in folder.iterdir():
+        (served / file.name).write_bytes(file.read_bytes())
+    server = Mirror(served)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(fashion_mnist, "DIGESTS", digests)
+    monkeypatch.setenv("GOOGLENET_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_bundled_part_serves_where_nothing_else_is_there() -> None:
+    data = load_dataset("fashion-mnist")
+    assert (len(data.train), len(data.test)) == (10_000, 10_000)
+    assert data.train.images.shape[1:] == (1, 28, 28)
+    assert torch.bincount(data.train.labels).tolist() == [1000] * 10
+    assert torch.bincount(data.test.labels).tolist() == [1000] * 10
+    assert data.source == "bundled with googlenet"
+    assert "googlenet data fetch" in data.note
+
+
+@pytest.mark.skipif(
+    not fashion_mnist.DEBIAN_FOLDER.exists(), reason="needs the Debian package dataset-fashion-mnist"
+)
+def test_debians_package_is_the_whole_official_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", Path("/usr/share/datasets/fashion-mnist"))
+    data = load_dataset("fashion-mnist")
+    assert (len(data.train), len(data.test), data.note) == (60_000, 10_000, "")
+    mean, std = data.train.pixel_statistics()
+    assert (mean[0], std[0]) == pytest.approx((0.2860, 0.3530), abs=1e-4)
+
+
+def test_the_order_of_the_places(
+    tmp_path: Path, small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, digests = small_files
+    monkeypatch.setattr(fashion_mnist, "DIGESTS", digests)
+
+    def copy_to(target: Path) -> Path:
+        target.mkdir(parents=True)
+        for file in folder.iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+        return target
+
+    places = [copy_to(tmp_path / "debian")]
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", places[0])
+    assert load_dataset("fashion-mnist").source == str(places[0])
+    places.append(copy_to(fashion_mnist.cache_folder()))
+    assert load_dataset("fashion-mnist").source == str(places[1])
+    monkeypatch.setenv("GOOGLENET_DATA", str(tmp_path / "variable"))
+    nested = copy_to(tmp_path / "variable" / "fashion-mnist")
+    assert load_dataset("fashion-mnist").source == str(nested)
+    named = copy_to(tmp_path / "named")
+    (named / "t10k-labels-idx1-ubyte").write_bytes(gzip.decompress((named / "t10k-labels-idx1-ubyte.gz").read_bytes()))
+    (named / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert load_dataset("fashion-mnist", named).source == str(named)
+
+
+def test_a_named_folder_without_it_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no Fashion-MNIST"):
+        load_dataset("fashion-mnist", tmp_path)
+    with pytest.raises(UserError, match="no data set 'cifar'"):
+        load_dataset("cifar")
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "magic", "other"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_damaged_file_is_named_and_never_used(damage: str, name: str, small_data: Path, tmp_path: Path) -> None:
+    for file in small_data.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / f"{name}.gz"
+    content = gzip.decompress(path.read_bytes())
+    match damage:
+        case "missing":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-100])
+        case "magic":
+            path.write_bytes(gzip.compress(b"\x01" + content[1:]))
+        case "other":
+            path.write_bytes(gzip.compress(content[:-1] + bytes([content[-1] ^ 1])))
+    with pytest.raises(UserError) as raised:
+        load_dataset("fashion-mnist", tmp_path)
+    assert name in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_fetching_from_a_mirror_fills_the_cache_once(mirror: Mirror) -> None:
+    folder = fashion_mnist.fetch()
+    assert folder == fashion_mnist.cache_folder()
+    assert len(mirror.requests) == 4
+    data = load_dataset("fashion-mnist")
+    assert (len(data.train), len(data.test)) == (SMALL["train"], SMALL["t10k"])
+    fashion_mnist.fetch()
+    assert len(mirror.requests) == 4
+    assert all(file.suffix == ".gz" for file in folder.iterdir())
+
+
+@pytest.mark.parametrize("ignore_ranges", [False, True])
+def test_a_broken_transfer_goes_on_where_it_stopped(mirror: Mirror, ignore_ranges: bool) -> None:
+    mirror.break_after = 1000
+    mirror.ignore_ranges = ignore_ranges
+    with pytest.raises(DownloadError, match="127.0.0.1"):
+        fashion_mnist.fetch()
+    part = fashion_mnist.cache_folder() / "train-images-idx3-ubyte.gz.part"
+    assert part.stat().st_size == 1000
+    assert load_dataset("fashion-mnist").note
+    mirror.break_after = None
+    fashion_mnist.fetch()
+    assert any(wanted == "bytes=1000-" for _, wanted in mirror.requests)
+    assert len(load_dataset("fashion-mnist").train) == SMALL["train"]
+
+
+def test_a_wrong_file_from_a_mirror_is_not_kept(mirror: Mirror) -> None:
+    (mirror.folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(UserError, match="no IDX file"):
+        fashion_mnist.fetch()
+    assert list(fashion_mnist.cache_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("reason", ["404", "nobody"])
+def test_no_address_answers(reason: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason == "nobody":
+        monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+    for file in mirror.folder.iterdir():
+        file.unlink()
+    with pytest.raises(DownloadError) as raised:
+        fashion_mnist.fetch()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_whole_part_left_over_is_used(mirror: Mirror) -> None:
+    whole = (mirror.folder / "t10k-labels-idx1-ubyte.gz").read_bytes()
+    target = fashion_mnist.cache_folder() / "t10k-labels-idx1-ubyte.gz"
+    target.parent.mkdir(parents=True)
+    target.with_name(f"{target.name}.part").write_bytes(whole)
+    url = f"http://127.0.0.1:{mirror.server_port}/{target.name}"
+    download.download(url, target, lambda file: None)
+    assert target.read_bytes() == whole

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import googlenet
+from googlenet import Predictor, UserError
+from googlenet.data.catalog import load_dataset
+from googlenet.deploy.predictor import picture_files
+from googlenet.evaluation.evaluate import evaluate
+from googlenet.training.outcome import TrainingResult
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """The first 20 test images of Fashion-MNIST as PNG files."""
+    files = []
+    for number, image in enumerate(load_dataset("fashion-mnist").test.images[:20]):
+        files.append(tmp_path / f"{number:02}.png")
+        Image.fromarray(image[0].numpy()).save(files[-1])
+    return files
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_files_are_answered_as_the_evaluation_answers(
+    batch_size: int, trained: TrainingResult, pictures: list[Path]
+) -> None:
+    net = googlenet.load(trained.model)
+    test = load_dataset("fashion-mnist").test
+    evaluation = evaluate(net, test, net.info.input, net.info.classes, precision="fp32")
+    predictor = Predictor(trained.model, precision="fp32")
+    answers = list(predictor.predict(pictures, top=10, batch_size=batch_size))
+    assert [answer.file for answer in answers] == [str(path) for path in pictures]
+    for answer, probabilities in zip(answers, evaluation.probabilities, strict=False):
+        assert answer.error is None
+        assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
+        for name, probability in zip(answer.classes, answer.probabilities, strict=True):
+            assert float(probabilities[evaluation.classes.index(name)]) == pytest.approx(probability, abs=1e-4)
+        assert list(answer.probabilities) == sorted(answer.probabilities, reverse=True)
+
+
+def test_an_unreadable_file_is_named_and_the_others_answered(trained: TrainingResult, pictures: list[Path]) -> None:
+    pictures[1].write_bytes(b"")
+    pictures[2].unlink()
+    answers = list(Predictor(trained.model).predict(pictures[:5], top=2))
+    assert [answer.error is None for answer in answers] == [True, False, False, True, True]
+    assert "01.png" in str(answers[1].error)
+    assert "no such file" in str(answers[2].error)
+    assert all(len(answer.classes) == 2 for answer in answers if answer.error is None)
+
+
+def test_pictures_of_every_size_and_mode(trained: TrainingResult, tmp_path: Path) -> None:
+    files = []
+    for number, (size, mode) in enumerate([((1, 1), "L"), ((300, 20), "RGB"), ((28, 500), "RGBA"), ((64, 64), "P")]):
+        files.append(tmp_path / f"{number}.png")
+        Image.new(mode, size).save(files[-1])
+    assert all(answer.error is None for answer in Predictor(trained.model).predict(files))
+
+
+def test_a_loaded_network_serves_and_one_without_a_description_does_not(
+    trained: TrainingResult, pictures: list[Path]
+) -> None:
+    from_file = next(Predictor(trained.folder).predict(pictures))
+    assert next(Predictor(googlenet.load(trained.model)).predict(pictures)) == from_file
+    with pytest.raises(UserError, match=r"googlenet\.load"):
+        Predictor(googlenet.create_model("bn"))
+    with pytest.raises(UserError, match="1 or more"):
+        Predictor(trained.model).predict(pictures, top=0)
+
+
+def test_pictures_are_found_in_folders(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", "notes.txt", "deep/ü.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = picture_files([tmp_path, tmp_path / "notes.txt"])
+    assert [path.name for path in found] == ["a.jpg", "b.PNG", "ü.webp", "notes.txt"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        picture_files([tmp_path / "empty"])
+
+
+def test_predictions_are_lazy(trained: TrainingResult, pictures: list[Path]) -> None:
+    """A batch is read when it is asked for, so a long list does not fill the memory."""
+    taken = []
+
+    def listing() -> object:
+        for path in pictures:
+            taken.append(path)
+            yield path
+
+    next(Predictor(trained.model).predict(listing(), batch_size=4))  # type: ignore[arg-type]
+    assert len(taken) == 4
+    assert torch.is_grad_enabled()

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from googlenet import UserError
+from googlenet.data.dataset import ImageSplit
+from googlenet.data.input_spec import InputSpec
+from googlenet.evaluation.evaluate import Evaluation, evaluate
+from googlenet.evaluation.plots import plot_contact_sheet, plot_curves
+from googlenet.evaluation.report import evaluation_table, write_report
+
+CLASSES = ("a", "b", "c")
+
+
+class FirstPixel(nn.Module):
+    """Says the class that an image's first pixel names, and counts what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.seen.append(len(x))
+        return nn.functional.one_hot((x[:, 0, 0, 0] * 255).round().long(), 3) * 5.0
+
+
+def split_of(said: list[int], labels: list[int]) -> ImageSplit:
+    images = torch.tensor(said, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()
+    return ImageSplit(images, torch.tensor(labels))
+
+
+SPEC = InputSpec(1, 2, (0.0,), (1.0,))
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40), batch=st.integers(1, 50))
+def test_every_image_once_whatever_the_batch(pairs: list[tuple[int, int]], batch: int) -> None:
+    said, labels = ([pair[side] for pair in pairs] for side in (0, 1))
+    net = FirstPixel().train()
+    evaluation = evaluate(net, split_of(said, labels), SPEC, CLASSES, precision="fp32", batch_size=batch)
+    assert sum(net.seen) == len(pairs)
+    assert net.training
+    right = sum(one == other for one, other in pairs)
+    assert evaluation.accuracy == pytest.approx(right / len(pairs))
+    matrix = evaluation.confusion_matrix
+    assert int(matrix.sum()) == len(pairs)
+    for label in range(3):
+        for answer in range(3):
+            assert int(matrix[label, answer]) == pairs.count((answer, label))
+    figures = evaluation.to_dict()
+    for label, name in enumerate(CLASSES):
+        among, predicted = labels.count(label), said.count(label)
+        hits = pairs.count((label, label))
+        assert figures["per_class"][name]["recall"] == pytest.approx(hits / among if among else 0)
+        assert figures["per_class"][name]["precision"] == pytest.approx(hits / predicted if predicted else 0)
+    assert figures["top_3_accuracy"] == 1
+    json.dumps(figures)
+
+
+def test_calibration_error_of_known_confidence() -> None:
+    """Always sure to 0.9 of the first of two classes, and right half of the time."""
+    logits = torch.tensor([[0.9, 0.1]]).log().expand(100, 2)
+    evaluation = Evaluation(("a", "b"), logits, torch.arange(100) % 2, 1.0)
+    assert evaluation.to_dict()["expected_calibration_error"] == pytest.approx(0.4, abs=1e-4)
+
+
+def test_worst_mistakes_come_first_and_are_mistakes() -> None:
+    logits = torch.tensor([[9.0, 0, 0], [3, 0, 0], [6, 0, 0], [0, 8, 0]])
+    evaluation = Evaluation(CLASSES, logits, torch.tensor([0, 1, 1, 2]), 1.0)
+    assert evaluation.worst_mistakes(2).tolist() == [3, 2]
+    assert evaluation.worst_mistakes(9).tolist() == [3, 2, 1]
+
+
+def test_data_that_the_model_does_not_fit() -> None:
+    with pytest.raises(UserError, match=r"3 channel\(s\), the data has 1"):
+        evaluate(FirstPixel(), split_of([0], [0]), InputSpec(3, 2, (0.0,) * 3, (1.0,) * 3), CLASSES)
+    with pytest.raises(UserError, match="knows 3 classes, the data has 5"):
+        evaluate(FirstPixel(), split_of([0], [4]), SPEC, CLASSES)
+    with pytest.raises(UserError, match="batch_size"):
+        evaluate(FirstPixel(), split_of([0], [0]), SPEC, CLASSES, batch_size=0)
+
+
+def test_a_report_is_figures_and_pictures(tmp_path: Path) -> None:
+    split = split_of([0, 1, 2, 1], [0, 1, 1, 1])
+    evaluation = evaluate(FirstPixel(), split, SPEC, CLASSES, precision="fp32")
+    write_report(evaluation, split, tmp_path / "deep" / "report")
+    assert json.loads((tmp_path / "deep/report/evaluation.json").read_text())["accuracy"] == 0.75
+    for name in ("confusion_matrix.png", "mistakes.png"):
+        with Image.open(tmp_path / "deep/report" / name) as image:
+            assert image.size[0] > 100
+    assert "accuracy 75.00%" in str(evaluation_table(evaluation).caption)
+
+
+def test_pictures_of_little_or_nothing(tmp_path: Path) -> None:
+    plot_curves([], tmp_path / "curves.png")
+    plot_contact_sheet(torch.zeros(0, 3, 4, 4, dtype=torch.uint8), [], tmp_path / "sheet.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "sheet.png"]

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import googlenet
+from googlenet import RunError, UserError
+from googlenet.recipe import load_recipe
+from googlenet.training import checkpoint, fit, outcome
+from googlenet.training.fit import train
+from googlenet.training.outcome import TrainingResult
+from tests.conftest import QUICK
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+def rows(result: TrainingResult) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, weights(other)[name]), name
+
+
+def test_a_run_folder_holds_what_the_contract_names(trained: TrainingResult) -> None:
+    names = {path.name for path in trained.folder.iterdir()}
+    assert names == {
+        "recipe.toml", "metrics.jsonl", "model.safetensors", "checkpoints", "environment.json",
+        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png",
+    }  # fmt: skip
+    for picture in trained.folder.glob("*.png"):
+        with Image.open(picture) as image:
+            assert min(image.size) > 200
+    environment = json.loads((trained.folder / "environment.json").read_text())
+    assert environment["data"]["train_images"] == 320
+    assert environment["precision"] == "fp32"
+    assert load_recipe(trained.folder / "recipe.toml").image_size == 28
+
+
+def test_rows_have_the_contracts_fields(trained: TrainingResult) -> None:
+    found = rows(trained)
+    fields = {"step", "epoch", "split", "loss", "accuracy", "learning_rate", "images_per_second", "seconds"}
+    assert all(set(row) == fields for row in found)
+    assert [(row["step"], row["epoch"], row["split"]) for row in found] == [
+        (10, 1, "train"),
+        (10, 1, "test"),
+        (20, 2, "train"),
+        (20, 2, "test"),
+    ]
+    assert found[2]["loss"] < found[0]["loss"]
+    assert trained.seconds == pytest.approx(found[-1]["seconds"], abs=0.01)
+    assert 0 <= found[-1]["accuracy"] <= 1
+
+
+def test_the_model_file_says_what_it_is(trained: TrainingResult) -> None:
+    info = googlenet.load(trained.model).info
+    assert info.classes[9] == "Ankle boot"
+    assert (info.input.channels, info.input.size) == (1, 28)
+    assert info.input.mean[0] == pytest.approx(0.29, abs=0.03)
+    assert info.recipe["batch_size"] == 32
+    assert info.metrics["test"]["accuracy"] == rows(trained)[-1]["accuracy"]
+    assert (info.metrics["chosen_by"], info.metrics["step"], info.metrics["epoch"]) == ("last", 20, 2)
+
+
+def test_the_reported_accuracy_is_the_kept_models(trained: TrainingResult) -> None:
+    from googlenet.data.catalog import load_dataset
+
+    net = googlenet.load(trained.model)
+    data = load_dataset("fashion-mnist")
+    evaluation = googlenet.evaluate(net, data.test, net.info.input, net.info.classes, precision="fp32", batch_size=7)
+    assert evaluation.accuracy == trained.metrics["test"]["accuracy"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(trained: TrainingResult, tmp_path: Path) -> None:
+    train(output=tmp_path / "again", **QUICK)
+    assert_same_weights(trained.folder, tmp_path / "again")
+    train(output=tmp_path / "other", **QUICK, seed=1)
+    assert not torch.equal(weights(trained.folder)["fc.weight"], weights(tmp_path / "other")["fc.weight"])
+
+
+def test_a_runs_own_recipe_runs_it_again(trained: TrainingResult, tmp_path: Path) -> None:
+    train(trained.folder / "recipe.toml", output=tmp_path / "again")
+    assert_same_weights(trained.folder, tmp_path / "again")
+
+
+class Killed(BaseException):
+    """What the tests end a run with at a place of their choosing, as a kill would."""
+
+
+VARIED = {**QUICK, "ema": 0.9, "crop_padding": 1, "dropout": 0.3, "checkpoint_every": 3, "accumulate": 2}
+
+
+@pytest.mark.parametrize("die_at", [5, 9, 12, 19])
+def test_a_killed_run_resumes_bit_for_bit(die_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(output=tmp_path / "whole", **VARIED)
+    real = fit.train_step
+
+    def dying(run: Any, *rest: Any) -> None:
+        if run.progress.step == die_at:
+            raise Killed
+        real(run, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit, "train_step", dying)
+        train(output=tmp_path / "killed", **VARIED)
+    resumed = train(output=tmp_path / "killed", resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+
+    def shown(result: TrainingResult) -> list[dict[str, Any]]:
+        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(result)]
+
+    assert shown(whole) == shown(resumed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_cleanly_and_it_can_go_on(
+    number: signal.Signals, trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fit.train_step
+
+    def interrupted(run: Any, *rest: Any) -> None:
+        real(run, *rest)
+        if run.progress.step == 13:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "train_step", interrupted)
+        result = train(output=tmp_path / "run", **QUICK)
+    assert result.interrupted
+    assert googlenet.load(result.model).info.metrics["step"] == 10
+    assert {path.name for path in result.folder.glob("*.png")} >= {"curves.png", "confusion_matrix.png"}
+    assert rows(result)[-1]["step"] == 14
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    resumed = train(output=tmp_path / "run", resume=True)
+    assert not resumed.interrupted
+    assert_same_weights(trained.folder, resumed.folder)
+
+
+def test_interrupted_before_the_first_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fit.train_step
+
+    def interrupted(run: Any, *rest: Any) -> None:
+        real(run, *rest)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(fit, "train_step", interrupted)
+    result = train(output=tmp_path / "run", **QUICK)
+    assert googlenet.load(result.model).info.metrics["step"] == 1
+    assert (result.folder / "curves.png").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", **{**QUICK, "epochs": 1})
+    before = weights(result.folder)
+    again = train(output=tmp_path / "run", resume=True)
+    assert again.metrics["test"] == result.metrics["test"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(result.folder).items())
+
+
+def test_resuming_needs_a_run_and_its_own_settings(trained: TrainingResult, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(output=tmp_path / "none", resume=True)
+    with pytest.raises(UserError, match="--output"):
+        train(resume=True)
+    with pytest.raises(UserError, match="has batch_size = 32, not 16"):
+        train(output=trained.folder, resume=True, batch_size=16)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(b"half of a")
+    with pytest.raises(UserError, match="damaged"):
+        train(output=tmp_path, resume=True)
+
+
+def test_max_steps_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", **QUICK, max_steps=13)
+    found = rows(result)
+    assert [row["step"] for row in found] == [10, 10, 13, 13]
+    assert found[-1]["learning_rate"] < 0.2 * load_recipe().learning_rate
+
+
+def test_a_row_at_least_every_hundred_steps(tmp_path: Path) -> None:
+    settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16, "validation": 0.2}
+    found = rows(train(output=tmp_path / "run", **settings))
+    assert [(row["step"], row["split"]) for row in found] == [(100, "train"), (128, "train"), (128, "validation")]
+
+
+def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.7, 0.6])
+    real = fit.judge
+
+    def scored(run: Any) -> Any:
+        row, evaluation = real(run)
+        return {**row, "accuracy": next(scores)}, evaluation
+
+    monkeypatch.setattr(fit, "judge", scored)
+    result = train(output=tmp_path / "run", **{**QUICK, "epochs": 3}, validation=0.25)
+    info = googlenet.load(result.model).info
+    assert (info.metrics["epoch"], info.metrics["chosen_by"]) == (2, "validation")
+    assert info.metrics["validation"]["accuracy"] == 0.7
+    assert set(info.metrics["test"]) == {"loss", "accuracy"}
+    assert {row["split"] for row in rows(result)} == {"train", "validation"}
+
+
+def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.2])
+    real = fit.judge
+
+    def scored(run: Any) -> Any:
+        row, evaluation = real(run)
+        return {**row, "accuracy": next(scores)}, evaluation
+
+    monkeypatch.setattr(fit, "judge", scored)
+    settings = {**QUICK, "epochs": 4, "max_steps": None}
+    result = train(output=tmp_path / "run", **{k: v for k, v in settings.items() if v}, patience=2, select="test")
+    assert result.metrics["epoch"] == 1
+    assert rows(result)[-1]["epoch"] == 3
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "training_loss", lambda output, labels, recipe: output.sum() * math.nan)
+    with pytest.raises(RunError, match=r"loss is nan at step 1, learning rate .*; try --learning-rate"):
+        train(output=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 321}, "batch_size = 321 is more than the 320 training images"),
+        ({"variant": "torchvision", "image_size": 2}, "too small"),
+        ({"device": "cuda:7"}, "no device 'cuda:7'"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"precision": "fp16", "device": "cpu"}, "needs a GPU"),
+        ({"data": "imagenet"}, "no data set 'imagenet'"),
+        ({"data_dir": "/nowhere"}, "holds no Fashion-MNIST"),
+        ({"track": "wandb"}, "not installed"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(output=tmp_path / "run", **{**QUICK, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_folders_that_will_not_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "something").write_text("")
+    for name, message in (("file", "file in the way"), ("file/run", "file in the way"), ("full", "holds something")):
+        with pytest.raises(UserError, match=message):
+            train(output=tmp_path / name, **QUICK)
+    assert (tmp_path / "full" / "something").exists()
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = checkpoint.torch.save
+    calls: list[Path] = []
+
+    def full(state: object, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved(state, path)
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        train(output=tmp_path / "run", **QUICK)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
+    assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 10
+
+
+def test_a_picture_that_cannot_be_written_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise RunError("cannot write curves.png: No space left on device")
+
+    monkeypatch.setattr(outcome, "plot_curves", refuse)
+    with pytest.raises(RunError, match="No space left"):
+        train(output=tmp_path / "run", **{**QUICK, "epochs": 1})
+    assert googlenet.load(tmp_path / "run").info.metrics["test"]
+
+
+def test_bf16_learns_like_fp32(trained: TrainingResult, tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", **{**QUICK, "precision": "bf16"})
+    assert rows(result)[2]["loss"] == pytest.approx(rows(trained)[2]["loss"], rel=0.15)
+
+
+def test_accumulation_changes_memory_not_the_update(tmp_path: Path) -> None:
+    """Without batch normalisation, whose statistics are a part's own, four parts make the gradient of the whole."""
+    settings = {**QUICK, "variant": "tutorial", "initialization": "he", "dropout": 0.0, "max_steps": 3}
+    settings |= {"optimizer": "sgd", "learning_rate": 1e-3}
+    whole = train(output=tmp_path / "whole", **settings)
+    parts = train(output=tmp_path / "parts", **settings, accumulate=4)
+    for name, tensor in weights(whole.folder).items():
+        torch.testing.assert_close(tensor, weights(parts.folder)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_auxiliary_heads_and_clipping_train(tmp_path: Path) -> None:
+    settings = {**QUICK, "variant": "torchvision", "image_size": 32, "max_steps": 4, "gradient_clip": 0.5}
+    result = train(output=tmp_path / "run", **settings, schedule="polynomial", optimizer="sgd", num_workers=1)
+    assert googlenet.load(result.model).aux1 is not None
+    assert math.isfinite(rows(result)[-1]["loss"])
+
+
+def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 3}, track="tensorboard")
+    assert list(result.folder.rglob("events.out.tfevents*"))
+
+
+def test_plain_lines_every_hundred_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16}
+    train(output=tmp_path / "run", **settings)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("batch 100/160" in line and "images/s" in line and "left" in line for line in lines) == 1
+    (last,) = [line for line in lines if line.startswith("epoch 1/1  train loss")]
+    for field in ("train accuracy", "test loss", "test accuracy", "time"):
+        assert field in last

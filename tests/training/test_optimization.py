@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from googlenet import GoogLeNetOutput, create_model
+from googlenet.recipe import Recipe
+from googlenet.training.optimization import learning_rate_at, make_average, make_optimizer, training_loss
+
+
+@given(
+    schedule=st.sampled_from(["constant", "step", "polynomial", "one-cycle", "cosine"]),
+    total=st.integers(1, 400),
+    warmup=st.floats(0, 0.9),
+    data=st.data(),
+)
+def test_every_rate_is_positive_and_at_most_the_highest(
+    schedule: str, total: int, warmup: float, data: st.DataObject
+) -> None:
+    recipe = Recipe(schedule=schedule, warmup=warmup, learning_rate=0.5, step_epochs=1)  # type: ignore[arg-type]
+    step = data.draw(st.integers(0, total - 1))
+    assert 0 < learning_rate_at(step, total, 10, recipe) <= 0.5
+
+
+def rates(total: int = 100, **settings: object) -> list[float]:
+    recipe = Recipe(learning_rate=1.0, **settings)  # type: ignore[arg-type]
+    return [learning_rate_at(step, total, 10, recipe) for step in range(total)]
+
+
+def test_the_shapes_of_the_schedules() -> None:
+    assert rates(schedule="constant") == [1.0] * 100
+    assert rates(schedule="step", step_epochs=2, step_factor=0.5)[::20] == [1.0, 0.5, 0.25, 0.125, 0.0625]
+    assert rates(schedule="polynomial", power=0.5)[75] == pytest.approx(0.5)
+    cycle = rates(schedule="one-cycle", warmup=0.25)
+    assert cycle[:26] == sorted(cycle[:26])
+    assert cycle[25:] == sorted(cycle[25:], reverse=True)
+    assert cycle[25] == 1.0
+    assert cycle[-1] < 0.02
+    cosine = rates(schedule="cosine", warmup=0.0)
+    assert cosine[50] == pytest.approx(0.5)
+    assert cosine[25] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+
+
+def test_auxiliary_losses_have_their_weight() -> None:
+    logits = [torch.randn(4, 3) for _ in range(3)]
+    labels = torch.tensor([0, 1, 2, 0])
+    main, first, second = (F.cross_entropy(each, labels) for each in logits)
+    loss = training_loss(GoogLeNetOutput(*logits), labels, Recipe(auxiliary_weight=0.3))
+    torch.testing.assert_close(loss, main + 0.3 * (first + second))
+    smoothed = training_loss(logits[0], labels, Recipe(label_smoothing=0.1))
+    torch.testing.assert_close(smoothed, F.cross_entropy(logits[0], labels, label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_an_optimizer_lowers_the_loss_and_spares_biases_from_decay(optimizer: str) -> None:
+    torch.manual_seed(0)
+    net = create_model("bn", num_classes=3, in_channels=1, stem_stride=1)
+    recipe = Recipe(optimizer=optimizer, learning_rate=1e-2, weight_decay=0.1)  # type: ignore[arg-type]
+    rule = make_optimizer(net, recipe)
+    decays = {id(p): group["weight_decay"] for group in rule.param_groups for p in group["params"]}
+    assert len(decays) == len(list(net.parameters()))
+    assert all(decays[id(p)] == (0.1 if p.ndim > 1 else 0.0) for p in net.parameters())
+    x, y = torch.randn(6, 1, 28, 28), torch.tensor([0, 1, 2, 0, 1, 2])
+    losses = []
+    for _ in range(8):
+        loss = training_loss(net(x), y, recipe)
+        rule.zero_grad()
+        loss.backward()
+        rule.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_the_average_follows_weights_and_statistics() -> None:
+    net = create_model("bn", num_classes=3, in_channels=1)
+    average = make_average(net, Recipe(ema=0.9))
+    assert average is not None
+    average.update_parameters(net)
+    with torch.no_grad():
+        before = net.fc.weight.clone()
+        net.fc.weight.add_(1.0)
+        net.conv1.bn.running_mean.add_(1.0)
+    average.update_parameters(net)
+    torch.testing.assert_close(average.module.fc.weight, before + 0.1)
+    torch.testing.assert_close(average.module.conv1.bn.running_mean, torch.full((64,), 0.1))
+    assert make_average(net, Recipe(ema=0.0)) is None
