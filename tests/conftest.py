@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: several test processes share the cores, and threads that wait for each other take longest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,7 +72,7 @@ def small_data(small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.Mon
     return folder
 
 
-QUICK = {"image_size": 28, "batch_size": 32, "epochs": 2, "precision": "fp32", "stem_stride": 2}
+QUICK: dict[str, Any] = {"image_size": 28, "batch_size": 32, "epochs": 2, "precision": "fp32", "stem_stride": 2}
 """Settings with which a run on the small data takes a few seconds."""
 
 

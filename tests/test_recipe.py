@@ -82,7 +82,7 @@ def test_bad_recipe_files_are_named(text: str, message: str, tmp_path: Path) -> 
 
 
 def test_recipes_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there are: .*fast"):
+    with pytest.raises(UserError, match=r"there are: .*fast"):
         load_recipe("fats")
     with pytest.raises(UserError, match="cannot read the recipe"):
         load_recipe(tmp_path / "missing.toml")

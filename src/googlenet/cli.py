@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json as json_format
+import os
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -64,8 +66,11 @@ def train(
     """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
     from googlenet.training.fit import train as run_training
 
-    result = run_training(recipe, output=output, resume=resume, **(settings or {}))
-    if json:
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        result = run_training(recipe, output=output, resume=resume, **(settings or {}))
+    if os.environ.get("RANK", "0") != "0":
+        pass  # of several processes, the first speaks
+    elif json:
         _print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
     elif result.interrupted:
         print(f"stopped. To go on: googlenet train --resume --output '{result.folder}'")

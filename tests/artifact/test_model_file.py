@@ -96,14 +96,16 @@ class Payload:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_pickle_that_would_run_code_is_refused(
-    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_that_would_run_code_is_refused(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"evil{suffix}"
     path.write_bytes(pickle.dumps(Payload()))
     torch.save(Payload(), tmp_path / "evil.pth")
-    for read, file in ((googlenet.load, path), (googlenet.import_weights, path), (googlenet.import_weights, "evil.pth")):
+    for read, file in (
+        (googlenet.load, path),
+        (googlenet.import_weights, path),
+        (googlenet.import_weights, "evil.pth"),
+    ):
         with pytest.raises(UserError):
             read(file)  # type: ignore[operator]
     assert not (tmp_path / "ran").exists()

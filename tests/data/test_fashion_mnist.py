@@ -56,7 +56,9 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def mirror(tmp_path: Path, small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+def mirror(
+    tmp_path: Path, small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Mirror]:
     """A mirror of the small data set, which the package takes for the whole."""
     folder, digests = small_files
     served = tmp_path / "served"
@@ -82,9 +84,7 @@ def test_the_bundled_part_serves_where_nothing_else_is_there() -> None:
     assert "googlenet data fetch" in data.note
 
 
-@pytest.mark.skipif(
-    not fashion_mnist.DEBIAN_FOLDER.exists(), reason="needs the Debian package dataset-fashion-mnist"
-)
+@pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.exists(), reason="needs the Debian package dataset-fashion-mnist")
 def test_debians_package_is_the_whole_official_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", Path("/usr/share/datasets/fashion-mnist"))
     data = load_dataset("fashion-mnist")
@@ -165,7 +165,7 @@ def test_fetching_from_a_mirror_fills_the_cache_once(mirror: Mirror) -> None:
 def test_a_broken_transfer_goes_on_where_it_stopped(mirror: Mirror, ignore_ranges: bool) -> None:
     mirror.break_after = 1000
     mirror.ignore_ranges = ignore_ranges
-    with pytest.raises(DownloadError, match="127.0.0.1"):
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1"):
         fashion_mnist.fetch()
     part = fashion_mnist.cache_folder() / "train-images-idx3-ubyte.gz.part"
     assert part.stat().st_size == 1000

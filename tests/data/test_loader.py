@@ -68,7 +68,7 @@ def test_the_tutorials_loaders(workers: int, small_data: Path) -> None:
     images, labels = next(iter(train_iter))
     assert (images.shape, images.dtype) == ((48, 1, 56, 56), torch.float32)
     assert (labels.shape, labels.dtype) == ((48,), torch.int64)
-    assert 0 <= images.min()
+    assert images.min() >= 0
     assert 0.9 < images.max() <= 1
     tested = [labels for _, labels in test_iter]
     assert [len(labels) for labels in tested] == [48, 48, 48, 16]
@@ -104,7 +104,7 @@ def test_validation_is_held_out_by_class_and_seed(count: int, share: float, seed
     expected = [round(share * int((split.labels == label).sum())) for label in range(3)]
     assume(0 < sum(expected) < len(split))
     rest, held = split_validation(split, share, seed)
-    assert sorted((rest.images[:, 0, 0, 0].tolist() + held.images[:, 0, 0, 0].tolist())) == list(range(len(split)))
+    assert sorted(rest.images[:, 0, 0, 0].tolist() + held.images[:, 0, 0, 0].tolist()) == list(range(len(split)))
     assert torch.bincount(held.labels, minlength=3).tolist() == expected
     again = split_validation(split, share, seed)[1]
     assert torch.equal(held.images, again.images)
@@ -149,5 +149,7 @@ def test_augmentation_moves_pixels_and_invents_none() -> None:
     assert 60 < int(mirrored.sum()) < 140
     shifted = Augmentation(crop_padding=2)(images)
     assert (shifted.dtype, shifted.shape) == (images.dtype, images.shape)
-    assert {int(image[0, 4, 4]) for image in shifted} == {36 + 8 * dy + dx for dy in range(-2, 3) for dx in range(-2, 3)}
+    assert {int(image[0, 4, 4]) for image in shifted} == {
+        36 + 8 * dy + dx for dy in range(-2, 3) for dx in range(-2, 3)
+    }
     assert Augmentation()(images) is images

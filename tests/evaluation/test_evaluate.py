@@ -43,7 +43,9 @@ SPEC = InputSpec(1, 2, (0.0,), (1.0,))
 
 
 @settings(max_examples=40, deadline=None)
-@given(pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40), batch=st.integers(1, 50))
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40), batch=st.integers(1, 50)
+)
 def test_every_image_once_whatever_the_batch(pairs: list[tuple[int, int]], batch: int) -> None:
     said, labels = ([pair[side] for pair in pairs] for side in (0, 1))
     net = FirstPixel().train()

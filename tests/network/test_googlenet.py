@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_parameters_are_the_published_ones(variant: str, changes: dict[str, int]
 
 
 def test_the_rows_of_table_1_follow_each_other() -> None:
-    for before, after in zip(TABLE_1, TABLE_1[1:], strict=False):
+    for before, after in pairwise(TABLE_1):
         assert before.out_channels == after.in_channels
     assert TABLE_1[-1].out_channels == 1024
 
@@ -180,7 +181,7 @@ def test_reset_classifier() -> None:
 
 @pytest.mark.parametrize("variant", ["tutorial", "bn"])
 def test_fused_forms_equal_the_plain_ones(variant: str) -> None:
-    """In output, gradient and running statistics; bf16 differs by its rounding, the same sums being ordered otherwise."""
+    """In output, gradient and running statistics; bf16 differs by rounding, the same sums being ordered otherwise."""
     torch.manual_seed(0)
     net = create_model(variant, num_classes=10, in_channels=1, dropout=0.0, initialization="he", stem_stride=1).train()
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

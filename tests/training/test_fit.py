@@ -250,9 +250,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path, monkeypatch
         ({"track": "wandb"}, "not installed"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(
-    settings: dict[str, Any], message: str, tmp_path: Path
-) -> None:
+def test_mistakes_are_told_before_anything_is_written(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         train(output=tmp_path / "run", **{**QUICK, **settings})
     assert not (tmp_path / "run").exists()

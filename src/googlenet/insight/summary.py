@@ -144,7 +144,7 @@ def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[
     depth = path.count(".") + 2 if path else 1
     for child_name, child in module.named_children():
         name = f"{path}.{child_name}" if path else child_name
-        if isinstance(child, nn.Identity):
+        if isinstance(child, nn.Identity) or name not in outputs:
             continue
         yield LayerRow(
             name,
@@ -164,7 +164,8 @@ def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[
 def _activation_bytes(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> int:
     own = isinstance(module, Inception) or not (any(module.children()) or getattr(module, "inplace", False))
     inside = sum(_activation_bytes(child, f"{name}.{key}", outputs) for key, child in module.named_children())
-    return inside + (outputs[name].nbytes if own and not isinstance(module, nn.Identity) else 0)
+    took_part = name in outputs and not isinstance(module, nn.Identity)
+    return inside + (outputs[name].nbytes if own and took_part else 0)
 
 
 def _operation(module: nn.Module) -> str:

@@ -36,7 +36,7 @@ def pays(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and torch.is_grad_enabled()
         and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())  # type: ignore[attr-defined]
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 

@@ -168,7 +168,7 @@ class GoogLeNet(nn.Module):
             )
 
     def _check_input(self, x: Tensor) -> None:
-        if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined]
+        if torch.jit.is_tracing() or torch.compiler.is_compiling():
             return  # a traced or exported network has its shapes fixed already
         if x.ndim != 4 or x.shape[1] != self.architecture.in_channels:
             raise UserError(

@@ -1,0 +1,45 @@
+# make train: from nothing to a trained network.   make test: lint, types, tests.
+# ARGS goes to the command: make train ARGS="--recipe tutorial --epochs 1"
+
+PYTHON ?= python3
+# Packages are kept here as well, so that a second checkout installs without a network.
+WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/googlenet/wheels
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
+
+.PHONY: train test check clean
+
+train: $(VENV)/installed
+	"$(BIN)/python" -m googlenet train $(ARGS)
+
+test: check
+	"$(BIN)/python" -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/installed-dev
+	"$(BIN)/python" -m ruff format --check .
+	"$(BIN)/python" -m ruff check .
+	"$(BIN)/python" -m mypy
+
+# What is left out of the arguments of `download` is found in $(WHEELS) already, or the installation says what it lacks.
+define install
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "googlenet needs Python 3.11 or newer; say make PYTHON=...")'
+	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV)
+	mkdir -p "$(WHEELS)"
+	$(PIP) download -q -d "$(WHEELS)" -c constraints.txt hatchling editables $(1) || echo "no network? installing from $(WHEELS)"
+	$(PIP) install -q --no-index --find-links "$(WHEELS)" -c constraints.txt hatchling editables $(1)
+	$(PIP) install -q --no-index --no-deps --no-build-isolation -e .
+	touch $@
+endef
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(call install,$$($(REQUIREMENTS)))
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt
+	$(call install,$$($(REQUIREMENTS) dev))
+
+REQUIREMENTS = "$(PYTHON)" scripts/requirements.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
