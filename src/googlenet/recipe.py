@@ -59,9 +59,9 @@ class Recipe(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, the schedule fitted to them")
     batch_size: int = Field(128, ge=1, description="images a step, over all processes together")
     accumulate: int = Field(1, ge=1, description="parts that each batch is computed in, to save memory")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="update rule")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="update rule")
     learning_rate: float = Field(4e-3, gt=0, description="the schedule's highest learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's momentum, Adam's first beta")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD's and Muon's momentum, Adam's first beta")
     nesterov: bool = Field(False, description="Nesterov's form of SGD's momentum")
     weight_decay: float = Field(0.0, ge=0, description="decay of kernels and matrices (never of biases and norms)")
     schedule: Literal["constant", "step", "polynomial", "one-cycle", "cosine"] = Field(

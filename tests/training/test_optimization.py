@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from googlenet import GoogLeNetOutput, create_model
 from googlenet.recipe import Recipe
+from googlenet.training.muon import orthogonalized
 from googlenet.training.optimization import learning_rate_at, make_average, make_optimizer, training_loss
 
 
@@ -56,7 +57,7 @@ def test_auxiliary_losses_have_their_weight() -> None:
     torch.testing.assert_close(smoothed, F.cross_entropy(logits[0], labels, label_smoothing=0.1))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 def test_an_optimizer_lowers_the_loss_and_spares_biases_from_decay(optimizer: str) -> None:
     torch.manual_seed(0)
     net = create_model("bn", num_classes=3, in_channels=1, stem_stride=1)
@@ -74,6 +75,39 @@ def test_an_optimizer_lowers_the_loss_and_spares_biases_from_decay(optimizer: st
         rule.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+def test_an_orthogonalized_update_has_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape) @ torch.diag(torch.linspace(0.2, 2, shape[1]))
+    values = torch.linalg.svdvals(orthogonalized(matrix).float())
+    before = torch.linalg.svdvals(matrix)
+    assert values.max() < 1.3
+    assert values.max() / values.min() < 0.9 * before.max() / before.min()
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    nearest = u @ v
+    cosine = (orthogonalized(matrix).float() * nearest).sum() / (values.norm() * nearest.norm())
+    assert cosine > 0.9
+
+
+def test_muon_turns_kernels_and_leaves_the_rest_to_adamw() -> None:
+    torch.manual_seed(0)
+    net, twin = (create_model("bn", num_classes=3, in_channels=1, initialization="he", dropout=0.0) for _ in range(2))
+    twin.load_state_dict(net.state_dict())
+    rules = [
+        make_optimizer(each, Recipe(optimizer=name, learning_rate=1e-2))
+        for each, name in ((net, "muon"), (twin, "adamw"))
+    ]  # type: ignore[arg-type]
+    before = net.conv3.conv.weight.detach().clone()
+    for each, rule in zip((net, twin), rules, strict=True):
+        each.train()(torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(1))).square().sum().backward()
+        rule.step()
+    torch.testing.assert_close(net.fc.weight, twin.fc.weight)
+    torch.testing.assert_close(net.conv1.bn.bias, twin.conv1.bn.bias)
+    assert not torch.equal(net.conv3.conv.weight, twin.conv3.conv.weight)
+    moved = (net.conv3.conv.weight.detach() - before).square().mean().sqrt()
+    assert 0 < moved < 3e-3
 
 
 def test_the_average_follows_weights_and_statistics() -> None:

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from googlenet.network.googlenet import GoogLeNetOutput
 from googlenet.recipe import Recipe
+from googlenet.training.muon import Muon
 
 
 def training_loss(output: Tensor | GoogLeNetOutput, labels: Tensor, recipe: Recipe) -> Tensor:
@@ -32,6 +33,17 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     rate = recipe.learning_rate
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+    if recipe.optimizer == "muon":
+        convolutions = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
+        groups[0]["params"] = [kernel for kernel in kernels if id(kernel) not in convolutions]
+        groups.append(
+            {
+                "params": [kernel for kernel in kernels if id(kernel) in convolutions],
+                "weight_decay": recipe.weight_decay,
+                "orthogonal": True,
+            }
+        )
+        return Muon(groups, rate, momentum=recipe.momentum, betas=(0.9, 0.999), fused=True)
     rule = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return rule(groups, rate, betas=(recipe.momentum, 0.999), fused=True)
 

@@ -1,0 +1,67 @@
+"""Muon: momentum whose every update of a kernel is made orthogonal, so that all its directions are learnt at once.
+
+Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. torch's own Muon takes matrices only; a
+convolution's kernel is one of (C_out, C_in * height * width), which is all that this adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Of the quintic that drives singular values towards 1 (Jordan et al.). Three rounds of it instead of five leave the
+# smaller ones further from 1, and cost two fifths less; test accuracy after a short run was the same.
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ROUNDS = 3
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for the groups of parameters that say `orthogonal=True`, AdamW for the others.
+
+    An orthogonal update is scaled to the size that AdamW's would have (Liu et al. 2025, https://arxiv.org/abs/2502.16982,
+    section 2.2), so one learning rate serves both.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float = 0.95, **adamw: Any) -> None:
+        super().__init__([{"orthogonal": False, **group} for group in groups], lr, **adamw)
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group["orthogonal"]]
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["orthogonal"]:
+                for kernel in group["params"]:
+                    if kernel.grad is not None:
+                        self._step_kernel(kernel, kernel.grad, group)
+        return loss
+
+    def _step_kernel(self, kernel: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[kernel]
+        if not state:
+            state["momentum"] = torch.zeros_like(kernel)
+        state["momentum"].lerp_(gradient, 1 - self.momentum)
+        ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov's look ahead
+        update = orthogonalized(ahead.reshape(len(kernel), -1))
+        size = 0.2 * max(update.shape) ** 0.5
+        kernel.mul_(1 - group["lr"] * group["weight_decay"])
+        kernel.add_(update.view(kernel.shape).to(kernel.dtype), alpha=-group["lr"] * size)
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """Nearly U V^T of the singular value decomposition U S V^T, in bfloat16: (rows, columns) -> the same."""
+    x = matrix.bfloat16()
+    wide = x if len(x) <= x.shape[1] else x.mT
+    wide = wide / (wide.norm() + 1e-7)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ROUNDS):
+        gram = wide @ wide.mT
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if len(x) <= x.shape[1] else wide.mT
