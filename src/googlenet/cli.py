@@ -28,7 +28,7 @@ Precision = Annotated[
     Parameter(help="Of the computation; auto: bf16 where the device has it."),
 ]
 BatchSize = Annotated[int, Parameter(help="Images a batch.")]
-DataDir = Annotated[Path | None, Parameter(help="Folder with the data set's files; left out: searched for.")]
+DataDir = Annotated[str | None, Parameter(help="Folder with the data set's files, or bundled; left out: searched for.")]
 Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 
 # Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.

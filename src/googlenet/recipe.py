@@ -40,7 +40,10 @@ class Recipe(BaseModel):
 
     # The data
     data: str = Field("fashion-mnist", description="name of a data set (see: googlenet data list)")
-    data_dir: str | None = Field(None, description="folder that holds the data set's files; left out: searched for")
+    data_dir: str | None = Field(
+        None,
+        description="folder with the data set's files, or bundled: the part in the package; left out: searched for",
+    )
     validation: float = Field(
         0.0, ge=0, lt=1, description="share of the training images held out for validation, 0 to 1"
     )
@@ -55,7 +58,8 @@ class Recipe(BaseModel):
     num_workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the main one")
 
     # How it learns
-    epochs: int = Field(2, ge=1, description="passes over the training images")
+    epochs: float = Field(2, gt=0, description="passes over the training images; the last may be a part of one")
+    min_steps: int = Field(0, ge=0, description="take at least this many steps, in more epochs where the data are few")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, the schedule fitted to them")
     batch_size: int = Field(128, ge=1, description="images a step, over all processes together")
     accumulate: int = Field(1, ge=1, description="parts that each batch is computed in, to save memory")

@@ -192,6 +192,15 @@ def test_max_steps_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
     assert found[-1]["learning_rate"] < 0.2 * load_recipe().learning_rate
 
 
+@pytest.mark.parametrize(
+    ("settings", "steps"), [({"epochs": 0.5}, 5), ({"epochs": 1, "min_steps": 14}, 14), ({"min_steps": 14}, 20)]
+)
+def test_parts_of_epochs_and_a_least_number_of_steps(settings: dict[str, Any], steps: int, tmp_path: Path) -> None:
+    found = rows(train(output=tmp_path / "run", **{**QUICK, **settings}))
+    assert (found[-1]["step"], found[-1]["split"]) == (steps, "test")
+    assert found[-1]["learning_rate"] < 0.35 * load_recipe().learning_rate
+
+
 def test_a_row_at_least_every_hundred_steps(tmp_path: Path) -> None:
     settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16, "validation": 0.2}
     found = rows(train(output=tmp_path / "run", **settings))

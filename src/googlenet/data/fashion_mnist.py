@@ -53,6 +53,7 @@ BUNDLED_DIGESTS = {
 OFFICIAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+BUNDLED = "bundled"
 BUNDLED_NOTE = (
     "only the bundled part of Fashion-MNIST was found: 10,000 of its 60,000 training images, all 10,000 test images; "
     "for the whole: googlenet data fetch fashion-mnist"
@@ -67,17 +68,21 @@ def cache_folder() -> Path:
 def load(data_dir: str | Path | None = None) -> ImageDataset:
     """The data set, from the first place that has it.
 
+    Args:
+        data_dir: the folder to read; `bundled` is the part that comes with this package; None looks everywhere.
+
     Raises:
         UserError: for a named folder that does not hold it, or a file that is damaged or not Fashion-MNIST's.
     """
+    if data_dir == BUNDLED:
+        return _read_bundled("the bundled part of Fashion-MNIST: 10,000 of its 60,000 training images, all test images")
     for folder in _places(data_dir):
         if _holds_any(folder):
             return _read(folder, DIGESTS)
     try:
         return _read(fetch(), DIGESTS)
     except DownloadError:
-        with resources.as_file(_bundled()) as folder:
-            return _read(folder, BUNDLED_DIGESTS, note=BUNDLED_NOTE)
+        return _read_bundled(BUNDLED_NOTE)
 
 
 def fetch() -> Path:
@@ -160,8 +165,9 @@ def _read(folder: Path, digests: dict[str, str], note: str = "") -> ImageDataset
     )
 
 
-def _bundled() -> resources.abc.Traversable:
-    return resources.files("googlenet.data") / "bundled"
+def _read_bundled(note: str) -> ImageDataset:
+    with resources.as_file(resources.files("googlenet.data") / "bundled") as folder:
+        return _read(folder, BUNDLED_DIGESTS, note)
 
 
 def _fetch_through_apt(folder: Path, reason: DownloadError) -> None:

@@ -66,12 +66,12 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        steps = self.recipe.epochs * len(self.batches)
+        steps = max(round(self.recipe.epochs * len(self.batches)), self.recipe.min_steps, 1)
         return min(steps, self.recipe.max_steps or steps)
 
     @property
     def epochs(self) -> int:
-        """Epochs begun by the end: fewer than the recipe's where `max_steps` ends the run before."""
+        """Epochs begun by the end, the last one whole or not."""
         return math.ceil(self.total_steps / len(self.batches))
 
     @property
