@@ -49,10 +49,12 @@ class Muon(torch.optim.AdamW):
             state["momentum"] = torch.zeros_like(kernel)
         state["momentum"].lerp_(gradient, 1 - self.momentum)
         ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov's look ahead
-        update = orthogonalized(ahead.reshape(len(kernel), -1))
+        # In the order in which a channels-last kernel lies in memory; which columns come first does not matter.
+        rows = ahead.permute(0, 2, 3, 1)
+        update = orthogonalized(rows.flatten(1))
         size = 0.2 * max(update.shape) ** 0.5
         kernel.mul_(1 - group["lr"] * group["weight_decay"])
-        kernel.add_(update.view(kernel.shape).to(kernel.dtype), alpha=-group["lr"] * size)
+        kernel.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-group["lr"] * size)
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
