@@ -151,6 +151,27 @@ def test_a_signal_ends_a_run_cleanly_and_it_can_go_on(
     assert_same_weights(trained.folder, resumed.folder)
 
 
+@pytest.mark.parametrize("step", [10, 20])
+def test_a_signal_in_an_epochs_last_step_still_has_it_judged(
+    step: int, trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fit.judge
+
+    def interrupted(run: Any) -> Any:
+        if run.progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "judge", interrupted)
+        result = train(output=tmp_path / "run", **QUICK)
+    assert result.interrupted == (step == 10)
+    assert googlenet.load(result.model).info.metrics["step"] == step
+    train(output=tmp_path / "run", resume=True)
+    assert_same_weights(trained.folder, tmp_path / "run")
+    assert [row["step"] for row in rows(result)] == [10, 10, 20, 20]
+
+
 def test_interrupted_before_the_first_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fit.train_step
 

@@ -68,23 +68,21 @@ def fit(run: Run) -> TrainingResult:
         StopRequest(display.say) as stop,
     ):
         _introduce(run, display)
-        while run.progress.step < run.total_steps and not _patience_is_over(run):
+        while not (_is_over(run) or _any_process_stops(run, stop)):
             started = time.perf_counter()
-            trained = train_epoch(run, display, stop)
-            if stop.asked:
-                if not run.folder.model.exists():
-                    keep(run, None)
-                run.save_checkpoint()
-                break
-            judged, evaluation = judge(run)
-            keep(run, judged)
+            trained, epoch_is_whole = train_epoch(run, display, stop)
+            if epoch_is_whole:
+                judged, evaluation = judge(run)
+                keep(run, judged)
+                display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
+            elif not run.progress.best_metrics:
+                keep(run, None)
             run.save_checkpoint()
-            display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
-    return finish(run, evaluation, interrupted=stop.asked)
+    return finish(run, evaluation, interrupted=not _is_over(run))
 
 
-def train_epoch(run: Run, display: Display, stop: StopRequest) -> Row:
-    """All the steps that are left of this epoch. Returns the averages over them."""
+def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, bool]:
+    """The steps that are left of this epoch: the averages over them, and whether it came to its end."""
     run.model.train()
     epoch, batch = divmod(run.progress.step, len(run.batches))
     run.batches.epoch, run.batches.first = epoch, batch
@@ -109,15 +107,13 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> Row:
         if since_row.steps >= ROW_EVERY or last or checkpoint or stopping:
             run.record(row)
             since_row.reset()
-        if stopping:
+        if last or stopping:
             break
         if checkpoint:
             run.save_checkpoint()
             clock = time.perf_counter()
-        if last:
-            run.progress.epoch = epoch + 1
-            break
-    return _training_row(run, whole_epoch)
+    run.progress.epoch = epoch + int(last)
+    return _training_row(run, whole_epoch), last
 
 
 def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average, ...]) -> None:
@@ -179,9 +175,10 @@ def _any_process_stops(run: Run, stop: StopRequest) -> bool:
     return stop.asked
 
 
-def _patience_is_over(run: Run) -> bool:
+def _is_over(run: Run) -> bool:
     patience = run.recipe.patience
-    return patience is not None and run.progress.epoch - run.progress.best_epoch >= patience
+    waited_enough = patience is not None and run.progress.epoch - run.progress.best_epoch >= patience
+    return run.progress.step >= run.total_steps or waited_enough
 
 
 def _check_unchanged(before: Recipe, now: Recipe) -> None:

@@ -54,6 +54,10 @@ def evaluate_split(run: Run, name: str) -> Evaluation:
     rank, world = run.accelerator.process_index, run.accelerator.num_processes
     started = time.perf_counter()
     mine = torch.arange(rank, len(split), world)
+    if world > 1:
+        # Each process has normalised other images since; what is judged is what the first one will write.
+        for buffer in run.judged_net.buffers():
+            torch.distributed.broadcast(buffer, src=0)
     logits = collect_logits(run.judged_net, split.subset(mine), run.input, device=run.device, precision=run.precision)
     if world > 1:
         share = torch.zeros(-(-len(split) // world), logits.shape[1])
