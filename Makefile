@@ -25,7 +25,7 @@ check: $(VENV)/installed-dev
 # What is left out of the arguments of `download` is found in $(WHEELS) already, or the installation says what it lacks.
 define install
 	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "googlenet needs Python 3.11 or newer; say make PYTHON=...")'
-	test -x "$(BIN)/python" || "$(PYTHON)" -m venv $(VENV)
+	"$(BIN)/python" -m pip --version > /dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	mkdir -p "$(WHEELS)"
 	$(PIP) download -q -d "$(WHEELS)" -c constraints.txt hatchling editables $(1) || echo "no network? installing from $(WHEELS)"
 	$(PIP) install -q --no-index --find-links "$(WHEELS)" -c constraints.txt hatchling editables $(1)

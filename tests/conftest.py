@@ -36,8 +36,17 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     torch.set_default_dtype(torch.float32)
 
 
-def _no_apt(folder: Path, reason: Exception) -> None:
-    raise reason
+_fetch_through_apt = fashion_mnist._fetch_through_apt
+
+
+def _no_apt(folder: Path) -> None:
+    raise OSError("no apt in tests")
+
+
+@pytest.fixture
+def real_apt(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a test that brings an apt of its own have it called."""
+    monkeypatch.setattr(fashion_mnist, "_fetch_through_apt", _fetch_through_apt)
 
 
 def bundled(name: str) -> np.ndarray:
@@ -72,7 +81,18 @@ def small_data(small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.Mon
     return folder
 
 
-QUICK: dict[str, Any] = {"image_size": 28, "batch_size": 32, "epochs": 2, "precision": "fp32", "stem_stride": 2}
+QUICK: dict[str, Any] = {
+    "image_size": 28,
+    "stem_stride": 2,
+    "batch_size": 32,
+    "epochs": 2,
+    "precision": "fp32",
+    "optimizer": "adamw",
+    "learning_rate": 0.004,
+    "warmup": 0.25,
+    "flip": True,
+    "dropout": 0.2,
+}
 """Settings with which a run on the small data takes a few seconds."""
 
 

@@ -30,6 +30,12 @@ def test_the_tutorial_recipe_is_the_tutorials() -> None:
     assert VARIANTS["tutorial"].initialization == "default"
 
 
+def test_named_epochs_are_so_many() -> None:
+    assert load_recipe("fast").min_steps > 0
+    assert load_recipe("fast", epochs=3).min_steps == 0
+    assert load_recipe("fast", epochs=3, min_steps=7).min_steps == 7
+
+
 def test_overrides_win(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("epochs = 7\nbatch_size = 8\n")
     recipe = load_recipe(tmp_path / "mine.toml", batch_size=9)

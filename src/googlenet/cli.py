@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import json as json_format
 import os
+import shutil
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
@@ -73,11 +74,11 @@ def train(
     elif json:
         _print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
     elif result.interrupted:
-        print(f"stopped. To go on: googlenet train --resume --output '{result.folder}'")
+        print(f"stopped. To go on: {_command()} train --resume --output '{result.folder}'")
     else:
         print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
         print(f"run folder: {result.folder}")
-        print(f"next: googlenet predict '{result.model}' PICTURE ...")
+        print(f"next: {_command()} predict '{result.model}' PICTURE ...")
     return 130 if result.interrupted else 0
 
 
@@ -92,7 +93,10 @@ def evaluate(
     ] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"] | None,
+        Parameter(help="Of the computation; left out: as it was trained."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes."""
@@ -104,7 +108,13 @@ def evaluate(
     net = load(model)
     dataset = load_dataset(data or net.info.recipe.get("data", "fashion-mnist"), data_dir)
     evaluation = run_evaluation(
-        net, dataset.test, net.info.input, net.info.classes, device=device, precision=precision, batch_size=batch_size
+        net,
+        dataset.test,
+        net.info.input,
+        net.info.classes,
+        device=device,
+        precision=precision or net.info.recipe.get("precision", "auto"),
+        batch_size=batch_size,
     )
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
     write_report(evaluation, dataset.test, folder)
@@ -199,12 +209,19 @@ def import_(
     ] = None,
     variant: Annotated[Variant | None, Parameter(help="What the weights are of, where they do not show it.")] = None,
     classes: Annotated[Path | None, Parameter(help="Text file with the classes' names, one a line.")] = None,
+    json: Json = False,
 ) -> int:
     """Make a model file of other people's weights."""
     from googlenet.artifact.foreign import import_file
 
     target, info = import_file(file, output, variant=variant, class_file=classes)
-    print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes ({', '.join(info.classes[:3])}, ...)")
+    if json:
+        _print_json({"model": str(target), **json_format.loads(info.to_json())})
+        return 0
+    print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")
+    # Weights do not say how images are to be made ready for them, so what was taken for granted is said.
+    taken = info.input
+    print(f"input taken to be {taken.channels}x{taken.size}x{taken.size}, mean {taken.mean}, deviation {taken.std}")
     return 0
 
 
@@ -226,11 +243,17 @@ def data_list(*, json: Json = False) -> int:
 
 
 @data_app.command(name="fetch")
-def data_fetch(name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist") -> int:
+def data_fetch(
+    name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist", *, json: Json = False
+) -> int:
     """Bring a data set into the cache folder, checked against its digests."""
     from googlenet.data.catalog import entry
 
-    print(entry(name).fetch())
+    folder = str(entry(name).fetch())
+    if json:
+        _print_json({"name": name, "folder": folder})
+    else:
+        print(folder)
     return 0
 
 
@@ -262,6 +285,15 @@ def data_show(
         print(f"  {label:<12} {row['train']:>7,} training  {row['test']:>7,} test")
     print(f"contact sheet: {sheet}")
     return 0
+
+
+def _command() -> str:
+    """What to type for this command: its path, where it is not on PATH."""
+    if shutil.which("googlenet"):
+        return "googlenet"
+    beside = Path(sys.executable).with_name("googlenet")
+    inside = beside.is_relative_to(Path.cwd())
+    return str(beside.relative_to(Path.cwd())) if inside else f"'{beside}'"
 
 
 def _print_json(value: Any) -> None:

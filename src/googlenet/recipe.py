@@ -105,6 +105,8 @@ class Recipe(BaseModel):
             raise ValueError('select = "validation" needs a validation split: set validation = 0.1, say')
         if self.patience is not None and self.chooser == "last":
             raise ValueError('patience needs a split to watch: set validation = 0.1, or select = "test"')
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate = {self.accumulate} parts is more than batch_size = {self.batch_size} images")
         return self
@@ -128,9 +130,13 @@ def recipe_names() -> list[str]:
 def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe:
     """A recipe by name or from a TOML file, with some settings overridden.
 
+    Whoever names `epochs` gets so many, whatever the recipe's `min_steps` are.
+
     Raises:
         UserError: for a name that is no recipe, a file that is no TOML, or a setting that is unknown or out of range.
     """
+    if "epochs" in settings:
+        settings = {"min_steps": 0, **settings}
     if isinstance(recipe, Recipe):
         return _validated({**recipe.model_dump(exclude_none=True), **settings}, "a setting")
     if str(recipe) in recipe_names():

@@ -22,6 +22,9 @@ def saved(folder: Path, variant: str = "bn", **changes: Any) -> Path:
     net = create_model(variant, num_classes=3, in_channels=1, **changes)
     info = ModelInfo(net.architecture, ("a", "b", "ü"), InputSpec(1, 32, (0.5,), (0.25,)), {"epochs": 1}, {"step": 5})
     googlenet.save(net, info, folder / "model.safetensors")
+    net.reset_classifier(5)
+    with pytest.raises(UserError, match="make a ModelInfo for it"):
+        googlenet.save(net, info, folder / "other.safetensors")
     return folder / "model.safetensors"
 
 
@@ -74,6 +77,7 @@ def rewritten(path: Path, change: Any) -> Path:
         (lambda fields: fields["architecture"].update(branches=4), "unknown architecture field 'branches'"),
         (lambda fields: fields["architecture"].update(variant="bn", in_channels=0), "at least 1 input channel"),
         (lambda fields: fields.update(input=None), "damaged"),
+        (lambda fields: fields["classes"].pop(), "2 class names for 3 classes"),
     ],
 )
 def test_metadata_that_will_not_do(change: Any, message: str, tmp_path: Path) -> None:

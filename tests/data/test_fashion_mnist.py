@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -178,20 +179,58 @@ def test_a_broken_transfer_goes_on_where_it_stopped(mirror: Mirror, ignore_range
 
 def test_a_wrong_file_from_a_mirror_is_not_kept(mirror: Mirror) -> None:
     (mirror.folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"something else"))
-    with pytest.raises(UserError, match="no IDX file"):
+    with pytest.raises(DownloadError, match="another file"):
         fashion_mnist.fetch()
     assert list(fashion_mnist.cache_folder().iterdir()) == []
+    assert load_dataset("fashion-mnist").note
 
 
-@pytest.mark.parametrize("reason", ["404", "nobody"])
-def test_no_address_answers(reason: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    if reason == "nobody":
-        monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+@pytest.mark.parametrize("address", ["", "no scheme", "http://127.0.0.1:9", "the mirror without files"])
+def test_no_address_answers(address: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not address.endswith("files"):
+        monkeypatch.setenv("GOOGLENET_MIRROR", address)
     for file in mirror.folder.iterdir():
         file.unlink()
     with pytest.raises(DownloadError) as raised:
         fashion_mnist.fetch()
     assert "\n" not in str(raised.value)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DownloadError):
+        fashion_mnist.fetch()
+    assert load_dataset("fashion-mnist").note
+
+
+FAKE_APT = """#!/bin/sh
+case "$*" in *download*) touch dataset-fashion-mnist_1_all.deb;; esac
+"""
+FAKE_DPKG = """#!/bin/sh
+mkdir -p "$3/usr/share/datasets/fashion-mnist" && cp "$SERVED"/*.gz "$3/usr/share/datasets/fashion-mnist"
+"""
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_debians_package_serves_where_no_address_answers(
+    works: bool, tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, real_apt: None
+) -> None:
+    for name, script in (("apt-get", FAKE_APT if works else "#!/bin/sh\nexit 100"), ("dpkg-deb", FAKE_DPKG)):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SERVED", str(mirror.folder))
+    monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+    if works:
+        fashion_mnist.fetch()
+        assert len(load_dataset("fashion-mnist").train) == SMALL["train"]
+        assert sorted(path.name for path in fashion_mnist.cache_folder().iterdir()) == sorted(
+            f"{name}.gz" for name in fashion_mnist.DIGESTS
+        )
+    else:
+        with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9"):
+            fashion_mnist.fetch()
 
 
 def test_a_whole_part_left_over_is_used(mirror: Mirror) -> None:

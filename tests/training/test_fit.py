@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import errno
+import dataclasses
 import json
 import math
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 import googlenet
 from googlenet import RunError, UserError
+from googlenet.data.catalog import load_dataset
 from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, fit, outcome
 from googlenet.training.fit import train
@@ -78,8 +80,6 @@ def test_the_model_file_says_what_it_is(trained: TrainingResult) -> None:
 
 
 def test_the_reported_accuracy_is_the_kept_models(trained: TrainingResult) -> None:
-    from googlenet.data.catalog import load_dataset
-
     net = googlenet.load(trained.model)
     data = load_dataset("fashion-mnist")
     evaluation = googlenet.evaluate(net, data.test, net.info.input, net.info.classes, precision="fp32", batch_size=7)
@@ -206,11 +206,30 @@ def test_resuming_needs_a_run_and_its_own_settings(trained: TrainingResult, tmp_
         train(output=tmp_path, resume=True)
 
 
+def test_resuming_with_other_data_is_refused(trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    from googlenet.training import preparation
+
+    def other(name: str, data_dir: str | None) -> Any:
+        return dataclasses.replace(load_dataset(name, data_dir), digest="another")
+
+    monkeypatch.setattr(preparation, "load_dataset", other)
+    with pytest.raises(UserError, match="not the copy that this run began with"):
+        train(output=trained.folder, resume=True)
+
+
+def test_a_cut_last_row_does_not_stop_a_resumption(tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 3})
+    with (result.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "ep')
+    train(output=tmp_path / "run", resume=True)
+    assert [row["step"] for row in rows(result)] == [3, 3]
+
+
 def test_max_steps_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
     result = train(output=tmp_path / "run", **QUICK, max_steps=13)
     found = rows(result)
     assert [row["step"] for row in found] == [10, 10, 13, 13]
-    assert found[-1]["learning_rate"] < 0.2 * load_recipe().learning_rate
+    assert found[-1]["learning_rate"] < 0.2 * QUICK["learning_rate"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +238,7 @@ def test_max_steps_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
 def test_parts_of_epochs_and_a_least_number_of_steps(settings: dict[str, Any], steps: int, tmp_path: Path) -> None:
     found = rows(train(output=tmp_path / "run", **{**QUICK, **settings}))
     assert (found[-1]["step"], found[-1]["split"]) == (steps, "test")
-    assert found[-1]["learning_rate"] < 0.35 * load_recipe().learning_rate
+    assert found[-1]["learning_rate"] < 0.35 * QUICK["learning_rate"]
 
 
 def test_a_row_at_least_every_hundred_steps(tmp_path: Path) -> None:
@@ -262,8 +281,20 @@ def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "training_loss", lambda output, labels, recipe: output.sum() * math.nan)
-    with pytest.raises(RunError, match=r"loss is nan at step 1, learning rate .*; try --learning-rate"):
+    with pytest.raises(RunError, match=r"train loss is nan at step 1, learning rate .*; try --learning-rate"):
         train(output=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_one_image_of_one_pixel_is_told_plainly(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="single image whose maps have shrunk"):
+        train(output=tmp_path / "run", **{**QUICK, "image_size": 16, "batch_size": 1})
+
+
+def test_a_diverged_network_is_not_kept(tmp_path: Path) -> None:
+    settings = {**QUICK, "variant": "tutorial", "optimizer": "sgd", "learning_rate": 1e30, "max_steps": 1}
+    with pytest.raises(RunError, match="test loss is nan"):
+        train(output=tmp_path / "run", **settings, initialization="he", warmup=0.0)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
@@ -278,6 +309,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path, monkeypatch
         ({"data": "imagenet"}, "no data set 'imagenet'"),
         ({"data_dir": "/nowhere"}, "holds no Fashion-MNIST"),
         ({"track": "wandb"}, "not installed"),
+        ({"optimizer": "sgd", "nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -297,19 +329,22 @@ def test_output_folders_that_will_not_do(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = checkpoint.torch.save
-    calls: list[Path] = []
+    """The system lets no file grow past a limit from the second epoch on, which is what a full disk looks like."""
+    real = fit.judge
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def full(state: object, path: Path) -> None:
-        calls.append(path)
-        if len(calls) == 2:
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        saved(state, path)
+    def limited(run: Any) -> Any:
+        if run.progress.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        return real(run)
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(RunError, match="No space left on device"):
-        train(output=tmp_path / "run", **QUICK)
+    monkeypatch.setattr(fit, "judge", limited)
+    monkeypatch.setattr(fit, "keep", lambda run, judged: None)
+    try:
+        with pytest.raises(RunError, match="cannot write"):
+            train(output=tmp_path / "run", **QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
     assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 10
 

@@ -110,6 +110,17 @@ def test_muon_turns_kernels_and_leaves_the_rest_to_adamw() -> None:
     assert 0 < moved < 3e-3
 
 
+def test_a_gradient_scaler_unscales_for_muon_and_skips_an_overflow() -> None:
+    net = create_model("bn", num_classes=3, in_channels=1)
+    rule = make_optimizer(net, Recipe(optimizer="muon"))
+    scaler = torch.amp.GradScaler("cpu")
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    scaler.scale(net(torch.rand(4, 1, 64, 64)).sum()).backward()
+    net.conv1.conv.weight.grad[0] = float("inf")
+    scaler.step(rule)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in net.named_parameters())
+
+
 def test_the_average_follows_weights_and_statistics() -> None:
     net = create_model("bn", num_classes=3, in_channels=1)
     average = make_average(net, Recipe(ema=0.9))

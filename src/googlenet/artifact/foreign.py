@@ -82,8 +82,8 @@ def import_file(
             raise UserError(f"cannot read the class names: {error}") from error
         classes = [name.strip() for name in classes if name.strip()]
     target = output or path.with_suffix(".safetensors")
-    if target.resolve() == path.resolve():
-        raise UserError(f"{path} would be overwritten; name another --output")
+    if target.resolve() == path.resolve() or (output is None and target.exists()):
+        raise UserError(f"{target} would be overwritten; name the file to write: --output")
     net = import_weights(path, variant=variant, classes=classes)
     save(net, net.info, target)
     return target, net.info

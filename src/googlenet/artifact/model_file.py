@@ -57,6 +57,8 @@ class ModelInfo:
         described = fields["architecture"]
         if unknown := set(described) - known:
             raise ValueError(f"unknown architecture field {unknown.pop()!r}")
+        if len(fields["classes"]) != described["num_classes"]:
+            raise ValueError(f"{len(fields['classes'])} class names for {described['num_classes']} classes")
         return cls(
             architecture=Architecture(**described),
             classes=tuple(fields["classes"]),
@@ -70,8 +72,14 @@ def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
     """Write a model file.
 
     Raises:
+        UserError: where `info` describes another network, or names more or fewer classes than it has.
         RunError: where it cannot be written; nothing is left under its name then but what was there before.
     """
+    if info.architecture != net.architecture or len(info.classes) != net.architecture.num_classes:
+        raise UserError(
+            f"the description is of {info.architecture.variant!r} with {len(info.classes)} named classes, the network "
+            f"is {net.architecture.variant!r} with {net.architecture.num_classes}: make a ModelInfo for it"
+        )
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     try:
         with writing(Path(path)) as temporary:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from googlenet.errors import RunError
+from googlenet.errors import RunError, UserError
 
 CONNECT_SECONDS = 10
 _CHUNK = 1 << 16
@@ -35,28 +35,30 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     A transfer that breaks off leaves `target.part`, and the next call goes on from there.
 
     Args:
-        verify: called with the fetched file before it gets its name; raises what it will where the file is wrong,
+        verify: called with the fetched file before it gets its name; raises `UserError` where the file is wrong,
             which is then deleted.
 
     Raises:
-        DownloadError: where the address does not answer, says no, or breaks off.
+        DownloadError: where the address does not answer, says no, breaks off, or has another file, or where the
+            folder cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         _transfer(url, part)
+        final = part.with_name(f".checking-{target.name}")
+        part.replace(final)
+        try:
+            verify(final)
+            final.replace(target)
+        finally:
+            final.unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{url} answered {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException) as error:
+    except UserError as error:
+        raise DownloadError(f"{url} answered with another file than the one wanted") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {getattr(error, 'reason', error)}") from error
-    final = part.with_name(f".checking-{target.name}")
-    part.replace(final)
-    try:
-        verify(final)
-    except BaseException:
-        final.unlink()
-        raise
-    final.replace(target)
 
 
 def _transfer(url: str, part: Path) -> None:

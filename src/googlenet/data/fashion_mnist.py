@@ -23,6 +23,7 @@ from googlenet.data import idx
 from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.download import DownloadError, download, sha256
 from googlenet.errors import UserError
+from googlenet.files import writing
 
 CLASSES = (
     "T-shirt/top",
@@ -89,8 +90,8 @@ def fetch() -> Path:
     """Bring all four files into the cache folder, and return it. Nothing is fetched that is there already.
 
     Raises:
-        DownloadError: where no address answers and apt cannot help either.
-        UserError: where an address answers with another file.
+        DownloadError: where no address has them, apt cannot help either, or the cache folder cannot be written.
+        UserError: where a file in the cache is damaged.
     """
     folder = cache_folder()
     if all((folder / f"{name}.gz").exists() for name in DIGESTS):
@@ -103,7 +104,10 @@ def fetch() -> Path:
             if not target.exists():
                 download(f"{base}/{name}.gz", target, partial(_verify, name=name, digests=DIGESTS))
     except DownloadError as error:
-        _fetch_through_apt(folder, error)
+        try:
+            _fetch_through_apt(folder)
+        except (OSError, subprocess.SubprocessError, UserError):
+            raise error from None
     return folder
 
 
@@ -139,7 +143,7 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _verify(path: Path, name: str, digests: dict[str, str]) -> bytes:
-    content = idx.read_bytes(path) if path.suffix == ".gz" or path.name == name else b""
+    content = idx.read_bytes(path)
     if sha256(content) != digests[name]:
         idx.parse(content, 3 if "images" in name else 1, str(path))  # says more where it is no such file at all
         raise UserError(f"{path} is not Fashion-MNIST's {name}: its SHA-256 is another; delete it and fetch it again")
@@ -170,26 +174,26 @@ def _read_bundled(note: str) -> ImageDataset:
         return _read(folder, BUNDLED_DIGESTS, note)
 
 
-def _fetch_through_apt(folder: Path, reason: DownloadError) -> None:
-    """Debian's package, downloaded and unpacked without root and without installing it."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise reason
+def _fetch_through_apt(folder: Path) -> None:
+    """Debian's package, downloaded and unpacked without root and without installing it.
+
+    Raises:
+        OSError, subprocess.SubprocessError: where there is no apt, it has no such package, or does not answer.
+        UserError: where the package holds other files.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         state = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User=root"]
-        for sub in ("lists/partial", "cache/archives/partial"):
-            (Path(scratch) / sub).mkdir(parents=True)
+        for part in ("lists/partial", "cache/archives/partial"):
+            (Path(scratch) / part).mkdir(parents=True)
         for command in (["update"], ["download", DEBIAN_PACKAGE]):
-            done = subprocess.run(
-                ["apt-get", "-q", *state, *command], cwd=scratch, capture_output=True, text=True, timeout=300
+            subprocess.run(
+                ["apt-get", "-q", *state, *command], cwd=scratch, capture_output=True, timeout=120, check=True
             )
-            if done.returncode != 0:
-                raise reason
-        package = next(Path(scratch).glob(f"{DEBIAN_PACKAGE}*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(package), f"{scratch}/unpacked"], check=True, capture_output=True)
-        unpacked = Path(scratch) / "unpacked" / DEBIAN_FOLDER.relative_to("/")
+        for package in Path(scratch).glob(f"{DEBIAN_PACKAGE}*.deb"):
+            subprocess.run(["dpkg-deb", "-x", str(package), f"{scratch}/unpacked"], check=True, capture_output=True)
+        unpacked = Path(scratch) / "unpacked" / "usr/share/datasets/fashion-mnist"
         folder.mkdir(parents=True, exist_ok=True)
         for name in DIGESTS:
             _verify(unpacked / f"{name}.gz", name, DIGESTS)
-            arriving = folder / f".{name}.gz.arriving"
-            shutil.copyfile(unpacked / f"{name}.gz", arriving)
-            arriving.replace(folder / f"{name}.gz")
+            with writing(folder / f"{name}.gz") as arriving:
+                shutil.copyfile(unpacked / f"{name}.gz", arriving)

@@ -50,11 +50,15 @@ class InputSpec:
             return images
         if self.resize == "stretch":
             return _interpolated(images, self.size, self.size)
-        shorter = round(self.size / self.crop_share)
-        scale = shorter / min(height, width)
-        images = _interpolated(images, max(shorter, round(height * scale)), max(shorter, round(width * scale)))
-        top, left = (images.shape[2] - self.size) // 2, (images.shape[3] - self.size) // 2
-        return images[:, :, top : top + self.size, left : left + self.size]
+        # The middle square first: a long thin picture would become gigabytes on the way to its middle.
+        square = _middle(images, min(height, width))
+        resized = round(self.size / self.crop_share)
+        return _middle(_interpolated(square, resized, resized), self.size)
+
+
+def _middle(images: Tensor, side: int) -> Tensor:
+    top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
+    return images[:, :, top : top + side, left : left + side]
 
 
 def _interpolated(images: Tensor, height: int, width: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -47,8 +48,8 @@ class ShuffledBatches(Sampler[Tensor]):
             yield self._share(order[batch * self.batch_size : end])
 
     def _share(self, batch: Tensor) -> Tensor:
-        missing = -len(batch) % self.world
-        return torch.cat((batch, batch[:missing]))[self.rank :: self.world]
+        each = -(-len(batch) // self.world)
+        return batch[torch.arange(self.rank, each * self.world, self.world) % len(batch)]
 
 
 def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: int, *, pin: bool) -> DataLoader[Batch]:
@@ -58,6 +59,7 @@ def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: in
         batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
         collate_fn=_as_is,  # type: ignore[arg-type]  # a batch comes whole, not as a list
         num_workers=num_workers,
+        worker_init_fn=_ignore_interrupts,
         pin_memory=pin,
     )
 
@@ -104,6 +106,12 @@ def load_data(
         for split in (dataset.train, dataset.test)
     ]
     return loaders[0], loaders[1]
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; when to stop is the main one's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -47,8 +47,8 @@ class Predictor:
 
     def __init__(self, model: str | Path | GoogLeNet, *, device: str = "auto", precision: str = "auto") -> None:
         net = model if isinstance(model, GoogLeNet) else load(model)
-        if not isinstance(net.info, ModelInfo):
-            raise UserError("this network does not say what its input is: load it with googlenet.load")
+        if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
+            raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
         self.info = net.info
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)

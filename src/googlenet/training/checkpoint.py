@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from googlenet.errors import UserError, first_line
+from googlenet.errors import RunError, UserError, first_line
 from googlenet.files import writing
 
 
@@ -32,21 +32,31 @@ class Progress:
 def save_checkpoint(
     path: Path,
     recipe: dict[str, Any],
+    data: str,
     progress: Progress,
     net: nn.Module,
     optimizer: Optimizer,
     average: nn.Module | None,
+    scaler: torch.amp.GradScaler | None,
 ) -> None:
-    """Write the state of a run. Raises `RunError` where it cannot; the checkpoint before then still stands."""
+    """Write the state of a run. Raises `RunError` where it cannot; the checkpoint before then still stands.
+
+    `data` is the digest of the data set, since going on with other data would be another run.
+    """
     state = {
         "recipe": recipe,
+        "data": data,
         "progress": asdict(progress),
         "net": net.state_dict(),
         "optimizer": optimizer.state_dict(),
         "average": average.state_dict() if average is not None else None,
+        "scaler": scaler.state_dict() if scaler is not None else None,
     }
     with writing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise RunError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -56,7 +66,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: where there is none, or it is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        Progress(**state["progress"])
+        return state
     except FileNotFoundError as error:
         raise UserError(f"there is nothing to resume: {path} does not exist") from error
     except Exception as error:  # the reader raises whatever damaged bytes lead it to

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from googlenet.errors import RunError, UserError
 from googlenet.evaluation.evaluate import Evaluation
+from googlenet.network.googlenet import GoogLeNetOutput
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.checkpoint import read_checkpoint
 from googlenet.training.display import Display
@@ -75,7 +76,7 @@ def fit(run: Run) -> TrainingResult:
                 judged, evaluation = judge(run)
                 keep(run, judged)
                 display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
-            elif not run.progress.best_metrics:
+            elif run.progress.best_accuracy < 0:
                 keep(run, None)
             run.save_checkpoint()
     return finish(run, evaluation, interrupted=not _is_over(run))
@@ -95,23 +96,24 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, boo
         batch, run.progress.step = batch + 1, run.progress.step + 1
         last = batch == len(run.batches) or run.progress.step == run.total_steps
         checkpoint = run.progress.step % run.recipe.checkpoint_every == 0 and not last
-        if not (since_row.steps % report_every == 0 or last or checkpoint):
+        if not (batch % report_every == 0 or last or checkpoint):
             continue
-        now = time.perf_counter()
-        run.progress.seconds, clock = run.progress.seconds + now - clock, now
         row = _training_row(run, since_row)
-        _check_finite(run, row)
+        now = time.perf_counter()  # after reading the figures, for which the device had to finish
+        run.progress.seconds, clock = run.progress.seconds + now - clock, now
+        row["seconds"] = round(run.progress.seconds, 3)
+        run.check_finite(row)
         stopping = _any_process_stops(run, stop)
         seconds_left = run.progress.seconds / run.progress.step * (run.total_steps - run.progress.step)
         display.batch(epoch + 1, batch, run.progress.step, row, seconds_left)
         if since_row.steps >= ROW_EVERY or last or checkpoint or stopping:
             run.record(row)
+            if checkpoint:
+                run.save_checkpoint()
             since_row.reset()
+            clock = time.perf_counter()
         if last or stopping:
             break
-        if checkpoint:
-            run.save_checkpoint()
-            clock = time.perf_counter()
     run.progress.epoch = epoch + int(last)
     return _training_row(run, whole_epoch), last
 
@@ -129,7 +131,7 @@ def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average
     for number, (part, part_labels) in enumerate(parts, start=1):
         # Only the last part's backward pass has the processes exchange their gradients.
         with nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model):
-            output = run.model(part)
+            output = _forward(run, part)
             loss = training_loss(output, part_labels, run.recipe)
             run.accelerator.backward(loss * (len(part) / len(inputs)))
         logits = output[0] if isinstance(output, tuple) else output
@@ -146,6 +148,24 @@ def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average
         average.steps += 1
 
 
+def _forward(run: Run, images: Tensor) -> Tensor | GoogLeNetOutput:
+    try:
+        output: Tensor | GoogLeNetOutput = run.model(images)
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"the memory does not hold a training step of {len(images)} images; "
+            f"try a smaller --batch-size, or --accumulate {2 * run.recipe.accumulate}"
+        ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "batch normalisation cannot work on a single image whose maps have shrunk to one pixel; "
+            "try a larger --batch-size or --image-size, or a smaller --accumulate"
+        ) from error
+    return output
+
+
 def _training_row(run: Run, average: Average) -> Row:
     loss, correct, images = run.accelerator.reduce(average.sums(), "sum").tolist()
     return {
@@ -158,14 +178,6 @@ def _training_row(run: Run, average: Average) -> Row:
         "images_per_second": round(images / average.seconds, 1),
         "seconds": round(run.progress.seconds, 3),
     }
-
-
-def _check_finite(run: Run, row: Row) -> None:
-    if not math.isfinite(row["loss"]):
-        raise RunError(
-            f"the loss is {row['loss']} at step {row['step']}, learning rate {row['learning_rate']:.3g}; "
-            f"try --learning-rate {run.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
-        )
 
 
 def _any_process_stops(run: Run, stop: StopRequest) -> bool:

@@ -24,9 +24,20 @@ class Muon(torch.optim.AdamW):
     section 2.2), so one learning rate serves both.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float = 0.95, **adamw: Any) -> None:
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.bfloat16,
+        **adamw: Any,
+    ) -> None:
         super().__init__([{"orthogonal": False, **group} for group in groups], lr, **adamw)
         self.momentum = momentum
+        self.dtype = dtype
+        """Of the orthogonalization; bfloat16 is enough, and slow where the device does not compute in it."""
+        # A gradient scaler must unscale, and skip a step that overflowed, before we see it.
+        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -51,19 +62,19 @@ class Muon(torch.optim.AdamW):
         ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov's look ahead
         # In the order in which a channels-last kernel lies in memory; which columns come first does not matter.
         rows = ahead.permute(0, 2, 3, 1)
-        update = orthogonalized(rows.flatten(1))
+        update = orthogonalized(rows.flatten(1).to(self.dtype))
         size = 0.2 * max(update.shape) ** 0.5
         kernel.mul_(1 - group["lr"] * group["weight_decay"])
         kernel.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-group["lr"] * size)
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Nearly U V^T of the singular value decomposition U S V^T, in bfloat16: (rows, columns) -> the same."""
-    x = matrix.bfloat16()
-    wide = x if len(x) <= x.shape[1] else x.mT
+    """Nearly U V^T of the singular value decomposition U S V^T: (rows, columns) -> the same."""
+    tall = len(matrix) > matrix.shape[1]
+    wide = matrix.mT if tall else matrix
     wide = wide / (wide.norm() + 1e-7)
     a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):
         gram = wide @ wide.mT
         wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide if len(x) <= x.shape[1] else wide.mT
+    return wide.mT if tall else wide

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from googlenet.machine import resolve_precision
 from googlenet.network.googlenet import GoogLeNetOutput
 from googlenet.recipe import Recipe
 from googlenet.training.muon import Muon
@@ -43,7 +44,9 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
                 "orthogonal": True,
             }
         )
-        return Muon(groups, rate, momentum=recipe.momentum, betas=(0.9, 0.999), fused=True)
+        native = resolve_precision("auto", kernels[0].device) == "bf16"
+        dtype = torch.bfloat16 if native else torch.float32
+        return Muon(groups, rate, momentum=recipe.momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
     rule = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return rule(groups, rate, betas=(recipe.momentum, 0.999), fused=True)
 

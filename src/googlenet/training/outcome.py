@@ -31,8 +31,8 @@ class TrainingResult:
 
 
 def judge(run: Run) -> tuple[Row, Evaluation]:
-    """Evaluate on the split that chooses the model, else on the test split, which then chooses nothing."""
-    split = "validation" if run.validation is not None and run.recipe.chooser != "test" else "test"
+    """Evaluate at an epoch's end. Raises `RunError` where the loss is no number."""
+    split = run.judged_split
     evaluation = evaluate_split(run, split)
     row = {
         "step": run.progress.step,
@@ -55,9 +55,9 @@ def evaluate_split(run: Run, name: str) -> Evaluation:
     started = time.perf_counter()
     mine = torch.arange(rank, len(split), world)
     if world > 1:
-        # Each process has normalised other images since; what is judged is what the first one will write.
-        for buffer in run.judged_net.buffers():
-            torch.distributed.broadcast(buffer, src=0)
+        # Each process has normalised other images since; what is judged is what the first one writes, or has read.
+        for tensor in run.judged_net.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
     logits = collect_logits(run.judged_net, split.subset(mine), run.input, device=run.device, precision=run.precision)
     if world > 1:
         share = torch.zeros(-(-len(split) // world), logits.shape[1])
@@ -91,11 +91,12 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
     shown, split = latest, run.dataset.test
     kept_is_judged = run.progress.best_metrics["step"] == run.progress.step and "test" in run.progress.best_metrics
     if not interrupted and not (kept_is_judged and latest is not None):
-        run.judged_net.load_state_dict(model_file.read(run.folder.model)[0].state_dict())
+        if run.is_main:
+            run.judged_net.load_state_dict(model_file.read(run.folder.model)[0].state_dict())
         shown = evaluate_split(run, "test")
         run.progress.best_metrics["test"] = {"loss": shown.loss, "accuracy": shown.accuracy}
         _write_model(run)
-    elif run.validation is not None and run.recipe.chooser != "test":
+    elif run.judged_split == "validation" and run.validation is not None:
         split = run.validation
     if run.is_main:
         plot_curves(run.folder.rows(), run.folder.path / "curves.png")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -21,7 +23,7 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import Batch, ShuffledBatches, training_loader
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError
 from googlenet.machine import describe, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.recipe import Recipe
@@ -75,6 +77,11 @@ class Run:
         return math.ceil(self.total_steps / len(self.batches))
 
     @property
+    def judged_split(self) -> Literal["validation", "test"]:
+        """What an epoch is judged on: the split that chooses the model, else the test split, which chooses nothing."""
+        return "validation" if self.validation is not None and self.recipe.chooser != "test" else "test"
+
+    @property
     def judged_net(self) -> GoogLeNet:
         """The network that is evaluated and kept: the averaged weights where they are averaged."""
         net = self.net if self.average is None else self.average.module
@@ -89,8 +96,18 @@ class Run:
         images = self.augmentation(images.to(self.device, non_blocking=True))
         return self.input.prepare(images).contiguous(memory_format=self.memory_format)
 
+    def check_finite(self, row: Row) -> None:
+        """Raises `RunError` for a loss that is no number, which nothing after it would mend."""
+        if not math.isfinite(row["loss"]):
+            raise RunError(
+                f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate "
+                f"{row['learning_rate']:.3g}; try --learning-rate {self.recipe.learning_rate / 10:.1g}, "
+                f"--gradient-clip 1 or --precision fp32"
+            )
+
     def record(self, row: Row) -> None:
-        """One row to `metrics.jsonl` and to the tracker."""
+        """One row to `metrics.jsonl` and to the tracker. Raises `RunError` as `check_finite` does."""
+        self.check_finite(row)
         if self.is_main:
             self.folder.append(row)
         figures = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
@@ -99,15 +116,28 @@ class Run:
     def save_checkpoint(self) -> None:
         if self.is_main:
             settings = self.recipe.model_dump(exclude_none=True)
-            save_checkpoint(self.folder.checkpoint, settings, self.progress, self.net, self.optimizer, self.average)
+            data, scaler = self.dataset.digest, self.accelerator.scaler
+            state = (settings, data, self.progress, self.net, self.optimizer, self.average, scaler)
+            save_checkpoint(self.folder.checkpoint, *state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where a checkpoint was written; rows that were written after it are dropped."""
+        """Go back to where a checkpoint was written; rows that were written after it are dropped.
+
+        Raises:
+            UserError: where the data are not those that the run began with.
+        """
+        if state["data"] != self.dataset.digest:
+            raise UserError(
+                f"{self.dataset.name} from {self.dataset.source} is not the copy that this run began with; "
+                f"environment.json names that one: give it with --data-dir, or start another run"
+            )
         self.progress = Progress(**state["progress"])
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.is_main:
             self.folder.forget_after(self.progress.step)
 
@@ -115,8 +145,10 @@ class Run:
 def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
     """Everything for a run, its folder made. Raises `UserError` for whatever will not do."""
     accelerator = _accelerator(recipe, output)
+    output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
     precision = resolve_precision(recipe.precision, accelerator.device)
-    dataset = load_dataset(recipe.data, recipe.data_dir)
+    with accelerator.local_main_process_first():  # it may have to fetch
+        dataset = load_dataset(recipe.data, recipe.data_dir)
     training, validation = dataset.train, None
     if recipe.validation > 0:
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
@@ -176,7 +208,7 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
         if device.index is not None:
             torch.cuda.set_device(device)
     # accelerate keeps its settings for the whole process; a second run in it may want others.
-    AcceleratorState._reset_state(reset_partial_state=False)
+    AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,

@@ -82,10 +82,11 @@ class RunFolder:
             raise RunError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def rows(self) -> list[Row]:
-        """Every row of `metrics.jsonl` so far."""
+        """Every whole row of `metrics.jsonl` so far; a kill or a full disk may have cut the last one."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        lines = self.metrics.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1]]
 
     def forget_after(self, step: int) -> None:
         """Drop the rows that a run taken up again at `step` will write anew."""
