@@ -292,9 +292,16 @@ def test_one_image_of_one_pixel_is_told_plainly(tmp_path: Path) -> None:
 
 
 def test_a_diverged_network_is_not_kept(tmp_path: Path) -> None:
-    settings = {**QUICK, "variant": "tutorial", "optimizer": "sgd", "learning_rate": 1e30, "max_steps": 1}
+    settings = {
+        **QUICK,
+        "variant": "tutorial",
+        "optimizer": "sgd",
+        "learning_rate": 1e30,
+        "max_steps": 1,
+        "warmup": 0.0,
+    }
     with pytest.raises(RunError, match="test loss is nan"):
-        train(output=tmp_path / "run", **settings, initialization="he", warmup=0.0)
+        train(output=tmp_path / "run", **settings, initialization="he")
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
@@ -376,7 +383,8 @@ def test_accumulation_changes_memory_not_the_update(tmp_path: Path) -> None:
 
 def test_auxiliary_heads_and_clipping_train(tmp_path: Path) -> None:
     settings = {**QUICK, "variant": "torchvision", "image_size": 32, "max_steps": 4, "gradient_clip": 0.5}
-    result = train(output=tmp_path / "run", **settings, schedule="polynomial", optimizer="sgd", num_workers=1)
+    settings |= {"schedule": "polynomial", "optimizer": "sgd", "num_workers": 1}
+    result = train(output=tmp_path / "run", **settings)
     assert googlenet.load(result.model).aux1 is not None
     assert math.isfinite(rows(result)[-1]["loss"])
 
