@@ -105,9 +105,12 @@ class Killed(BaseException):
 VARIED = {**QUICK, "ema": 0.9, "crop_padding": 1, "dropout": 0.3, "checkpoint_every": 3, "accumulate": 2}
 
 
-@pytest.mark.parametrize("die_at", [5, 9, 12, 19])
-def test_a_killed_run_resumes_bit_for_bit(die_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(output=tmp_path / "whole", **VARIED)
+@pytest.mark.parametrize(("die_at", "optimizer"), [(5, "adamw"), (9, "muon"), (12, "sgd"), (19, "muon")])
+def test_a_killed_run_resumes_bit_for_bit(
+    die_at: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**VARIED, "optimizer": optimizer}
+    whole = train(output=tmp_path / "whole", **settings)
     real = fit.train_step
 
     def dying(run: Any, *rest: Any) -> None:
@@ -117,7 +120,7 @@ def test_a_killed_run_resumes_bit_for_bit(die_at: int, tmp_path: Path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(fit, "train_step", dying)
-        train(output=tmp_path / "killed", **VARIED)
+        train(output=tmp_path / "killed", **settings)
     resumed = train(output=tmp_path / "killed", resume=True)
     assert_same_weights(whole.folder, resumed.folder)
 
@@ -241,10 +244,11 @@ def test_parts_of_epochs_and_a_least_number_of_steps(settings: dict[str, Any], s
     assert found[-1]["learning_rate"] < 0.35 * QUICK["learning_rate"]
 
 
-def test_a_row_at_least_every_hundred_steps(tmp_path: Path) -> None:
+def test_rows_at_even_distances_and_at_the_end(tmp_path: Path) -> None:
     settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16, "validation": 0.2}
     found = rows(train(output=tmp_path / "run", **settings))
-    assert [(row["step"], row["split"]) for row in found] == [(100, "train"), (128, "train"), (128, "validation")]
+    expected = [*((step, "train") for step in (20, 40, 60, 80, 100, 120, 128)), (128, "validation")]
+    assert [(row["step"], row["split"]) for row in found] == expected
 
 
 def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

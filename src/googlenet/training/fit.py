@@ -23,8 +23,8 @@ from googlenet.training.outcome import TrainingResult, finish, judge, keep
 from googlenet.training.preparation import Run, prepare
 from googlenet.training.tracking import Average, Row, RunFolder
 
-ROW_EVERY = 100
-"""Steps between two rows of `metrics.jsonl`, at most."""
+ROW_EVERY = 20
+"""Steps between two rows of `metrics.jsonl`, at most: enough of them for a curve of a short run."""
 
 
 def train(

@@ -57,7 +57,9 @@ class Muon(torch.optim.AdamW):
     def _step_kernel(self, kernel: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[kernel]
         if not state:
-            state["momentum"] = torch.zeros_like(kernel)
+            # AdamW looks for a step in every parameter's state when it is loaded.
+            state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(kernel)
+        state["step"] += 1
         state["momentum"].lerp_(gradient, 1 - self.momentum)
         ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov's look ahead
         # In the order in which a channels-last kernel lies in memory; which columns come first does not matter.
