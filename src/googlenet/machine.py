@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 from importlib.metadata import version
@@ -11,6 +13,9 @@ from typing import Any
 import torch
 
 from googlenet.errors import UserError
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def resolve_device(device: str) -> torch.device:
@@ -62,6 +67,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a forward pass runs in `precision` (fp32, bf16 or fp16)."""
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype=dtype if precision != "fp32" else None, enabled=precision != "fp32")
+
+
+def keep_freed_memory() -> None:
+    """Have freed memory kept for the next step instead of given back to the system, for the rest of the process.
+
+    Each step of training frees and asks again for the same few hundred megabytes, and every page of them that comes
+    from the system anew costs a fault: a quarter of the time of a step with batches of 64 at 224x224. Where the C
+    library is not glibc, nothing is done.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from googlenet.native.max_pool import serves
+
 _enabled = True
 
 
@@ -32,13 +34,22 @@ def plain() -> Iterator[None]:
 def pays(x: Tensor) -> bool:
     """Whether these forms are faster for this input: channels-last, in bf16, gradients to flow back through it."""
     return (
-        _enabled
+        _usable()
         and x.device.type == "cpu"
         and torch.is_grad_enabled()
         and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         and x.is_contiguous(memory_format=torch.channels_last)
     )
+
+
+def pools(x: Tensor) -> bool:
+    """Whether `native.max_pool` is to pool this input."""
+    return _usable() and serves(x)
+
+
+def _usable() -> bool:
+    # A traced or compiled network consists of PyTorch's operations only
+    return _enabled and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
@@ -53,20 +64,20 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
-def merged_pointwise(
-    x: Tensor, convolutions: Sequence[nn.Conv2d], norms: Sequence[nn.BatchNorm2d | None]
-) -> list[Tensor]:
-    """Several 1x1 convolutions of the same input as one, each followed by its batch normalisation, if any, and ReLU."""
+def merged_pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
+    """Several 1x1 convolutions of the same input as one: their outputs side by side, (N, sum of C_out, H, W)."""
     weight = torch.cat([convolution.weight for convolution in convolutions])
     biases = [convolution.bias for convolution in convolutions if convolution.bias is not None]
-    y = pointwise(x, weight, torch.cat(biases) if biases else None)
+    return pointwise(x, weight, torch.cat(biases) if biases else None)
+
+
+def merged_batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d | None]) -> Tensor:
+    """Each normalisation on its share of the channels, as one; where there are none, `y` itself."""
     there = [norm for norm in norms if norm is not None]
-    if there:
-        y = _merged_batch_norm(y, there)
-    return list(F.relu_(y).split([convolution.out_channels for convolution in convolutions], dim=1))
+    return _batch_norm(y, there) if there else y
 
 
-def _merged_batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
+def _batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
     mean = torch.cat([_buffer(norm.running_mean) for norm in norms])
     variance = torch.cat([_buffer(norm.running_var) for norm in norms])
     weight, bias = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])

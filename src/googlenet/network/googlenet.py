@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from googlenet.errors import UserError
 from googlenet.network.architecture import TABLE_1, Architecture, architecture
 from googlenet.network.initialization import initialize
-from googlenet.network.layers import AuxiliaryHead, Convolution, GlobalAveragePool, Inception, LocalResponseNorm
+from googlenet.network.layers import (
+    AuxiliaryHead,
+    Convolution,
+    GlobalAveragePool,
+    Inception,
+    LocalResponseNorm,
+    MaxPool,
+    convolve_and_pool,
+)
 
 
 class GoogLeNetOutput(NamedTuple):
@@ -50,9 +58,9 @@ class GoogLeNet(nn.Module):
         def local_response_norm() -> nn.Module:
             return LocalResponseNorm() if architecture.normalization == "lrn" else nn.Identity()
 
-        def max_pool(kernel_size: int = 3) -> nn.MaxPool2d:
+        def max_pool(kernel_size: int = 3) -> MaxPool:
             padded = architecture.pool == "padded" and kernel_size == 3
-            return nn.MaxPool2d(kernel_size, stride=2, padding=int(padded), ceil_mode=not padded)
+            return MaxPool(kernel_size, stride=2, padding=int(padded), ceil_mode=not padded)
 
         blocks = {
             row.name: Inception(
@@ -113,13 +121,13 @@ class GoogLeNet(nn.Module):
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The maps after blocks 5b, 4a and 4d. The shapes beside the code are those of a 224x224 input."""
         self._check_input(x)
-        x = self.conv1(x)  # (N, 64, 112, 112)
-        x = self.maxpool1(x)  # (N, 64, 56, 56)
+        x = convolve_and_pool(self.conv1, self.maxpool1, x)  # (N, 64, 112, 112), (N, 64, 56, 56)
         x = self.lrn1(x)
         x = self.conv2(x)  # (N, 64, 56, 56)
-        x = self.conv3(x)  # (N, 192, 56, 56)
-        x = self.lrn2(x)
-        x = self.maxpool2(x)  # (N, 192, 28, 28)
+        if isinstance(self.lrn2, nn.Identity):
+            x = convolve_and_pool(self.conv3, self.maxpool2, x)  # (N, 192, 56, 56), (N, 192, 28, 28)
+        else:
+            x = self.maxpool2(self.lrn2(self.conv3(x)))
         x = self.inception3a(x)  # (N, 256, 28, 28)
         x = self.inception3b(x)  # (N, 480, 28, 28)
         x = self.maxpool3(x)  # (N, 480, 14, 14)

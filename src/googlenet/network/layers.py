@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from googlenet.native.max_pool import max_pool
 from googlenet.network import fused
 
 
@@ -39,10 +40,31 @@ class Convolution(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        return (
+            F.relu(x) if fused.pays(x) else self.relu(x)
+        )  # in place on a product's view, autograd copies its gradient
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The same before the ReLU."""
         x = fused.convolve(self.conv, x)
-        if self.bn is not None:
-            x = self.bn(x)
-        return self.relu(x)
+        return x if self.bn is None else self.bn(x)
+
+
+class MaxPool(nn.MaxPool2d):
+    """PyTorch's max pool, computed by a faster one where there is one for the input: (N, C, H, W) -> (N, C, H', W')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if fused.pools(x):
+            return max_pool(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return super().forward(x)
+
+
+def convolve_and_pool(convolution: Convolution, pool: MaxPool, x: Tensor) -> Tensor:
+    """What `pool(convolution(x))` gives: a ReLU and a max pool commute, and behind the pool it has less to work on."""
+    if fused.pays(x):
+        return F.relu_(pool(convolution.linear(x)))
+    return pool(convolution(x))
 
 
 class Inception(nn.Module):
@@ -82,17 +104,27 @@ class Inception(nn.Module):
         self.branch3 = nn.Sequential(
             convolution(in_channels, branch3[0], 1), convolution(*branch3, third_branch_kernel)
         )
-        self.branch4 = nn.Sequential(
-            nn.MaxPool2d(kernel_size=3, stride=1, padding=1), convolution(in_channels, branch4, 1)
-        )
+        self.branch4 = nn.Sequential(MaxPool(kernel_size=3, stride=1, padding=1), convolution(in_channels, branch4, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if fused.pays(x):
-            # Three of the branches begin with a 1x1 convolution of the same input.
-            first: list[Any] = [self.branch1, self.branch2[0], self.branch3[0]]
-            one, two, three = fused.merged_pointwise(x, [unit.conv for unit in first], [unit.bn for unit in first])
-            return torch.cat((one, self.branch2[1](two), self.branch3[1](three), self.branch4(x)), dim=1)
+            return self._merged(x)
         return torch.cat((self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)), dim=1)
+
+    def _merged(self, x: Tensor) -> Tensor:
+        """The same in fewer steps: 1x1 convolutions of one input as one, one normalisation, one ReLU over all branches."""
+        reduce2, convolve2 = self.branch2
+        reduce3, convolve3 = self.branch3
+        pool, project = self.branch4
+        widths = [unit.conv.out_channels for unit in (self.branch1, reduce2, reduce3)]
+        merged = fused.merged_pointwise(x, (self.branch1.conv, reduce2.conv, reduce3.conv))
+        one, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
+        # Batch normalisation takes long over memory with gaps, as between the pixels of a part of the channels
+        reduced = reduced.contiguous(memory_format=torch.channels_last)
+        two, three = F.relu_(fused.merged_batch_norm(reduced, (reduce2.bn, reduce3.bn))).split(widths[1:], dim=1)
+        branches = (one, convolve2.conv(two), convolve3.conv(three), fused.convolve(project.conv, pool(x)))
+        norms = (self.branch1.bn, convolve2.bn, convolve3.bn, project.bn)
+        return F.relu_(fused.merged_batch_norm(torch.cat(branches, dim=1), norms))
 
 
 class LocalResponseNorm(nn.Module):

@@ -24,7 +24,7 @@ from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import Batch, ShuffledBatches, training_loader
 from googlenet.errors import RunError, UserError
-from googlenet.machine import describe, resolve_device, resolve_precision
+from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.recipe import Recipe
 from googlenet.training.checkpoint import Progress, save_checkpoint
@@ -202,6 +202,8 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     precision = resolve_precision(recipe.precision, device)
     if recipe.track != "none" and importlib.util.find_spec(recipe.track) is None:
         raise UserError(f"track = {recipe.track!r} needs a package that is not installed: pip install {recipe.track}")
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         # The fastest kernels are chosen by racing them, and then differ from run to run.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
