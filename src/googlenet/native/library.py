@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -59,7 +58,7 @@ def _compile(compiler: str, text: str, definition: str, target: Path) -> None:
         # Linked to the OpenMP that torch brings, so that both share one set of threads instead of fighting over cores
         openmp = _openmp()
         run((compiler, "-shared", str(unit), "-o", str(library), str(openmp) if openmp else "-fopenmp"))
-        os.replace(library, target)
+        library.replace(target)
 
 
 def _openmp() -> Path | None:

@@ -21,6 +21,7 @@ static inline int beats(ordered candidate, ordered best) { return candidate > be
 static inline float widen(value bits) { union { uint32_t u; float f; } x = {(uint32_t)bits << 16}; return x.f; }
 static inline value narrow(float number) {
     union { float f; uint32_t u; } x = {number};
+    if (number != number) return 0x7fc0; /* rounding could make another number of a NaN */
     return (value)((x.u + 0x7fff + ((x.u >> 16) & 1)) >> 16); /* to the nearest, ties to even */
 }
 #else

@@ -26,7 +26,10 @@ def serves(x: Tensor) -> bool:
 
 
 def max_pool(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
-    """`torch.nn.functional.max_pool2d` for inputs that it `serves`: (N, C, H, W) -> (N, C, H', W')."""
+    """`torch.nn.functional.max_pool2d` for inputs that it `serves`: (N, C, H, W) -> (N, C, H', W').
+
+    A window may hold up to 256 values. Second derivatives are refused.
+    """
     pooled: Tensor = _MaxPool.apply(x, kernel_size, stride, padding, ceil_mode)[0]
     return pooled
 

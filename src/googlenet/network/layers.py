@@ -41,9 +41,8 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x)
-        return (
-            F.relu(x) if fused.pays(x) else self.relu(x)
-        )  # in place on a product's view, autograd copies its gradient
+        # In place on a product's view, autograd would copy its gradient
+        return F.relu(x) if fused.pays(x) else self.relu(x)
 
     def linear(self, x: Tensor) -> Tensor:
         """The same before the ReLU."""
@@ -53,6 +52,10 @@ class Convolution(nn.Module):
 
 class MaxPool(nn.MaxPool2d):
     """PyTorch's max pool, computed by a faster one where there is one for the input: (N, C, H, W) -> (N, C, H', W')."""
+
+    kernel_size: int
+    stride: int
+    padding: int
 
     def forward(self, x: Tensor) -> Tensor:
         if fused.pools(x):
@@ -112,10 +115,8 @@ class Inception(nn.Module):
         return torch.cat((self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)), dim=1)
 
     def _merged(self, x: Tensor) -> Tensor:
-        """The same in fewer steps: 1x1 convolutions of one input as one, one normalisation, one ReLU over all branches."""
-        reduce2, convolve2 = self.branch2
-        reduce3, convolve3 = self.branch3
-        pool, project = self.branch4
+        """The same in fewer steps: the 1x1 convolutions of one input as one, then one normalisation and one ReLU."""
+        reduce2, convolve2, reduce3, convolve3, pool, project = self._units()
         widths = [unit.conv.out_channels for unit in (self.branch1, reduce2, reduce3)]
         merged = fused.merged_pointwise(x, (self.branch1.conv, reduce2.conv, reduce3.conv))
         one, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
@@ -125,6 +126,10 @@ class Inception(nn.Module):
         branches = (one, convolve2.conv(two), convolve3.conv(three), fused.convolve(project.conv, pool(x)))
         norms = (self.branch1.bn, convolve2.bn, convolve3.bn, project.bn)
         return F.relu_(fused.merged_batch_norm(torch.cat(branches, dim=1), norms))
+
+    def _units(self) -> list[Any]:
+        """What branches 2, 3 and 4 consist of, in order."""
+        return [*self.branch2, *self.branch3, *self.branch4]
 
 
 class LocalResponseNorm(nn.Module):
