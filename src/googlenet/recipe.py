@@ -55,6 +55,7 @@ class Recipe(BaseModel):
     crop_padding: int = Field(
         0, ge=0, description="random shift of training images, up to this many pixels before resizing"
     )
+    erasing: float = Field(0.0, ge=0, le=1, description="chance that noise covers a rectangle of a training image")
     num_workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the main one")
 
     # How it learns

@@ -153,3 +153,18 @@ def test_augmentation_moves_pixels_and_invents_none() -> None:
         36 + 8 * dy + dx for dy in range(-2, 3) for dx in range(-2, 3)
     }
     assert Augmentation()(images) is images
+
+
+def test_erasing_covers_one_rectangle() -> None:
+    torch.manual_seed(0)
+    images = torch.full((400, 2, 20, 30), 7, dtype=torch.uint8)
+    erased = Augmentation(erasing=0.5)(images)
+    changed = (erased != images).any(dim=1)
+    hit = changed.flatten(1).any(dim=1)
+    assert 0.4 < float(hit.double().mean()) < 0.6
+    for image in changed[hit]:
+        rows, columns = torch.nonzero(image.any(dim=1)).squeeze(1), torch.nonzero(image.any(dim=0)).squeeze(1)
+        box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert float(box.double().mean()) > 0.9  # noise may hit on the pixel's own value
+        assert box.numel() <= 0.5 * image.numel()
+    assert erased.dtype == torch.uint8

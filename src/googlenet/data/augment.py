@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,13 @@ class Augmentation:
     Attributes:
         flip: mirror each image left to right with probability one half.
         crop_padding: shift each image by up to this many pixels each way; what comes in repeats the border.
+        erasing: put noise over a rectangle of each image with this probability (Zhong et al. 2017,
+            https://arxiv.org/abs/1708.04896).
     """
 
     flip: bool = False
     crop_padding: int = 0
+    erasing: float = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), of the same type."""
@@ -27,6 +31,8 @@ class Augmentation:
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
         if self.crop_padding:
             images = _shifted(images, self.crop_padding)
+        if self.erasing:
+            images = _erased(images, self.erasing)
         return images
 
 
@@ -40,3 +46,23 @@ def _shifted(images: Tensor, padding: int) -> Tensor:
     batch = torch.arange(count).view(-1, 1, 1)
     where = (batch, rows[tops].view(count, height, 1), columns[lefts].view(count, 1, width))
     return images.permute(0, 2, 3, 1)[tuple(index.to(images.device) for index in where)].permute(0, 3, 1, 2)
+
+
+def _erased(images: Tensor, probability: float) -> Tensor:
+    """A rectangle of 2 to 40% of the image, up to 3.3 times as long as wide, of noise."""
+    count, _, height, width = images.shape
+    area = torch.empty(count).uniform_(0.02, 0.4) * (torch.rand(count) < probability)
+    aspect = torch.empty(count).uniform_(-math.log(3.3), math.log(3.3)).exp()
+    rows = _stretch((area * aspect).sqrt(), height)
+    columns = _stretch((area / aspect).sqrt(), width)
+    erased = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)
+    noise = torch.randint(0, 256, images.shape, dtype=torch.uint8).to(images.device)
+    return torch.where(erased, noise, images)
+
+
+def _stretch(share: Tensor, side: int) -> Tensor:
+    """For each image, which pixels along one side lie in a stretch of that share of it, placed at random."""
+    length = (share * side).round().clamp(max=side)
+    first = (torch.rand(len(share)) * (side - length + 1)).floor()
+    pixel = torch.arange(side)
+    return (pixel >= first[:, None]) & (pixel < (first + length)[:, None])

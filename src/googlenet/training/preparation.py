@@ -187,7 +187,7 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
         dataset=dataset,
         validation=validation,
         input=InputSpec(dataset.channels, recipe.image_size, mean, std),
-        augmentation=Augmentation(recipe.flip, recipe.crop_padding),
+        augmentation=Augmentation(recipe.flip, recipe.crop_padding, recipe.erasing),
         batches=batches,
         loader=training_loader(training, batches, recipe.num_workers, pin=accelerator.device.type == "cuda"),
         net=net,
