@@ -16,7 +16,8 @@ from PIL import Image
 
 from googlenet import UserError
 from googlenet.data import decode
-from googlenet.data.decode import decode_image
+from googlenet.data.decode import decode_image, decode_resized
+from googlenet.data.input_spec import InputSpec
 
 GRADIENT = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (12, 1))
 
@@ -146,3 +147,19 @@ def test_damage_anywhere_is_a_picture_or_a_clear_error(
         assert decode_image(path, 3).shape[0] == 3
     except UserError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(37, 50), (640, 900), (1500, 1100)])
+def test_a_resized_picture_is_what_decoding_and_resizing_give(
+    channels: int, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    rows, columns = np.linspace(0, 9, shape[0])[:, None], np.linspace(0, 6, shape[1])[None]
+    waves = np.stack([np.sin(rows * k + columns) for k in (1, 2, 3)], axis=-1) * 100 + 128
+    path = write(tmp_path / "x.jpg", Image.fromarray(waves.astype(np.uint8)), quality=90)
+    resized = decode_resized(path, channels, 96)
+    spec = InputSpec(channels, 96, (0.0,) * channels, (1.0,) * channels)
+    expected = spec.prepare(decode_image(path, channels)[None])[0] * 255
+    assert resized.shape == (channels, 96, 96)
+    assert float((resized.float() - expected).abs().mean()) < 1
+    assert float((resized.float() - expected).abs().max()) < 6

@@ -1,0 +1,67 @@
+"""The measures of `googlenet bench`, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from googlenet.bench import Measure
+from googlenet.bench.limits import Peaks, measure_peaks
+from googlenet.bench.report import Table
+from googlenet.machine import describe
+
+
+def measure(
+    names: Sequence[Measure],
+    device: torch.device,
+    *,
+    rounds: int,
+    recipes: Sequence[str] = ("fast",),
+    seeds: int = 3,
+    show: Callable[[Table], None] = lambda _table: None,
+) -> dict[str, Any]:
+    """Take the measures named, one after the other; `show` gets each table as soon as it is there.
+
+    Returns:
+        The machine, its peaks and the tables, as JSON takes them.
+    """
+    peaks = measure_peaks(device)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        found[name] = []
+        for table in _tables(name, device, peaks, rounds, recipes, seeds):
+            found[name].append(table.to_dict())
+            show(table)
+    return {"machine": describe(device), "peaks": peaks.to_dict(), "measures": found}
+
+
+def _tables(
+    name: Measure, device: torch.device, peaks: Peaks, rounds: int, recipes: Sequence[str], seeds: int
+) -> Iterator[Table]:
+    match name:
+        case "training":
+            from googlenet.bench.training import measure_training
+
+            return measure_training(device, peaks, rounds)
+        case "inference":
+            from googlenet.bench.inference import measure_inference
+
+            return measure_inference(device, peaks, rounds)
+        case "memory":
+            from googlenet.bench.memory import measure_memory
+
+            return measure_memory(device)
+        case "data":
+            from googlenet.bench.data_path import measure_data_path
+
+            return measure_data_path(device, rounds)
+        case "startup":
+            from googlenet.bench.startup import measure_startup
+
+            return measure_startup(rounds)
+        case "accuracy":
+            from googlenet.bench.accuracy import measure_accuracy
+
+            return measure_accuracy(recipes, seeds, str(device))

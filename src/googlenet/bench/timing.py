@@ -1,0 +1,54 @@
+"""Seconds, measured so that they can be compared: the candidates take turns, and the median of their turns counts."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long each turn of one candidate took, in seconds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def percentile(self, share: float) -> float:
+        """The time that this share of the turns, 0 to 1, stayed within."""
+        ordered = sorted(self.seconds)
+        return ordered[min(round(share * len(ordered)), len(ordered) - 1)]
+
+    def rates(self, images: int) -> dict[str, float]:
+        """Images a second at the median, and at the slowest and the fastest turn."""
+        return {
+            "images/s": images / self.median,
+            "slowest": images / max(self.seconds),
+            "fastest": images / min(self.seconds),
+        }
+
+
+def alternate(candidates: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, Timing]:
+    """Time every candidate once a round, in turn, so that whatever slows the machine down slows each of them.
+
+    Args:
+        candidates: what to time. On a GPU each is waited for.
+        rounds: turns that count.
+        warmup: turns before those.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(warmup + rounds):
+        for name, candidate in candidates.items():
+            started = time.perf_counter()
+            candidate()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
