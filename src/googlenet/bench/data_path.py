@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,8 @@ def _fashion_mnist(device: torch.device, rounds: int) -> Table:
     candidates: dict[str, Callable[[], object]] = {}
     for size in (28, 224):
         spec = InputSpec(1, size, (0.286,), (0.353,))
-        candidates[f"{size}x{size}, each image by itself"] = lambda spec=spec: [
-            _resized_one_by_one(images, spec).to(device) for images, _ in one_by_one
-        ]
-        candidates[f"{size}x{size}, googlenet"] = lambda spec=spec: _ours(split, spec, device)
+        candidates[f"{size}x{size}, each image by itself"] = partial(_resized_one_by_one, one_by_one, spec, device)
+        candidates[f"{size}x{size}, googlenet"] = partial(_ours, split, spec, device)
     for name, timing in alternate(candidates, rounds, warmup=1).items():
         rows.append({"path": name, **timing.rates(len(split))})
     note = "each image by itself: an item an image, resized, scaled and collated, as the tutorial's transforms do it"
@@ -89,8 +88,10 @@ def _ours(split: ImageSplit, spec: InputSpec, device: torch.device) -> list[Tens
     return [spec.prepare(augmentation(images.to(device))) for images, _ in loader]
 
 
-def _resized_one_by_one(images: Tensor, spec: InputSpec) -> Tensor:
-    return torch.cat([spec.prepare(image[None]) for image in images])
+def _resized_one_by_one(
+    loader: DataLoader[tuple[Tensor, Tensor]], spec: InputSpec, device: torch.device
+) -> list[Tensor]:
+    return [torch.cat([spec.prepare(image[None]) for image in images]).to(device) for images, _ in loader]
 
 
 class _OneByOne(Dataset[tuple[Tensor, Tensor]]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -34,10 +36,10 @@ class Peaks:
 def measure_peaks(device: torch.device) -> Peaks:
     """A large matrix product in each precision, and a large copy: reading and writing both count."""
     side = _SIDE.get(device.type, 2048)
-    candidates = {}
+    candidates: dict[str, Callable[[], object]] = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-        candidates[name] = lambda a=a, b=b: a @ b
+        candidates[name] = partial(torch.matmul, a, b)
     source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     candidates["copy"] = lambda: target.copy_(source)

@@ -59,8 +59,8 @@ def _peak_in_own_process(what: str, form: str, device: torch.device) -> int:
 
 def _peak(what: str, form: str, device: torch.device) -> int:
     """Bytes at the most, above those after the imports."""
+    from googlenet.bench.inference import eager_inference
     from googlenet.bench.training import training_steps
-    from googlenet.deploy.fast_inference import for_inference
     from googlenet.machine import keep_freed_memory
     from googlenet.network.googlenet import create_model
 
@@ -72,8 +72,7 @@ def _peak(what: str, form: str, device: torch.device) -> int:
             keep_freed_memory()
         step = training_steps(net, images, torch.arange(_BATCH, device=device) % 10)[form][0]
     else:
-        infer = net.eval() if form == "plain" else for_inference(net, images)
-        step = torch.inference_mode()(lambda: infer(images))
+        step = eager_inference(net, images)[form][0]
     for _ in range(3):
         step()
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM") - before

@@ -1,0 +1,136 @@
+"""Images a second and latency of a network, in PyTorch and in the engines that run ONNX where they are installed."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from googlenet.bench.limits import Peaks, flops_per_image
+from googlenet.bench.report import Table
+from googlenet.bench.timing import alternate
+from googlenet.machine import autocast, keep_freed_memory, resolve_precision
+from googlenet.network import fused
+from googlenet.network.googlenet import GoogLeNet, create_model
+
+Inference = Callable[[], object]
+
+_SIZE = 224
+_BATCHES = (1, 16, 64)
+
+
+def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterator[Table]:
+    """The tutorial's network at 224x224 with fresh weights, which cost what trained ones cost."""
+    if device.type == "cpu":
+        keep_freed_memory()  # which serves every contender
+    torch.manual_seed(0)
+    net = create_model("tutorial", num_classes=10, in_channels=1, initialization="he").to(device).eval()
+    flops = flops_per_image(net, _SIZE, training=False)
+    with tempfile.TemporaryDirectory() as folder:
+        model = _exported(net, Path(folder)) if device.type == "cpu" and find_spec("onnxscript") else None
+        for batch in _BATCHES:
+            images = torch.rand(batch, 1, _SIZE, _SIZE, device=device)
+            contenders = {**eager_inference(net, images), **_compiled(net, images), **_engines(model, images)}
+            # A percentile needs more turns than a median does
+            timings = alternate({name: run for name, (run, _) in contenders.items()}, max(rounds, 50 // batch))
+            rows: list[dict[str, Any]] = []
+            for name, timing in timings.items():
+                rates = timing.rates(batch)
+                rows.append(
+                    {
+                        "contender": name,
+                        **rates,
+                        "p50 ms": 1000 * timing.median,
+                        "p99 ms": 1000 * timing.percentile(0.99),
+                        "times plain": timings["plain"].median / timing.median,
+                        "% of the matrix peak": peaks.share(flops * rates["images/s"], contenders[name][1]),
+                    }
+                )
+            yield Table(
+                f"inference: tutorial, {_SIZE}x{_SIZE}, batch {batch}",
+                rows,
+                f"{flops / 1e9:.2f} GFLOP an image; the peak is that of the contender's own precision",
+            )
+
+
+def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
+    """The network as PyTorch computes it by default, and as `googlenet predict` does, with their precisions."""
+    precision = resolve_precision("auto", images.device)
+    plain = copy.deepcopy(net).eval()
+    packed = copy.deepcopy(net).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ours = images.contiguous(memory_format=torch.channels_last)
+
+    def plainly() -> Tensor:
+        with fused.plain():
+            return plain(images)
+
+    def packedly() -> Tensor:
+        with autocast(images.device, precision):
+            return packed(ours)
+
+    return {
+        "plain": (torch.inference_mode()(plainly), "fp32"),
+        "googlenet": (torch.inference_mode()(packedly), precision),
+    }
+
+
+def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
+    from torch._inductor import config
+
+    precision = resolve_precision("auto", images.device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    module = copy.deepcopy(net).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    packed = images.to(dtype).contiguous(memory_format=torch.channels_last)
+    module.compile(dynamic=False)
+    with config.patch(freezing=True), torch.inference_mode():
+        module(packed)
+    return {"torch.compile, frozen": (torch.inference_mode()(lambda: module(packed)), precision)}
+
+
+def _exported(net: GoogLeNet, folder: Path) -> Path:
+    path = folder / "net.onnx"
+    program = torch.onnx.export(
+        net,
+        (torch.rand(2, 1, _SIZE, _SIZE),),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("N")},),
+        input_names=["images"],
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
+    return path
+
+
+def _engines(model: Path | None, images: Tensor) -> dict[str, tuple[Inference, str]]:
+    if model is None:
+        return {}
+    pixels = images.numpy()
+    contenders: dict[str, tuple[Inference, str]] = {}
+    if find_spec("onnxruntime"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(model))
+        contenders["ONNX Runtime fp32"] = (lambda: session.run(None, {"images": pixels}), "fp32")
+    if find_spec("openvino"):
+        import openvino
+
+        core = openvino.Core()
+        for name, hint in (("fp32", "f32"), ("bf16", "bf16")):
+            graph = core.read_model(model)
+            graph.reshape(list(pixels.shape))
+            request = core.compile_model(
+                graph, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+            ).create_infer_request()
+            contenders[f"OpenVINO {name}"] = (
+                partial(request.infer, {0: pixels}, share_inputs=True),
+                name,
+            )
+    return contenders
