@@ -23,7 +23,7 @@ def section(result: Path) -> str:
     machine, peaks = found["machine"], {name: value / 1e9 for name, value in found["peaks"].items()}
     described = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['device_name']}, "
-        f"PyTorch {machine['packages']['torch']}: {peaks['bf16']:,.0f} GFLOP/s in a bf16 matrix product, "
+        f"PyTorch {machine['packages']['torch']}: {peaks['bf16']:,.0f} GFLOP/s at the most in bf16, "
         f"{peaks['fp32']:,.0f} in fp32, {peaks['copy']:.0f} GB/s read and written in a copy.\n"
     )
     return "\n".join([described, *tables])

@@ -90,7 +90,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "packages": {name: version(name) for name in packages},
         "system": platform.platform(),
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -98,6 +98,11 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor_name() -> str:

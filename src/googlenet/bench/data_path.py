@@ -145,6 +145,7 @@ def make_photographs(folder: Path, shape: tuple[int, int], count: int) -> list[P
     for number in range(count):
         noise = np.fft.fft2(random.standard_normal((3, *shape)))
         light = np.fft.ifft2(noise * fall).real
+        light = light[:1] + 0.25 * light  # colours differ less than brightness does
         light = 128 + 48 * light / light.std()
         paths.append(folder / f"{number}.jpg")
         pixels = np.moveaxis(light, 0, -1).clip(0, 255).astype(np.uint8)

@@ -50,7 +50,7 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
                         "p50 ms": 1000 * timing.median,
                         "p99 ms": 1000 * timing.percentile(0.99),
                         "times plain": timings["plain"].median / timing.median,
-                        "% of the matrix peak": peaks.share(flops * rates["images/s"], contenders[name][1]),
+                        "% of the peak": peaks.share(flops * rates["images/s"], contenders[name][1]),
                     }
                 )
             yield Table(

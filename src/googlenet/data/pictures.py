@@ -16,6 +16,7 @@ from torch import Tensor
 
 from googlenet.data.decode import decode_resized
 from googlenet.errors import RunError, UserError
+from googlenet.machine import available_cores
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_pictures(
         except UserError as error:
             errors[number] = str(error)
 
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
         for done, _ in enumerate(pool.map(read, range(len(paths))), start=1):
             if progress is not None:
                 progress(done)
@@ -70,9 +71,11 @@ def _unnamed_array(shape: tuple[int, ...]) -> Tensor:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # it lives as long as something is mapped from it
-            if size:
+            if size == 0:
+                return torch.empty(shape, dtype=torch.uint8)
+            if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
-            return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape)) if size else torch.empty(shape)
+            return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
     except OSError as error:
         raise RunError(
             f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {error.strerror or error}"

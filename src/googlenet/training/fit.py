@@ -13,6 +13,7 @@ from torch import Tensor
 
 from googlenet.errors import RunError, UserError
 from googlenet.evaluation.evaluate import Evaluation
+from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNetOutput
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.checkpoint import read_checkpoint
@@ -166,6 +167,11 @@ def _forward(run: Run, images: Tensor) -> Tensor | GoogLeNetOutput:
     return output
 
 
+def _pools_natively(run: Run) -> bool:
+    dtype = torch.bfloat16 if run.precision == "bf16" else torch.float32
+    return fused.pools(torch.empty(1, 1, 2, 2, dtype=dtype, device=run.device).to(memory_format=run.memory_format))
+
+
 def _training_row(run: Run, average: Average) -> Row:
     loss, correct, images = run.accelerator.reduce(average.sums(), "sum").tolist()
     return {
@@ -210,6 +216,7 @@ def _introduce(run: Run, display: Display) -> None:
     display.say(
         f"{recipe.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
         f"batch {recipe.batch_size}, {run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
+        f"{', native max pool' if _pools_natively(run) else ''}"
     )
     data = run.dataset
     display.say(

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.report import PAGE, filled
+from googlenet.bench.data_path import make_photographs
+from googlenet.bench.inference import eager_inference
+from googlenet.bench.limits import Peaks, flops_per_image
+from googlenet.bench.report import Table
+from googlenet.bench.timing import Timing, alternate
+from googlenet.bench.training import training_steps
+from googlenet.cli import app
+from googlenet.insight.summary import summarize
+from googlenet.network.googlenet import create_model
+
+
+def test_contenders_take_turns() -> None:
+    order: list[str] = []
+    timings = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1)
+    assert order == ["a", "b"] * 4
+    assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 3, "b": 3}
+
+
+def test_a_timing_gives_rates_and_percentiles() -> None:
+    timing = Timing((0.1, 0.4, 0.2))
+    assert timing.median == 0.2
+    assert timing.percentile(0.99) == 0.4
+    assert timing.rates(4) == pytest.approx({"images/s": 20, "slowest": 10, "fastest": 40})
+
+
+def test_operations_counted_are_those_of_the_summary() -> None:
+    net = create_model("tutorial", num_classes=10, in_channels=1)
+    forward = flops_per_image(net, 64, training=False)
+    assert forward == 2 * summarize(net, (1, 64, 64)).multiply_adds
+    # The gradients by the input and by the weights each cost a forward pass; the first layer needs none by its input
+    assert 2.8 * forward < flops_per_image(net, 64, training=True) < 3 * forward
+    assert Peaks(bf16=200.0, fp32=100.0, copy=1.0).share(50.0, "bf16") == 25
+
+
+def test_every_contender_trains_and_answers_alike() -> None:
+    torch.manual_seed(0)
+    net = create_model("bn", num_classes=10, in_channels=1, dropout=0.0)
+    images, labels = torch.rand(8, 1, 64, 64), torch.arange(8) % 10
+    before = net.conv1.conv.weight.clone()
+    for step, _ in training_steps(net, images, labels).values():
+        step()
+    assert torch.equal(net.conv1.conv.weight, before)  # each has a network of its own
+    answers = [run() for run, _ in eager_inference(net, images).values()]
+    torch.testing.assert_close(*(answer.float() for answer in answers), rtol=0.05, atol=0.1)  # type: ignore[attr-defined]
+
+
+def test_a_table_is_the_same_in_every_form() -> None:
+    table = Table("speed", [{"who": "a", "images/s": 1234.5, "times": 1.0}], "of one run")
+    assert "| a | 1,234 | 1.00 |" in table.to_markdown()
+    assert Table(**json.loads(json.dumps(table.to_dict()))) == table
+    assert [column.header for column in table.to_rich().columns] == ["who", "images/s", "times"]
+
+
+def test_the_page_of_figures_holds_what_was_measured() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page) == page
+
+
+def test_photographs_made_for_the_measurement_decode(tmp_path: Path) -> None:
+    (path,) = make_photographs(tmp_path, (120, 160), 1)
+    assert 0.1 < path.stat().st_size / (120 * 160) < 1  # bytes a pixel
+
+
+def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "found.json"
+    assert app(["bench", "startup", "--rounds", "1", "--json", "-o", str(output)], result_action="return_value") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(output.read_text())
+    (table,) = printed["measures"]["startup"]
+    assert [row["command"] for row in table["rows"]][1] == "googlenet --help"
+    assert all(row["seconds"] > 0 for row in table["rows"])
+    assert printed["peaks"]["bf16"] > 0 and printed["machine"]["cores"] >= 1
+
+
+def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from googlenet.cli import main
+
+    for words in (["bench", "speed"], ["bench", "startup", "--rounds", "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.startswith("googlenet: ")
