@@ -222,6 +222,12 @@ def bench(
     if rounds < 1 or seeds < 1:
         raise UserError(f"rounds and seeds are 1 or more, not {rounds} and {seeds}")
     console = Console(stderr=json)
+
+    def save(found: dict[str, Any]) -> None:
+        if output is not None:
+            with writing(output) as temporary:
+                temporary.write_text(json_format.dumps(found, indent=2) + "\n", encoding="utf-8")
+
     with redirect_stdout(sys.stderr) if json else nullcontext():
         found = measure(
             measures or USUAL,
@@ -230,10 +236,8 @@ def bench(
             recipes=recipes.split(","),
             seeds=seeds,
             show=lambda table: console.print(table.to_rich(), ""),
+            save=save,
         )
-    if output is not None:
-        with writing(output) as temporary:
-            temporary.write_text(json_format.dumps(found, indent=2) + "\n", encoding="utf-8")
     if json:
         _print_json(found)
     return 0

@@ -21,20 +21,23 @@ def measure(
     recipes: Sequence[str] = ("fast",),
     seeds: int = 3,
     show: Callable[[Table], None] = lambda _table: None,
+    save: Callable[[dict[str, Any]], None] = lambda _found: None,
 ) -> dict[str, Any]:
-    """Take the measures named, one after the other; `show` gets each table as soon as it is there.
+    """Take the measures named, one after the other; `show` gets each table as soon as it is there, `save` all so far.
 
     Returns:
         The machine, its peaks and the tables, as JSON takes them.
     """
     peaks = measure_peaks(device)
-    found: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    found = {"machine": describe(device), "peaks": peaks.to_dict(), "measures": tables}
     for name in names:
-        found[name] = []
+        tables[name] = []
         for table in _tables(name, device, peaks, rounds, recipes, seeds):
-            found[name].append(table.to_dict())
+            tables[name].append(table.to_dict())
             show(table)
-    return {"machine": describe(device), "peaks": peaks.to_dict(), "measures": found}
+            save(found)
+    return found
 
 
 def _tables(

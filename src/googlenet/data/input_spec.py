@@ -46,8 +46,6 @@ class InputSpec:
 
     def _resized(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        if (height, width) == (self.size, self.size):
-            return images
         if self.resize == "stretch":
             return _interpolated(images, self.size, self.size)
         # The middle square first: a long thin picture would become gigabytes on the way to its middle.
@@ -62,5 +60,7 @@ def _middle(images: Tensor, side: int) -> Tensor:
 
 
 def _interpolated(images: Tensor, height: int, width: int) -> Tensor:
+    if (height, width) == tuple(images.shape[2:]):
+        return images
     smaller = height < images.shape[2] or width < images.shape[3]
     return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False, antialias=smaller)

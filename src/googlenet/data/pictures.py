@@ -24,7 +24,7 @@ class Pictures:
     """Pictures of one size, and what was wrong with those that could not be read."""
 
     images: Tensor
-    """uint8, (N, C, size, size). They lie in a file without a name, of which memory holds what is in use."""
+    """uint8, (N, C, size, size). They lie in a file without a name; memory holds what is in use."""
     errors: dict[int, str] = field(default_factory=dict)
     """By the picture's number in the list; its pixels are 0."""
 
@@ -49,12 +49,12 @@ def read_pictures(
     Raises:
         RunError: where the disk has no room for the pixels.
     """
-    images = _unnamed_array((len(paths), channels, size, size))
+    pixels = _unnamed_array((len(paths), channels, size, size))
     errors: dict[int, str] = {}
 
     def read(number: int) -> None:
         try:
-            images[number] = decode_resized(paths[number], channels, size)
+            pixels[number] = decode_resized(paths[number], channels, size).numpy()
         except UserError as error:
             errors[number] = str(error)
 
@@ -62,20 +62,20 @@ def read_pictures(
         for done, _ in enumerate(pool.map(read, range(len(paths))), start=1):
             if progress is not None:
                 progress(done)
-    return Pictures(images, dict(sorted(errors.items())))
+    return Pictures(torch.from_numpy(pixels), dict(sorted(errors.items())))
 
 
-def _unnamed_array(shape: tuple[int, ...]) -> Tensor:
+def _unnamed_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
     size = int(np.prod(shape))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # it lives as long as something is mapped from it
             if size == 0:
-                return torch.empty(shape, dtype=torch.uint8)
+                return np.empty(shape, np.uint8)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
-            return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+            return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise RunError(
             f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {error.strerror or error}"

@@ -1,0 +1,178 @@
+"""Programs that run a network: PyTorch, ONNX Runtime, OpenVINO. Each is a function from a batch to what comes out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from googlenet.artifact.model_file import ModelInfo
+from googlenet.deploy.graphs import KEY
+from googlenet.errors import UserError, first_line
+from googlenet.machine import autocast, resolve_device, resolve_precision
+from googlenet.network.googlenet import GoogLeNet
+
+EngineName = Literal["torch", "onnxruntime", "openvino"]
+Engine = Callable[[Tensor], Tensor]
+"""A batch on the CPU, as the file takes it, to float32 on the CPU: (N, classes)."""
+
+
+def torch_engine(net: GoogLeNet, *, device: str = "auto", precision: str = "auto") -> Engine:
+    """The network itself, channels-last, on a device and in a precision.
+
+    Raises:
+        UserError: for a device that is not there.
+    """
+    where = resolve_device(device)
+    how = resolve_precision(precision, where)
+    net = net.eval().to(where)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        with autocast(where, how):
+            logits: Tensor = net(images.to(where).contiguous(memory_format=torch.channels_last))
+        return logits.float().cpu()
+
+    return run
+
+
+def onnxruntime_engine(model: Path) -> Engine:
+    """An ONNX file in ONNX Runtime, on the CPU. Raises `UserError` for a missing package or a file that is no ONNX."""
+    return _runtime_engine(_session(model))
+
+
+def openvino_engine(model: Path | Any, *, precision: str = "auto") -> Engine:
+    """An OpenVINO or ONNX file, or a model of OpenVINO's, on the CPU.
+
+    Args:
+        model: the file (`.xml`, `.onnx`), or an `openvino.Model`.
+        precision: auto (OpenVINO's own choice: bf16 where the processor has it), fp32 or bf16.
+
+    Raises:
+        UserError: for a missing package or a file that is no model.
+    """
+    _require("openvino", "openvino")
+    import openvino
+
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    if precision != "auto":
+        settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
+    try:
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+    except RuntimeError as error:
+        raise UserError(f"{model} cannot be opened as an OpenVINO model: {first_line(error)}") from error
+    request = compiled.create_infer_request()
+
+    def run(images: Tensor) -> Tensor:
+        found = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
+        return torch.from_numpy(next(iter(found.values())).copy())  # the request writes over it the next time
+
+    return run
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """An exported file, ready to run."""
+
+    run: Engine
+    info: ModelInfo
+    preprocesses: bool
+    """Whether it takes uint8 pictures of any size, (N, C, H, W), and gives probabilities; else prepared images, logits."""
+
+
+def open_file(path: Path, *, engine: EngineName | Literal["auto"] = "auto", precision: str = "auto") -> OpenedFile:
+    """A file that `export` wrote: `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch.export).
+
+    Args:
+        path: the file.
+        engine: what runs it; auto: for ONNX OpenVINO where it is installed, else ONNX Runtime.
+        precision: auto, fp32 or bf16; OpenVINO's alone have a choice.
+
+    Raises:
+        UserError: for a file that is missing, damaged or not written by `export`, or a package that is missing.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    if path.suffix == ".pt2":
+        return _torch_export_file(path)
+    if engine == "auto":
+        engine = "openvino" if path.suffix == ".xml" or installed("openvino") else "onnxruntime"
+    if engine == "openvino":
+        _require("openvino", "openvino")
+        import openvino
+
+        try:
+            graph = openvino.Core().read_model(path)
+        except RuntimeError as error:
+            raise UserError(f"{path} cannot be opened as an OpenVINO model: {first_line(error)}") from error
+        described = graph.get_rt_info(KEY).astype(str) if graph.has_rt_info(KEY) else _onnx_description(path)
+        return _described(path, described, openvino_engine(graph, precision=precision))
+    if engine == "onnxruntime" and path.suffix == ".onnx":
+        session = _session(path)
+        return _described(path, session.get_modelmeta().custom_metadata_map.get(KEY, ""), _runtime_engine(session))
+    raise UserError(f"{engine} does not run a {path.suffix} file")
+
+
+def _torch_export_file(path: Path) -> OpenedFile:
+    extra = {KEY: ""}
+    try:
+        program = torch.export.load(path, extra_files=extra).module()
+    except Exception as error:  # zip, JSON, pickle: whatever damaged bytes lead to
+        raise UserError(f"{path} cannot be opened as a torch.export file: {first_line(error)}") from error
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        return program(images)
+
+    return _described(path, extra[KEY], run)
+
+
+def _session(model: Path) -> Any:
+    _require("onnxruntime", "export")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own errors have no common class but this
+        raise UserError(f"{model} cannot be opened as an ONNX model: {first_line(error)}") from error
+
+
+def _runtime_engine(session: Any) -> Engine:
+    name = session.get_inputs()[0].name
+    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+
+
+def _onnx_description(path: Path) -> str:
+    if path.suffix != ".onnx" or not find_spec("onnx"):
+        return ""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return next((entry.value for entry in model.metadata_props if entry.key == KEY), "")
+
+
+def _described(path: Path, text: str, engine: Engine) -> OpenedFile:
+    try:
+        exported = json.loads(text)["exported"]
+        return OpenedFile(engine, ModelInfo.from_json(text), exported["preprocessing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not say what it is of; googlenet export writes files that do") from error
+
+
+def installed(name: EngineName) -> bool:
+    return find_spec(name) is not None
+
+
+def _require(package: EngineName, extra: str) -> None:
+    if not installed(package):
+        raise UserError(f"this needs {package}, which is not installed: pip install 'googlenet[{extra}]'")

@@ -1,0 +1,170 @@
+"""A trained network for other programs: written, quantized if asked for, and held against PyTorch on real pictures."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from googlenet.artifact.model_file import load
+from googlenet.deploy.deployable import Deployable
+from googlenet.deploy.engines import Engine, open_file
+from googlenet.deploy.graphs import SUFFIX, Format, quantize_graph, require, write_graph
+from googlenet.deploy.sample import Sample, take_sample
+from googlenet.errors import RunError, UserError
+
+TOLERANCE = 1e-3
+"""The most that a probability may differ from PyTorch's in floating point."""
+_VERIFIED = 64
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file and how it compares with PyTorch in float32."""
+
+    file: Path
+    megabytes: float
+    """Of all that it consists of."""
+    largest_difference: float
+    """Between probabilities, over real pictures."""
+    images_judged: int
+    accuracy_before: float | None = None
+    """PyTorch's, 0 to 1; None where the pictures had no labels."""
+    accuracy_after: float | None = None
+    agreement: float = 1.0
+    """Share of the pictures of which both say the same class, 0 to 1."""
+
+    @property
+    def points_lost(self) -> float:
+        """Percentage points of accuracy; where there are no labels, of agreement."""
+        if self.accuracy_before is None or self.accuracy_after is None:
+            return 100 * (1 - self.agreement)
+        return 100 * (self.accuracy_before - self.accuracy_after)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "file": str(self.file), "points_lost": self.points_lost}
+
+
+def export(
+    model: str | Path,
+    to: Format,
+    output: str | Path | None = None,
+    *,
+    int8: bool = False,
+    preprocessing: bool = False,
+    calibration: Path | None = None,
+    data_dir: str | None = None,
+    most_lost: float = 0.5,
+    force: bool = False,
+) -> Exported:
+    """Write a model file in another format.
+
+    Args:
+        model: a model file or run folder.
+        to: onnx, openvino or torch-export.
+        output: the file; left out, beside the model.
+        int8: convolutions in integers of 8 bits, their ranges calibrated on real pictures.
+        preprocessing: the file takes uint8 pictures of any size and gives probabilities.
+        calibration: a folder of pictures; left out, the data that the model was trained on.
+        data_dir: the folder with the files of that data.
+        most_lost: percentage points that int8 may cost.
+        force: keep a file that costs more.
+
+    Raises:
+        UserError: for a missing package, model or picture.
+        RunError: where the file does not compute what PyTorch does; it is not kept then.
+    """
+    require(to, int8=int8)
+    net = load(model)
+    info = net.info
+    target = _target(Path(model), Path(output) if output else None, to, int8)
+    sample = take_sample(info, calibration, data_dir)
+    deployable = Deployable(net, info, preprocessing=preprocessing).eval()
+    described = json.loads(info.to_json()) | {"exported": {"preprocessing": preprocessing, "int8": int8}}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        written = Path(folder) / target.name
+        write_graph(deployable, to, written, json.dumps(described))
+        if int8:
+            written = _quantized(written, to, deployable, sample)
+        # bf16 would hide a fault behind its rounding
+        engine = open_file(written, precision="fp32").run
+        exported = _compared(deployable, engine, sample, target, written, int8=int8)
+        if not int8 and not exported.largest_difference <= TOLERANCE:
+            raise RunError(
+                f"the {to} file's probabilities differ from PyTorch's by up to {exported.largest_difference:.2g}: not kept"
+            )
+        if int8 and exported.points_lost > most_lost and not force:
+            raise RunError(
+                f"int8 costs {exported.points_lost:.2f} points of {_what(exported)}, more than {most_lost}: not kept; "
+                f"--force keeps it, more or other pictures in --calibration may mend it"
+            )
+        for part in _parts(written):
+            part.replace(target.with_suffix(part.suffix))
+    return exported
+
+
+def _target(model: Path, output: Path | None, to: Format, int8: bool) -> Path:
+    if output is None:
+        beside = model / "model" if model.is_dir() else model.with_suffix("")
+        return beside.with_name(beside.name + ("-int8" if int8 else "") + SUFFIX[to])
+    if output.suffix != SUFFIX[to]:
+        raise UserError(f"a file for {to} is named *{SUFFIX[to]}, not {output.name}")
+    return output
+
+
+def _quantized(written: Path, to: Format, model: Deployable, sample: Sample) -> Path:
+    target = written.with_name("quantized" + written.suffix)
+    batches = sample.pictures if model.preprocessing else sample.prepared(model.spec)
+    quantize_graph(to, written, target, batches)
+    return target
+
+
+def _compared(
+    model: Deployable, engine: Engine, sample: Sample, target: Path, written: Path, *, int8: bool
+) -> Exported:
+    """A floating-point file is verified on some pictures; one in int8 is judged on all that there are."""
+    images, labels = sample.pictures, None
+    if sample.test_images is not None and sample.test_labels is not None:
+        count = len(sample.test_labels) if int8 else _VERIFIED
+        images, labels = list(sample.test_images[:count].split(_BATCH)), sample.test_labels[:count]
+    elif not int8:
+        images = images[:_VERIFIED]
+    pairs = [_both(model, engine, batch) for batch in images]
+    theirs, ours = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+    right = None if labels is None else labels == ours.argmax(1)
+    right_after = None if labels is None else labels == theirs.argmax(1)
+    return Exported(
+        file=target,
+        megabytes=sum(part.stat().st_size for part in _parts(written)) / 1e6,
+        largest_difference=float((theirs - ours).abs().max()),
+        images_judged=len(ours),
+        accuracy_before=None if right is None else float(right.double().mean()),
+        accuracy_after=None if right_after is None else float(right_after.double().mean()),
+        agreement=float((theirs.argmax(1) == ours.argmax(1)).double().mean()),
+    )
+
+
+@torch.no_grad()
+def _both(model: Deployable, engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities of the exported file and of PyTorch for uint8 images."""
+    prepared = model.spec.prepare(images)
+    logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
+    if model.preprocessing:
+        return engine(images), logits.softmax(dim=1)
+    return engine(prepared).softmax(dim=1), logits.softmax(dim=1)
+
+
+def _parts(written: Path) -> list[Path]:
+    weights = written.with_suffix(".bin")
+    return [weights, written] if weights.exists() else [written]
+
+
+def _what(exported: Exported) -> str:
+    return "agreement with PyTorch" if exported.accuracy_before is None else "accuracy"

@@ -1,0 +1,165 @@
+"""A network written as a file for other programs, in each format, in floating point or in integers of 8 bits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from googlenet.deploy.deployable import Deployable
+from googlenet.errors import UserError
+
+Format = Literal["onnx", "openvino", "torch-export"]
+SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
+KEY = "googlenet"
+"""Under which an exported file says what its model file said."""
+_NEEDED: dict[Format, tuple[tuple[str, ...], str]] = {
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "export"),
+    "openvino": (("openvino",), "openvino"),
+    "torch-export": ((), ""),
+}
+_LONGEST_SIDE = 30_000
+"""Of a picture that an exported file prepares by itself, pixels."""
+
+
+def require(to: Format, *, int8: bool) -> None:
+    """Raises `UserError` where a package that is needed is missing, or there is no such thing."""
+    packages, extra = _NEEDED[to]
+    if int8 and to == "torch-export":
+        raise UserError("int8 is for onnx and openvino; torch-export keeps floating point")
+    if int8 and to == "openvino":
+        packages = (*packages, "nncf")
+    if missing := [name for name in packages if not find_spec(name)]:
+        raise UserError(f"export to {to} needs {', '.join(missing)}: pip install 'googlenet[{extra}]'")
+
+
+def write_graph(model: Deployable, to: Format, path: Path, description: str) -> None:
+    """Write the file, `description` in its metadata. OpenVINO's weights go beside it, in a `.bin`."""
+    with _quietly():
+        if to == "openvino":
+            import openvino
+
+            graph = _openvino(model)
+            graph.set_rt_info(description, KEY)
+            openvino.save_model(graph, path, compress_to_fp16=False)
+            return
+        example, shapes = _example(model)
+        if to == "torch-export":
+            program = torch.export.export(model, (example,), dynamic_shapes=(shapes,))
+            torch.export.save(program, path, extra_files={KEY: description})
+            return
+        onnx_program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(shapes,),
+            input_names=["images"],
+            output_names=["probabilities" if model.preprocessing else "logits"],
+            verbose=False,
+        )
+        assert onnx_program is not None
+        onnx_program.model.metadata_props[KEY] = description
+        onnx_program.save(path)
+
+
+def quantize_graph(to: Format, path: Path, target: Path, batches: list[Tensor]) -> None:
+    """Write the file at `path` anew with convolutions in integers of 8 bits, their ranges those that `batches` show.
+
+    Matrix products stay in floating point: they resize, and make the logits.
+    """
+    with _quietly():
+        if to == "onnx":
+            _quantize_onnx(path, target, batches)
+        else:
+            _quantize_openvino(path, target, batches)
+
+
+def _quantize_onnx(path: Path, target: Path, batches: list[Tensor]) -> None:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.left, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    import onnx
+
+    fused = path.with_suffix(".fused.onnx")
+    quant_pre_process(str(path), str(fused), skip_symbolic_shape=True)  # it folds batch normalisation
+    quantization.quantize_static(
+        str(fused),
+        str(target),
+        Reader(),
+        op_types_to_quantize=["Conv", "MaxPool", "Relu", "Concat", "Split"],
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    quantized = onnx.load(target)
+    described = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    onnx.helper.set_model_props(quantized, described)
+    onnx.save(quantized, target)
+
+
+def _quantize_openvino(path: Path, target: Path, batches: list[Tensor]) -> None:
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    graph = openvino.Core().read_model(path)
+    quantized = nncf.quantize(
+        graph,
+        nncf.Dataset([batch.numpy() for batch in batches]),
+        subset_size=len(batches),
+        ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
+    )
+    quantized.set_rt_info(graph.get_rt_info(KEY).astype(str), KEY)
+    openvino.save_model(quantized, target, compress_to_fp16=False)
+
+
+def _openvino(model: Deployable) -> Any:
+    import openvino
+
+    example, _ = _example(model)
+    graph = openvino.convert_model(model, example_input=example)
+    side = -1 if model.preprocessing else model.spec.size
+    graph.reshape([-1, model.spec.channels, side, side])
+    graph.inputs[0].get_tensor().set_names({"images"})
+    graph.outputs[0].get_tensor().set_names({"probabilities" if model.preprocessing else "logits"})
+    return graph
+
+
+def _example(model: Deployable) -> tuple[Tensor, dict[int, Any]]:
+    """A batch to trace with, and which of its dimensions are free."""
+    free: dict[int, Any] = {0: torch.export.Dim("N")}
+    if not model.preprocessing:
+        return torch.zeros(2, model.spec.channels, model.spec.size, model.spec.size), free
+    sides = {
+        2: torch.export.Dim("H", min=1, max=_LONGEST_SIDE),
+        3: torch.export.Dim("W", min=1, max=_LONGEST_SIDE),
+    }
+    return torch.zeros(2, model.spec.channels, 100, 120, dtype=torch.uint8), {**free, **sides}
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporters' notes about packages and functions that play no part here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
