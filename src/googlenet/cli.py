@@ -5,7 +5,6 @@ What a command needs is imported inside it, so that `--help` does not wait for t
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json as json_format
 import os
@@ -129,41 +128,92 @@ def evaluate(
 
 @app.command
 def predict(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
-    pictures: Annotated[list[Path], Parameter(help="Picture files, or folders of them.", negative="")],
+    model: Annotated[Path, Parameter(help="Model file, run folder, or a file that export wrote.")],
+    pictures: Annotated[
+        list[Path], Parameter(help="Picture files, folders of them, or - for a list on standard input.", negative="")
+    ],
     /,
     *,
     top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 3,
     format: Annotated[Literal["table", "json", "csv"], Parameter(help="How to print the answers.")] = "table",
     json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
+    output: Annotated[
+        Path | None, Output, Parameter(help="File to write the answers to: .csv, .jsonl or .parquet.")
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(help="Go on with --output: files that it has are left out.", negative="")
+    ] = False,
+    engine: Annotated[
+        Literal["auto", "torch", "onnxruntime", "openvino"],
+        Parameter(help="What computes; auto: torch for a model file, the fastest installed for an exported one."),
+    ] = "auto",
     batch_size: BatchSize = 32,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> int:
     """Classify picture files. One that cannot be read is named, the others are answered, and the exit code is 1."""
-    from googlenet.deploy.predictor import Predictor, picture_files
+    from googlenet.deploy.answers import print_answers, write_answers
+    from googlenet.deploy.predictor import Predictor
 
-    predictor = Predictor(model, device=device, precision=precision)
-    answers = predictor.predict(picture_files(pictures), top=top, batch_size=batch_size)
-    failed = 0
-    collected = []
-    writer = csv.writer(sys.stdout)
-    if format == "csv" and not json:
-        writer.writerow(("file", "rank", "class", "probability"))
-    for answer in answers:
-        if answer.error is not None:
-            failed += 1
-            print(f"googlenet: {answer.error}", file=sys.stderr)
-        ranked = list(zip(answer.classes, answer.probabilities, strict=True))
-        if json or format == "json":
-            collected.append(answer.to_dict())
-        elif format == "csv":
-            writer.writerows((answer.file, rank, *pair) for rank, pair in enumerate(ranked, start=1))
-        elif ranked:
-            print(answer.file + "  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
-    if json or format == "json":
-        _print_json(collected)
+    if resume and output is None:
+        raise UserError("--resume goes on with an output: name it with --output")
+    predictor = Predictor(model, device=device, precision=precision, engine=engine)
+    if output is not None:
+        answered, failed = write_answers(predictor, pictures, output, top=top, batch_size=batch_size, resume=resume)
+        summary = {"output": str(output), "answered": answered, "failed": failed}
+        if json:
+            _print_json(summary)
+        else:
+            print(f"{answered:,} answered, {failed:,} could not be read: {output}")
+    else:
+        failed = print_answers(predictor, pictures, "json" if json else format, top=top, batch_size=batch_size)
     return 1 if failed else 0
+
+
+@app.command
+def export(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    *,
+    to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
+    output: Annotated[Path | None, Output, Parameter(help="File to write; left out: beside the model.")] = None,
+    int8: Annotated[bool, Parameter(help="Convolutions in integers of 8 bits.", negative="")] = False,
+    with_preprocessing: Annotated[
+        bool, Parameter(help="The file takes uint8 pictures of any size and gives probabilities.", negative="")
+    ] = False,
+    calibration: Annotated[
+        Path | None, Parameter(help="Folder of pictures to calibrate and verify with; left out: the training data.")
+    ] = None,
+    data_dir: DataDir = None,
+    most_lost: Annotated[float, Parameter(help="Percentage points of accuracy that int8 may cost.")] = 0.5,
+    force: Annotated[bool, Parameter(help="Keep an int8 file that costs more.", negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Write a model for other programs, held against PyTorch on real pictures before it is kept."""
+    from googlenet.deploy.export import export as run_export
+
+    with redirect_stdout(sys.stderr):
+        exported = run_export(
+            model,
+            to,
+            output,
+            int8=int8,
+            preprocessing=with_preprocessing,
+            calibration=calibration,
+            data_dir=data_dir,
+            most_lost=most_lost,
+            force=force,
+        )
+    if json:
+        _print_json(exported.to_dict())
+        return 0
+    print(f"{exported.file}: {exported.megabytes:.1f} MB")
+    print(
+        f"{exported.images_judged:,} real pictures: the same class as PyTorch for {exported.agreement:.2%}, "
+        f"probabilities within {exported.largest_difference:.1g}"
+    )
+    if exported.accuracy_before is not None:
+        print(f"accuracy {exported.accuracy_before:.2%} in PyTorch, {exported.accuracy_after:.2%} in the file")
+    return 0
 
 
 @app.command

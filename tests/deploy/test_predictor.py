@@ -9,7 +9,7 @@ from PIL import Image
 import googlenet
 from googlenet import Predictor, UserError
 from googlenet.data.catalog import load_dataset
-from googlenet.deploy.predictor import picture_files
+from googlenet.data.decode import picture_files
 from googlenet.evaluation.evaluate import evaluate
 from googlenet.training.outcome import TrainingResult
 
@@ -77,15 +77,15 @@ def test_pictures_are_found_in_folders(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "notes.txt", "deep/ü.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = picture_files([tmp_path, tmp_path / "notes.txt"])
+    found = list(picture_files([tmp_path, tmp_path / "notes.txt"]))
     assert [path.name for path in found] == ["a.jpg", "b.PNG", "ü.webp", "notes.txt"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):
-        picture_files([tmp_path / "empty"])
+        list(picture_files([tmp_path / "empty"]))
 
 
 def test_predictions_are_lazy(trained: TrainingResult, pictures: list[Path]) -> None:
-    """A batch is read when it is asked for, so a long list does not fill the memory."""
+    """A batch is read while the one before it is classified, so a long list does not fill the memory."""
     taken = []
 
     def listing() -> object:
@@ -94,5 +94,5 @@ def test_predictions_are_lazy(trained: TrainingResult, pictures: list[Path]) -> 
             yield path
 
     next(Predictor(trained.model).predict(listing(), batch_size=4))  # type: ignore[arg-type]
-    assert len(taken) == 4
+    assert len(taken) == 8
     assert torch.is_grad_enabled()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,42 @@ def decode_resized(path: str | Path, channels: int, size: int) -> Tensor:
     is left is twice the size asked for or more, so that the result differs by rounding only. Raises as `decode_image`.
     """
     return _tensor(_decoded(path, channels, at_least=2 * size).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def picture_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The files named, and those in the folders named that have a picture's suffix, each folder's sorted.
+
+    Raises:
+        UserError: for a folder without pictures.
+    """
+    for path in map(Path, paths):
+        if not path.is_dir():
+            yield path
+            continue
+        found = False
+        for file in walk(path):
+            if file.suffix.lower() in SUFFIXES:
+                found = True
+                yield file
+        if not found:
+            raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+
+
+def walk(folder: Path, _above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every file in a folder and below, sorted within each folder, hidden ones left out. Links are followed, but not
+    to a folder that they lie in."""
+    here = folder.resolve()
+    if here in _above:
+        return
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from walk(Path(entry.path), _above | {here})
+        else:
+            yield Path(entry.path)
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -16,6 +16,9 @@ class Deployable(nn.Module):
     With it: uint8 images (N, C, H, W) of any size, as they were decoded -> probabilities (N, classes).
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, net: GoogLeNet, info: ModelInfo, *, preprocessing: bool) -> None:
         super().__init__()
         self.net = net.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo
-from googlenet.deploy.graphs import KEY
+from googlenet.deploy.deployable import Deployable
+from googlenet.deploy.graphs import KEY, openvino_graph, require, write_graph
 from googlenet.errors import UserError, first_line
 from googlenet.machine import autocast, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet
 
 EngineName = Literal["torch", "onnxruntime", "openvino"]
+_OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16"}
 Engine = Callable[[Tensor], Tensor]
 """A batch on the CPU, as the file takes it, to float32 on the CPU: (N, classes)."""
 
@@ -44,32 +47,49 @@ def torch_engine(net: GoogLeNet, *, device: str = "auto", precision: str = "auto
     return run
 
 
+def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", precision: str = "auto") -> Engine:
+    """A network in the engine of that name; for any but torch it is converted first, which takes seconds.
+
+    Raises:
+        UserError: for a package or device that is not there, or a precision that the engine does not have.
+    """
+    if name == "torch":
+        return torch_engine(net, device=device, precision=precision)
+    if device not in ("auto", "cpu"):
+        raise UserError(f"{name} runs on the CPU here, not on {device!r}; leave --device out, or take --engine torch")
+    require("onnx" if name == "onnxruntime" else "openvino", int8=False)
+    model = Deployable(net, net.info, preprocessing=False).eval()
+    if name == "openvino":
+        return openvino_engine(openvino_graph(model), precision=precision)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        write_graph(model, "onnx", path, "")
+        return onnxruntime_engine(path)
+
+
 def onnxruntime_engine(model: Path) -> Engine:
     """An ONNX file in ONNX Runtime, on the CPU. Raises `UserError` for a missing package or a file that is no ONNX."""
     return _runtime_engine(_session(model))
 
 
 def openvino_engine(model: Path | Any, *, precision: str = "auto") -> Engine:
-    """An OpenVINO or ONNX file, or a model of OpenVINO's, on the CPU.
+    """An OpenVINO or ONNX file, or an `openvino.Model`, on the CPU.
 
-    Args:
-        model: the file (`.xml`, `.onnx`), or an `openvino.Model`.
-        precision: auto (OpenVINO's own choice: bf16 where the processor has it), fp32 or bf16.
-
-    Raises:
-        UserError: for a missing package or a file that is no model.
+    Precision `auto` is OpenVINO's own choice: bf16 where the processor has it. Raises `UserError` for a missing
+    package, another precision than fp32 or bf16, or a file that is no model.
     """
     _require("openvino", "openvino")
     import openvino
 
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     if precision != "auto":
-        settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
+        if precision not in _OPENVINO_PRECISION:
+            raise UserError(f"OpenVINO computes in fp32 or bf16, not in {precision}")
+        settings["INFERENCE_PRECISION_HINT"] = _OPENVINO_PRECISION[precision]
     try:
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
         raise UserError(f"{model} cannot be opened as an OpenVINO model: {first_line(error)}") from error
-    request = compiled.create_infer_request()
 
     def run(images: Tensor) -> Tensor:
         found = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
@@ -85,7 +105,7 @@ class OpenedFile:
     run: Engine
     info: ModelInfo
     preprocesses: bool
-    """Whether it takes uint8 pictures of any size, (N, C, H, W), and gives probabilities; else prepared images, logits."""
+    """Whether it takes uint8 pictures of any size (N, C, H, W) and gives probabilities, not logits of prepared ones."""
 
 
 def open_file(path: Path, *, engine: EngineName | Literal["auto"] = "auto", precision: str = "auto") -> OpenedFile:

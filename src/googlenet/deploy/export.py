@@ -98,7 +98,7 @@ def export(
         exported = _compared(deployable, engine, sample, target, written, int8=int8)
         if not int8 and not exported.largest_difference <= TOLERANCE:
             raise RunError(
-                f"the {to} file's probabilities differ from PyTorch's by up to {exported.largest_difference:.2g}: not kept"
+                f"probabilities of the {to} file differ from PyTorch's by {exported.largest_difference:.2g}: not kept"
             )
         if int8 and exported.points_lost > most_lost and not force:
             raise RunError(

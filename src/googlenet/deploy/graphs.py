@@ -46,7 +46,7 @@ def write_graph(model: Deployable, to: Format, path: Path, description: str) -> 
         if to == "openvino":
             import openvino
 
-            graph = _openvino(model)
+            graph = openvino_graph(model)
             graph.set_rt_info(description, KEY)
             openvino.save_model(graph, path, compress_to_fp16=False)
             return
@@ -67,6 +67,20 @@ def write_graph(model: Deployable, to: Format, path: Path, description: str) -> 
         assert onnx_program is not None
         onnx_program.model.metadata_props[KEY] = description
         onnx_program.save(path)
+
+
+def openvino_graph(model: Deployable) -> Any:
+    """An `openvino.Model` of the network."""
+    import openvino
+
+    example, _ = _example(model)
+    with _quietly():
+        graph = openvino.convert_model(model, example_input=example)
+    side = -1 if model.preprocessing else model.spec.size
+    graph.reshape([-1, model.spec.channels, side, side])
+    graph.inputs[0].get_tensor().set_names({"images"})
+    graph.outputs[0].get_tensor().set_names({"probabilities" if model.preprocessing else "logits"})
+    return graph
 
 
 def quantize_graph(to: Format, path: Path, target: Path, batches: list[Tensor]) -> None:
@@ -126,18 +140,6 @@ def _quantize_openvino(path: Path, target: Path, batches: list[Tensor]) -> None:
     )
     quantized.set_rt_info(graph.get_rt_info(KEY).astype(str), KEY)
     openvino.save_model(quantized, target, compress_to_fp16=False)
-
-
-def _openvino(model: Deployable) -> Any:
-    import openvino
-
-    example, _ = _example(model)
-    graph = openvino.convert_model(model, example_input=example)
-    side = -1 if model.preprocessing else model.spec.size
-    graph.reshape([-1, model.spec.channels, side, side])
-    graph.inputs[0].get_tensor().set_names({"images"})
-    graph.outputs[0].get_tensor().set_names({"probabilities" if model.preprocessing else "logits"})
-    return graph
 
 
 def _example(model: Deployable) -> tuple[Tensor, dict[int, Any]]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo, load
-from googlenet.data.decode import SUFFIXES, decode_image
+from googlenet.data.decode import decode_image, decode_resized
+from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, open_file
+from googlenet.deploy.graphs import SUFFIX
 from googlenet.errors import UserError
-from googlenet.machine import autocast, resolve_device, resolve_precision
+from googlenet.machine import available_cores
 from googlenet.network.googlenet import GoogLeNet
 
 
@@ -37,26 +40,39 @@ class Predictor:
     """Classifies picture files with one model.
 
     Args:
-        model: a model file, or a network that `googlenet.load` or `googlenet.import_weights` returned.
-        device: auto, cpu, cuda, cuda:1, mps.
+        model: a model file, a file that `googlenet export` wrote, or a network that `googlenet.load` or
+            `googlenet.import_weights` returned.
+        device: auto, cpu, cuda, cuda:1, mps; the other engines know the CPU alone.
         precision: auto, fp32, bf16, fp16; of the computation.
+        engine: torch, onnxruntime or openvino; auto is torch for a model file, since the others take seconds to make
+            theirs of it, and for an exported file the fastest that is installed.
 
     Raises:
-        UserError: for a model that does not say what its input is, or a device that is not there.
+        UserError: for a model that does not say what its input is, or a device or package that is not there.
     """
 
-    def __init__(self, model: str | Path | GoogLeNet, *, device: str = "auto", precision: str = "auto") -> None:
-        net = model if isinstance(model, GoogLeNet) else load(model)
-        if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
-            raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
-        self.info = net.info
-        self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
-        self.net = net.eval().to(self.device)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(
+        self,
+        model: str | Path | GoogLeNet,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        engine: EngineName | Literal["auto"] = "auto",
+    ) -> None:
+        if not isinstance(model, GoogLeNet) and Path(model).suffix in SUFFIX.values():
+            opened = open_file(Path(model), engine=engine, precision=precision)
+        else:
+            net = model if isinstance(model, GoogLeNet) else load(model)
+            if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
+                raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
+            run = network_engine(net, "torch" if engine == "auto" else engine, device=device, precision=precision)
+            opened = OpenedFile(run, net.info, preprocesses=False)
+        self.info, self._opened = opened.info, opened
 
     def predict(self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32) -> Iterator[Prediction]:
         """One prediction a file, in order. A file that cannot be read has its `error` instead of classes.
+
+        The next batch is decoded, on all cores, while one is classified; no more than those two are in memory.
 
         Raises:
             UserError: for a `top` or `batch_size` below 1.
@@ -67,52 +83,43 @@ class Predictor:
 
     def _predict(self, files: Iterable[str | Path], top: int, batch_size: int) -> Iterator[Prediction]:
         remaining = iter(files)
-        while batch := tuple(islice(remaining, batch_size)):
-            read = [self._read(file) for file in batch]
-            images = [image for image in read if isinstance(image, Tensor)]
-            answers = self._classify(torch.cat(images), top) if images else iter(())
-            for file, image in zip(batch, read, strict=True):
-                yield (
-                    Prediction(str(file), error=image) if isinstance(image, str) else self._named(file, *next(answers))
-                )
+        ahead: deque[tuple[tuple[str | Path, ...], list[Future[Tensor | str]]]] = deque()
+        with ThreadPoolExecutor(available_cores()) as pool:
+            while True:
+                while len(ahead) < 2 and (batch := tuple(islice(remaining, batch_size))):
+                    ahead.append((batch, [pool.submit(self._read, file) for file in batch]))
+                if not ahead:
+                    return
+                batch, reading = ahead.popleft()
+                read = [future.result() for future in reading]
+                answers = self._classify([image for image in read if isinstance(image, Tensor)], top)
+                for file, image in zip(batch, read, strict=True):
+                    if isinstance(image, str):
+                        yield Prediction(str(file), error=image)
+                    else:
+                        yield self._named(file, *next(answers))
 
     def _read(self, file: str | Path) -> Tensor | str:
-        """The network's input for one file, (1, C, H, W), or what is wrong with the file."""
+        """What the engine takes for one file, (1, C, H, W), or what is wrong with the file."""
+        spec = self.info.input
         try:
-            return self.info.input.prepare(decode_image(file, self.info.input.channels)[None])
+            if self._opened.preprocesses:
+                return decode_image(file, spec.channels)[None]
+            if spec.resize == "stretch":  # as pictures are decoded for training
+                return spec.prepare(decode_resized(file, spec.channels, spec.size)[None])
+            return spec.prepare(decode_image(file, spec.channels)[None])
         except UserError as error:
             return str(error)
 
-    @torch.inference_mode()
-    def _classify(self, images: Tensor, top: int) -> Iterator[tuple[Sequence[float], Sequence[int]]]:
-        inputs = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            logits = self.net(inputs)
-        best = logits.float().softmax(dim=1).topk(top, dim=1)
+    def _classify(self, images: list[Tensor], top: int) -> Iterator[tuple[Sequence[float], Sequence[int]]]:
+        if not images:
+            return iter(())
+        if self._opened.preprocesses:  # each may have a size of its own
+            probabilities = torch.cat([self._opened.run(image) for image in images])
+        else:
+            probabilities = self._opened.run(torch.cat(images)).softmax(dim=1)
+        best = probabilities.topk(top, dim=1)
         return zip(best.values.tolist(), best.indices.tolist(), strict=True)
 
     def _named(self, file: str | Path, probabilities: Sequence[float], indices: Sequence[int]) -> Prediction:
         return Prediction(str(file), tuple(self.info.classes[index] for index in indices), tuple(probabilities))
-
-
-def picture_files(paths: Iterable[str | Path]) -> list[Path]:
-    """The files named, and those in the folders named that have a picture's suffix, sorted.
-
-    Raises:
-        UserError: for a folder without pictures.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = [
-            Path(folder) / name
-            for folder, _, names in os.walk(path)
-            for name in names
-            if Path(name).suffix.lower() in SUFFIXES
-        ]
-        if not inside:
-            raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        found += sorted(inside)
-    return found

@@ -1,0 +1,209 @@
+"""Predictions written to a file as they come: CSV, JSON lines or Parquet; and taken up again where they stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from googlenet.data.decode import picture_files
+from googlenet.deploy.predictor import Prediction, Predictor
+from googlenet.errors import UserError
+from googlenet.files import writing
+
+COLUMNS = ("file", "rank", "class", "probability", "error")
+_ROWS_A_GROUP = 10_000
+
+
+class Writer(Protocol):
+    def __call__(self, answer: Prediction) -> None: ...
+
+
+def rows(answer: Prediction) -> list[tuple[str, int, str, float | None, str]]:
+    """One row a class named, as CSV and Parquet have them; one with its error for a file that could not be read."""
+    if answer.error is not None:
+        return [(answer.file, 0, "", None, answer.error)]
+    ranked = enumerate(zip(answer.classes, answer.probabilities, strict=True), start=1)
+    return [(answer.file, rank, name, probability, "") for rank, (name, probability) in ranked]
+
+
+def write_answers(
+    predictor: Predictor, pictures: Iterable[Path], output: Path, *, top: int, batch_size: int, resume: bool
+) -> tuple[int, int]:
+    """Predict every file into `output`, with a progress bar: how many were answered, how many could not be read."""
+    done = answered(output) if resume else set()
+    files = (file for file in _named(pictures) if str(file) not in done)
+    with open_writer(output, resume=resume) as write:
+        total = _count(pictures)
+        outcomes = Counter[bool]()
+        for answer in _with_progress(predictor.predict(files, top=top, batch_size=batch_size), total, len(done)):
+            write(answer)
+            _complain(answer)
+            outcomes[answer.error is None] += 1
+    return outcomes[True], outcomes[False]
+
+
+def print_answers(predictor: Predictor, pictures: Iterable[Path], form: str, *, top: int, batch_size: int) -> int:
+    """Predict every file to standard output, as `table`, `csv` or `json`: how many could not be read."""
+    failed, collected = 0, []
+    answers = predictor.predict(_named(pictures), top=top, batch_size=batch_size)
+    if form == "csv":
+        print(",".join(COLUMNS))
+    for answer in answers:
+        _complain(answer)
+        failed += answer.error is not None
+        if form == "json":
+            collected.append(answer.to_dict())
+        elif form == "csv":
+            print(csv_lines(answer), end="")
+        elif answer.classes:
+            ranked = zip(answer.classes, answer.probabilities, strict=True)
+            print(answer.file + "  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
+    if form == "json":
+        print(json.dumps(collected, indent=2))
+    return failed
+
+
+def _named(pictures: Iterable[Path]) -> Iterator[Path]:
+    """The files that the command line names; `-` stands for a list of files on standard input, one a line."""
+    for path in pictures:
+        if str(path) == "-":
+            yield from (Path(line) for line in map(str.strip, sys.stdin) if line)
+        else:
+            yield from picture_files([path])
+
+
+def _count(pictures: Iterable[Path]) -> int | None:
+    """How many files there are, so that the time left can be told; None for a list that has yet to come."""
+    named = list(pictures)
+    return None if any(str(path) == "-" for path in named) else sum(1 for _ in picture_files(named))
+
+
+def _with_progress(answers: Iterator[Prediction], total: int | None, done: int) -> Iterator[Prediction]:
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("predicting", total=total, completed=done)
+        for answer in answers:
+            yield answer
+            progress.advance(task)
+
+
+def _complain(answer: Prediction) -> None:
+    if answer.error is not None:
+        print(f"googlenet: {answer.error}", file=sys.stderr)
+
+
+def csv_lines(answer: Prediction) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows(answer))
+    return text.getvalue()
+
+
+def answered(path: Path) -> set[str]:
+    """The files that an output already has an answer for; a last line that was cut off is taken out of it.
+
+    Raises:
+        UserError: where it is no output of `predict`.
+    """
+    if not path.exists():
+        return set()
+    try:
+        if path.suffix == ".parquet":
+            return set(_parquet().read_table(path, columns=["file"])["file"].to_pylist())
+        _drop_cut_line(path)
+        with path.open(encoding="utf-8", newline="") as file:
+            if path.suffix == ".jsonl":
+                return {json.loads(line)["file"] for line in file}
+            table = csv.DictReader(file)
+            if table.fieldnames and tuple(table.fieldnames) != COLUMNS:
+                raise ValueError("other columns")
+            return {row["file"] for row in table}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{path} is no output of predict to go on with ({error})") from error
+
+
+@contextlib.contextmanager
+def open_writer(path: Path, *, resume: bool) -> Iterator[Writer]:
+    """What takes the answers one by one. CSV and JSON lines are there as they come; Parquet at the end, whole.
+
+    Raises:
+        UserError: for another suffix, or an output that is there already and is not to be gone on with.
+    """
+    if path.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise UserError(f"{path}: answers are written to a .csv, .jsonl or .parquet file")
+    if path.exists() and not resume:
+        raise UserError(f"{path} is there already; --resume goes on with it, another --output starts anew")
+    if path.suffix == ".parquet":
+        with _parquet_writer(path) as write:
+            yield write
+        return
+    is_new = not path.exists() or path.stat().st_size == 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        if is_new and path.suffix == ".csv":
+            file.write(",".join(COLUMNS) + "\n")
+
+        def write(answer: Prediction) -> None:
+            file.write(json.dumps(answer.to_dict()) + "\n" if path.suffix == ".jsonl" else csv_lines(answer))
+            file.flush()  # an answer is in the file whole, or, after a crash, not at all
+
+        yield write
+
+
+def _drop_cut_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        whole = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                whole += len(line)
+        file.truncate(whole)
+
+
+@contextlib.contextmanager
+def _parquet_writer(path: Path) -> Iterator[Writer]:
+    parquet = _parquet()
+    import pyarrow
+
+    kinds = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float64(), pyarrow.string())
+    schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+    with writing(path) as temporary, parquet.ParquetWriter(temporary, schema) as table:
+        if path.exists():
+            for batch in parquet.ParquetFile(path).iter_batches():
+                table.write_batch(batch)
+        waiting: list[tuple[Any, ...]] = []
+
+        def flush() -> None:
+            columns = list(zip(*waiting, strict=True)) or [()] * len(COLUMNS)
+            table.write_table(pyarrow.table([pyarrow.array(c, k) for c, k in zip(columns, kinds, strict=True)], schema))
+            waiting.clear()
+
+        def write(answer: Prediction) -> None:
+            waiting.extend(rows(answer))
+            if len(waiting) >= _ROWS_A_GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+def _parquet() -> Any:
+    if not find_spec("pyarrow"):
+        raise UserError("Parquet needs pyarrow, which is not installed: pip install 'googlenet[parquet]'; or say .csv")
+    import pyarrow.parquet
+
+    return pyarrow.parquet

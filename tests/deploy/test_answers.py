@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from googlenet import UserError
+from googlenet.deploy.answers import COLUMNS, answered, open_writer
+from googlenet.deploy.predictor import Prediction
+
+ANSWERS = (
+    Prediction("a, b.png", ("cat", 'the "dog"'), (0.75, 0.25)),
+    Prediction("ü.png", error="ü.png: is no picture\nthat can be read"),
+    Prediction("c.png", ("dog", "cat"), (0.5, 0.5)),
+)
+
+
+def write(path: Path, answers: tuple[Prediction, ...], *, resume: bool = False) -> None:
+    with open_writer(path, resume=resume) as writer:
+        for answer in answers:
+            writer(answer)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_written_in_parts_is_written_at_once(suffix: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / f"whole.{suffix}", tmp_path / f"parts.{suffix}"
+    write(whole, ANSWERS)
+    assert answered(whole) == {answer.file for answer in ANSWERS}
+    assert answered(parts) == set()
+    write(parts, ANSWERS[:2])
+    with pytest.raises(UserError, match="--resume"):
+        write(parts, ANSWERS[2:])
+    write(parts, ANSWERS[2:], resume=True)
+    if suffix == "parquet":
+        import pyarrow.parquet
+
+        assert pyarrow.parquet.read_table(parts).equals(pyarrow.parquet.read_table(whole))
+    else:
+        assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_what_is_in_them(tmp_path: Path) -> None:
+    write(tmp_path / "x.csv", ANSWERS)
+    with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.reader(file))
+    assert tuple(table[0]) == COLUMNS
+    assert table[1] == ["a, b.png", "1", "cat", "0.75", ""]
+    assert table[3] == ["ü.png", "0", "", "", ANSWERS[1].error]
+    write(tmp_path / "x.jsonl", ANSWERS)
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["file"] for line in lines] == [answer.file for answer in ANSWERS]
+    assert lines[0]["classes"] == ["cat", 'the "dog"']
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_line_cut_off_by_a_crash_is_answered_again(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{suffix}"
+    write(path, ANSWERS[:1])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"file": "c' if suffix == "jsonl" else whole + b"c.png,1,d")
+    assert answered(path) == {ANSWERS[0].file}
+    assert path.read_bytes() == whole
+
+
+def test_files_that_are_no_output(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.csv, \.jsonl or \.parquet"):
+        write(tmp_path / "x.txt", ANSWERS)
+    for name in ("x.csv", "x.jsonl", "x.parquet"):
+        (tmp_path / name).write_text("something else\n")
+        with pytest.raises(UserError, match="no output of predict"):
+            answered(tmp_path / name)
+
+
+def test_parquet_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "x.parquet", resume=False) as writer:
+        writer(ANSWERS[0])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,154 @@
+"""Every format, held against PyTorch by the test itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import googlenet
+from googlenet import Predictor, RunError, UserError
+from googlenet.artifact.model_file import ModelInfo, save
+from googlenet.data.catalog import load_dataset
+from googlenet.data.input_spec import InputSpec
+from googlenet.deploy import export as export_module
+from googlenet.deploy.deployable import Deployable
+from googlenet.deploy.engines import open_file
+from googlenet.deploy.export import export
+from googlenet.deploy.graphs import SUFFIX, Format
+from googlenet.network.googlenet import GoogLeNet
+from googlenet.training.outcome import TrainingResult
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+def described(spec: InputSpec) -> tuple[GoogLeNet, ModelInfo]:
+    net = googlenet.create_model("bn", num_classes=3, in_channels=spec.channels)
+    return net, ModelInfo(net.architecture, ("a", "b", "c"), spec)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    size=st.integers(1, 48),
+    resize=st.sampled_from(["stretch", "crop"]),
+    share=st.sampled_from([1.0, 0.875, 0.5]),
+)
+def test_preparing_inside_the_file_is_preparing_outside(
+    height: int, width: int, size: int, resize: str, share: float
+) -> None:
+    spec = InputSpec(2, size, (0.4, 0.5), (0.2, 0.3), resize=resize, crop_share=share)
+    images = torch.randint(0, 256, (2, 2, height, width), dtype=torch.uint8)
+    prepared = Deployable(*described(spec), preprocessing=True)._prepared(images)
+    torch.testing.assert_close(prepared, spec.prepare(images), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("preprocessing", [False, True])
+@pytest.mark.parametrize("to", list(SUFFIX))
+def test_a_file_computes_what_the_model_does(
+    to: Format, preprocessing: bool, trained: TrainingResult, tmp_path: Path
+) -> None:
+    exported = export(trained.model, to, tmp_path / f"x{SUFFIX[to]}", preprocessing=preprocessing)
+    assert exported.largest_difference < 1e-4
+    assert exported.agreement == 1
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == sorted(
+        {".xml": [".bin", ".xml"]}.get(SUFFIX[to], [SUFFIX[to]])
+    )
+    opened = open_file(exported.file, precision="fp32")
+    net = googlenet.load(trained.model)
+    assert opened.info == net.info
+    images = load_dataset("fashion-mnist").test.images[:5]
+    with torch.no_grad():
+        logits = net(net.info.input.prepare(images))
+    found = opened.run(images if preprocessing else net.info.input.prepare(images))
+    torch.testing.assert_close(found, logits.softmax(1) if preprocessing else logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_int8_is_smaller_and_says_what_it_costs(to: Format, trained: TrainingResult, tmp_path: Path) -> None:
+    floating = export(trained.model, to, tmp_path / f"f{SUFFIX[to]}")
+    exported = export(trained.model, to, tmp_path / f"q{SUFFIX[to]}", int8=True, force=True)
+    assert exported.megabytes < floating.megabytes / 3.5
+    test = load_dataset("fashion-mnist").test
+    assert exported.images_judged == len(test)
+    net = googlenet.load(trained.model)
+    opened = open_file(exported.file, precision="fp32")
+    said = opened.run(net.info.input.prepare(test.images)).argmax(1)
+    assert exported.accuracy_after == pytest.approx(float((said == test.labels).double().mean()), abs=0.02)
+    assert exported.agreement > 0.8
+
+
+def test_int8_that_costs_too_much_is_not_kept(
+    trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = export_module.quantize_graph
+
+    def badly(to: Format, path: Path, target: Path, batches: list[torch.Tensor]) -> None:
+        before(to, path, target, [torch.zeros_like(batch) for batch in batches])
+
+    monkeypatch.setattr(export_module, "quantize_graph", badly)
+    with pytest.raises(RunError, match="--force"):
+        export(trained.model, "onnx", tmp_path / "q.onnx", int8=True)
+    assert list(tmp_path.iterdir()) == []
+    assert export(trained.model, "onnx", tmp_path / "q.onnx", int8=True, force=True).points_lost > 0.5
+
+
+def test_a_folder_of_pictures_calibrates_and_verifies(trained: TrainingResult, tmp_path: Path) -> None:
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    exported = export(trained.model, "onnx", tmp_path / "x.onnx", calibration=tmp_path, preprocessing=True)
+    assert (exported.images_judged, exported.accuracy_before) == (4, None)
+    assert exported.largest_difference < 1e-4
+
+
+def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, tmp_path: Path) -> None:
+    file = tmp_path / "shoe.png"
+    Image.fromarray(load_dataset("fashion-mnist").test.images[0, 0].numpy()).save(file)
+    ours = next(Predictor(trained.model, precision="fp32").predict([file]))
+    for preprocessing in (False, True):
+        target = tmp_path / f"{preprocessing}.onnx"
+        export(trained.model, "onnx", target, preprocessing=preprocessing)
+        for engine in ("openvino", "onnxruntime"):
+            theirs = next(Predictor(target, engine=engine, precision="fp32").predict([file]))
+            assert theirs.classes == ours.classes
+            assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
+    for engine in ("openvino", "onnxruntime"):
+        theirs = next(Predictor(trained.model, engine=engine, precision="fp32").predict([file]))
+        assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
+
+
+def test_calls_that_will_not_do(trained: TrainingResult, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\*\.xml"):
+        export(trained.model, "openvino", tmp_path / "x.onnx")
+    with pytest.raises(UserError, match="int8 is for"):
+        export(trained.model, "torch-export", tmp_path / "x.pt2", int8=True)
+    net, info = described(InputSpec(1, 32, (0.0,), (1.0,)))
+    save(net, info, tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="--calibration"):
+        export(tmp_path / "m.safetensors", "onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    for engine in ("openvino", "onnxruntime"):
+        with pytest.raises(UserError, match=r"bad\.onnx"):
+            open_file(tmp_path / "bad.onnx", engine=engine)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no file"):
+        open_file(tmp_path / "none.xml")
+    with pytest.raises(UserError, match="OpenVINO computes in"):
+        Predictor(trained.model, engine="openvino", precision="fp16")
+
+
+def test_the_description_travels(trained: TrainingResult, tmp_path: Path) -> None:
+    import onnxruntime
+
+    export(trained.model, "onnx", tmp_path / "x.onnx", preprocessing=True)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    said = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
+    assert said["classes"] == list(googlenet.load(trained.model).info.classes)
+    assert said["exported"] == {"preprocessing": True, "int8": False}
