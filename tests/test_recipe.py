@@ -65,8 +65,7 @@ def test_any_valid_recipe_survives_toml(rate: float, epochs: int, clip: float | 
         ({"variant": "v3"}, "variant = 'v3'"),
         ({"learning_rat": 0.1}, "did you mean 'learning_rate'"),
         ({"validation": 1.0}, "validation = 1.0"),
-        ({"select": "validation"}, "needs a validation split"),
-        ({"patience": 2}, "needs a split to watch"),
+        ({"freeze": 0.5}, "given weights"),
         ({"accumulate": 9, "batch_size": 8}, "more than batch_size"),
     ],
 )
@@ -94,8 +93,10 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
         load_recipe(tmp_path / "missing.toml")
 
 
-def test_who_chooses_the_model() -> None:
-    assert Recipe().chooser == "last"
-    assert Recipe(validation=0.1).chooser == "validation"
-    assert Recipe(select="test").chooser == "test"
-    assert Recipe(validation=0.1, select="last").chooser == "last"
+def test_a_preset_of_augmentation_gives_way_to_what_is_named() -> None:
+    strong = load_recipe("fast", augment="strong")
+    assert (strong.flip, strong.cutmix) == (True, 1.0)
+    named = load_recipe("fast", augment="strong", flip=False, cutmix=0.0)
+    assert (named.flip, named.cutmix, named.mixup) == (False, 0.0, strong.mixup)
+    assert load_recipe(named, augment="none").erasing == 0
+    assert Recipe(**tomllib.loads(named.to_toml())) == named

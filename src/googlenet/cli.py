@@ -55,16 +55,23 @@ app.command(data_app)
 def train(
     *,
     recipe: Annotated[
-        str | None, Parameter(help=f"{', '.join(recipe_names())}, or a FILE.toml; left out: fast.")
+        str | None,
+        Parameter(help=f"{', '.join(recipe_names())}, or a FILE.toml; left out: fast, for a folder pictures."),
     ] = None,
     output: Annotated[Path | None, Output, Parameter(help="Run folder; left out: a new one in runs/.")] = None,
     resume: Annotated[
         bool, Parameter(help="Go on with the run in --output from its last checkpoint.", negative="")
     ] = False,
+    find_learning_rate: Annotated[
+        bool,
+        Parameter(help="Do not train: draw the loss over a growing learning rate, and suggest one.", negative=""),
+    ] = False,
     json: Json = False,
     settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
 ) -> int:
     """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
+    if find_learning_rate:
+        return _find_learning_rate(recipe, output or Path("learning_rate.png"), dict(settings or {}), json=json)
     from googlenet.training.fit import train as run_training
 
     with redirect_stdout(sys.stderr) if json else nullcontext():
@@ -80,6 +87,21 @@ def train(
         print(f"run folder: {result.folder}")
         print(f"next: {_command()} predict '{result.model}' PICTURE ...")
     return 130 if result.interrupted else 0
+
+
+def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, Any], *, json: bool) -> int:
+    from googlenet.training.rate_finder import find_learning_rate
+    from googlenet.training.suggestion import resolve_recipe
+
+    resolved, _, reason = resolve_recipe(recipe, settings)
+    with redirect_stdout(sys.stderr):
+        print(reason, end="\n" if reason else "")
+        search = find_learning_rate(resolved, output)
+    if json:
+        _print_json({"picture": str(output), **search.to_dict()})
+    else:
+        print(f"suggested: --learning-rate {search.suggestion:g}; the curve: {output}")
+    return 0
 
 
 @app.command
@@ -101,12 +123,12 @@ def evaluate(
 ) -> int:
     """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes."""
     from googlenet.artifact.model_file import load
-    from googlenet.data.catalog import load_dataset
     from googlenet.evaluation.evaluate import evaluate as run_evaluation
+    from googlenet.evaluation.judged_data import judged_data
     from googlenet.evaluation.report import evaluation_table, write_report
 
     net = load(model)
-    dataset = load_dataset(data or net.info.recipe.get("data", "fashion-mnist"), data_dir)
+    dataset = judged_data(net.info, data, data_dir)
     evaluation = run_evaluation(
         net,
         dataset.test,
@@ -350,6 +372,31 @@ def data_fetch(
     else:
         print(folder)
     return 0
+
+
+@data_app.command(name="check")
+def data_check(
+    folder: Annotated[Path, Parameter(help="FOLDER/CLASS/*.jpg, or FOLDER/train/CLASS/*.jpg and so on.")],
+    *,
+    output: Annotated[Path | None, Output, Parameter(help="Report to write as JSON.")] = None,
+    quarantine: Annotated[
+        Path | None, Parameter(help="Folder to move files to that cannot be read; nothing is deleted.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Read every picture of a folder to its end and say what is wrong. The exit code is 1 where something is left."""
+    from googlenet.data.folder_check import check
+    from googlenet.training.display import FileProgress
+
+    with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
+        found = check(folder, quarantine, progress.show)
+    if output is not None:
+        found.write(output)
+    if json:
+        _print_json(found.to_dict())
+    else:
+        print("\n".join(found.lines()))
+    return 0 if found.is_clean else 1
 
 
 @data_app.command(name="show")

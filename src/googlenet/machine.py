@@ -92,7 +92,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "processor": _processor_name(),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "memory_gib": round(memory_bytes() / 2**30, 1),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "native_bf16": _cpu_has_bf16(),
         "device": str(device),
@@ -114,7 +114,8 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Of this machine; 0 where the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on every system

@@ -18,6 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from googlenet.errors import UserError
 from googlenet.network.architecture import Initialization, Variant
 
+AUGMENT: dict[str, dict[str, Any]] = {
+    "none": {"flip": False, "crop_scale": 1.0, "colour": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+    "light": {"flip": True, "crop_scale": 0.7, "colour": 0.1, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+    "medium": {"flip": True, "crop_scale": 0.4, "colour": 0.3, "erasing": 0.1, "mixup": 0.0, "cutmix": 0.0},
+    "strong": {"flip": True, "crop_scale": 0.2, "colour": 0.4, "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0},
+}
+"""What the setting `augment` stands for."""
+
 
 class Recipe(BaseModel):
     """The settings of one run. Numbers are checked when it is made, so a run never starts with a bad one."""
@@ -38,8 +46,21 @@ class Recipe(BaseModel):
     auxiliary: bool | None = Field(None, description="auxiliary heads; left out: as the variant has them")
     auxiliary_weight: float = Field(0.3, ge=0, description="weight of each auxiliary head's loss")
 
+    # What it starts from
+    weights: str | None = Field(
+        None, description="model file, or other people's weights, to start from; the classifier is made anew"
+    )
+    freeze: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps in which only the classifier of given weights learns, 0 to 1"
+    )
+    trunk_rate: float = Field(
+        1.0, gt=0, le=1, description="what the learning rate of all but the classifier is multiplied by"
+    )
+
     # The data
-    data: str = Field("fashion-mnist", description="name of a data set (see: googlenet data list)")
+    data: str = Field(
+        "fashion-mnist", description="name of a data set (see: googlenet data list), or a folder: FOLDER/CLASS/*.jpg"
+    )
     data_dir: str | None = Field(
         None,
         description="folder with the data set's files, or bundled: the part in the package; left out: searched for",
@@ -47,15 +68,30 @@ class Recipe(BaseModel):
     validation: float = Field(
         0.0, ge=0, lt=1, description="share of the training images held out for validation, 0 to 1"
     )
+    skip_unreadable: bool = Field(False, description="leave out picture files that cannot be read, and list them")
+    balance: Literal["none", "loss", "sampling"] = Field(
+        "none", description="even out classes of unequal size: by their weight in the loss, or by drawing them as often"
+    )
     image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
     normalize: bool = Field(
         True, description="subtract the data's mean, divide by its deviation; else pixels are 0 to 1"
+    )
+    augment: Literal["none", "light", "medium", "strong"] | None = Field(
+        None, description="sets the settings from flip to cutmix together; those given as well count before it"
     )
     flip: bool = Field(True, description="mirror half of the training images left to right")
     crop_padding: int = Field(
         0, ge=0, description="random shift of training images, up to this many pixels before resizing"
     )
+    crop_scale: float = Field(
+        1.0, gt=0, le=1, description="smallest share of a training image that a random crop keeps; 1: no crop"
+    )
+    colour: float = Field(
+        0.0, ge=0, lt=1, description="random change of brightness, contrast and saturation, up to this share"
+    )
     erasing: float = Field(0.0, ge=0, le=1, description="chance that noise covers a rectangle of a training image")
+    mixup: float = Field(0.0, ge=0, description="alpha of mixup (pairs of images blended); 0: none")
+    cutmix: float = Field(0.0, ge=0, description="alpha of cutmix (a part of one image on another); 0: none")
     num_workers: int = Field(0, ge=0, description="processes that prepare batches; 0: the main one")
 
     # How it learns
@@ -100,24 +136,22 @@ class Recipe(BaseModel):
         "none", description="also send the metrics to this tracker"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_augment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**AUGMENT.get(str(values.get("augment")), {}), **values}
+
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
-        if self.select == "validation" and self.validation == 0:
-            raise ValueError('select = "validation" needs a validation split: set validation = 0.1, say')
-        if self.patience is not None and self.chooser == "last":
-            raise ValueError('patience needs a split to watch: set validation = 0.1, or select = "test"')
+        if (self.freeze > 0 or self.trunk_rate < 1) and self.weights is None:
+            raise ValueError(
+                "freeze and trunk_rate are for a network that starts from given weights: name them: weights"
+            )
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate = {self.accumulate} parts is more than batch_size = {self.batch_size} images")
         return self
-
-    @property
-    def chooser(self) -> Literal["last", "validation", "test"]:
-        """The split that chooses the model that is kept; `last`: none does."""
-        if self.select == "auto":
-            return "validation" if self.validation > 0 else "last"
-        return self.select
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))
@@ -138,6 +172,8 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
     """
     if "epochs" in settings:
         settings = {"min_steps": 0, **settings}
+    if settings.get("augment") is not None:
+        settings = {**AUGMENT.get(settings["augment"], {}), **settings}
     if isinstance(recipe, Recipe):
         return _validated({**recipe.model_dump(exclude_none=True), **settings}, "a setting")
     if str(recipe) in recipe_names():

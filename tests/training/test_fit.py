@@ -212,7 +212,7 @@ def test_resuming_needs_a_run_and_its_own_settings(trained: TrainingResult, tmp_
 def test_resuming_with_other_data_is_refused(trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
     from googlenet.training import preparation
 
-    def other(name: str, data_dir: str | None) -> Any:
+    def other(name: str, data_dir: str | None, **_: object) -> Any:
         return dataclasses.replace(load_dataset(name, data_dir), digest="another")
 
     monkeypatch.setattr(preparation, "load_dataset", other)

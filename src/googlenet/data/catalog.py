@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from googlenet.data import fashion_mnist
+from googlenet.data import fashion_mnist, image_folder
 from googlenet.data.dataset import ImageDataset
+from googlenet.data.folder_listing import Progress
 from googlenet.errors import UserError
 
 
@@ -46,14 +47,41 @@ def entry(name: str) -> CatalogEntry:
         UserError: for a name that is none.
     """
     if name not in CATALOG:
-        raise UserError(f"there is no data set {name!r}; there are: {', '.join(CATALOG)}")
+        raise UserError(f"there is no data set {name!r}, nor a folder of that name; data sets: {', '.join(CATALOG)}")
     return CATALOG[name]
 
 
-def load_dataset(name: str, data_dir: str | Path | None = None) -> ImageDataset:
-    """The data set of that name, in memory, from `data_dir` or from the first place that has it.
+def load_dataset(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    size: int = 224,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    channels: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> ImageDataset:
+    """A data set in memory: one of the catalog, from `data_dir` or from the first place that has it; or a folder.
+
+    What comes after `data_dir` is for folders of pictures: see `image_folder.load`.
 
     Raises:
-        UserError: for an unknown name, or files that are missing or damaged.
+        UserError: for a name that is neither, or files that are missing or damaged.
     """
-    return entry(name).load(data_dir)
+    if not is_folder(name):
+        return entry(name).load(data_dir)
+    return image_folder.load(
+        name,
+        size=size,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
+        channels=channels,
+        say=say,
+        progress=progress,
+    )
+
+
+def is_folder(name: str) -> bool:
+    """Whether that is no name of the catalog but a folder on this machine."""
+    return name not in CATALOG and Path(name).is_dir()

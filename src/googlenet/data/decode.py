@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,28 @@ from googlenet.errors import UserError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused: a file of a few kilobytes can unpack to gigabytes."""
+"""Larger pictures are refused: a few kilobytes can unpack to gigabytes. `$GOOGLENET_MAX_PIXELS` sets another limit."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture file says of itself before its pixels."""
+
+    mode: str
+    """Pillow's: L, RGB, RGBA, P, CMYK, I;16, ..."""
+    size: tuple[int, int]
+    """Width and height in pixels, as stored."""
+    frames: int
+
+    @property
+    def is_grey(self) -> bool:
+        return self.mode in ("1", "L", "LA", "F") or self.mode.startswith("I")
+
+
+def read_header(path: str | Path) -> Header:
+    """Open a picture file and read no pixels. Raises as `decode_image` does, where that shows already."""
+    with _opened(path) as image:
+        return Header(image.mode, image.size, getattr(image, "n_frames", 1))
 
 
 def decode_image(path: str | Path, channels: int) -> Tensor:
@@ -90,19 +113,30 @@ def _decoded(path: str | Path, channels: int, at_least: int | None = None) -> Im
     if channels not in (1, 3):
         raise UserError(f"picture files give 1 or 3 channels; this model wants {channels}")
     mode = "L" if channels == 1 else "RGB"
+    with _opened(path) as image:
+        if at_least is not None:
+            image.draft(mode, (at_least, at_least))
+        return _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A picture file, its first frame; whatever goes wrong with it, then or later, is a `UserError`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of bombs, whose limit is ours, and of odd metadata, which is not used
             with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{path}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
-                if at_least is not None:
-                    image.draft(mode, (at_least, at_least))
-                return _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+                if image.width * image.height > _most_pixels():
+                    raise UserError(
+                        f"{path}: {image.width}x{image.height} pixels are more than {_most_pixels():,}; "
+                        f"GOOGLENET_MAX_PIXELS in the environment sets another limit"
+                    )
+                yield image
     except UserError:
         raise
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: more than {MAX_PIXELS:,} pixels") from error
+        most = min(_most_pixels(), 2 * (Image.MAX_IMAGE_PIXELS or 0))  # Pillow has a limit of its own
+        raise UserError(f"{path}: more than {most:,} pixels") from error
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file") from error
     except IsADirectoryError as error:
@@ -111,6 +145,13 @@ def _decoded(path: str | Path, channels: int, at_least: int | None = None) -> Im
         raise UserError(f"{path}: is no picture that can be read") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+
+
+def _most_pixels() -> int:
+    given = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
+    if not given.isdecimal():
+        raise UserError(f"GOOGLENET_MAX_PIXELS is a number of pixels, not {given!r}")
+    return int(given)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

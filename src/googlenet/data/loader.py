@@ -25,13 +25,17 @@ class ShuffledBatches(Sampler[Tensor]):
     So a run that is taken up again in the middle of an epoch sees the batches that it would have seen. Of several
     processes each takes its share of every batch. The last batch is shorter where the count does not divide; a single
     image that would be left over joins the batch before, since batch normalisation cannot work on one.
+
+    Where `weights` (N,) are given, an epoch draws as many images, each as often as its weight says, on average.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1, weights: Tensor | None = None
+    ) -> None:
         if batch_size > count:
             raise UserError(f"batch_size = {batch_size} is more than the {count} training images")
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.weights = rank, world, weights
         self.epoch = 0
         self.first = 0
         """The batch to start the next pass with."""
@@ -42,7 +46,10 @@ class ShuffledBatches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.count, generator=generator)
+        if self.weights is None:
+            order = torch.randperm(self.count, generator=generator)
+        else:
+            order = torch.multinomial(self.weights, self.count, replacement=True, generator=generator)
         for batch in range(self.first, len(self)):
             end = self.count if batch == len(self) - 1 else (batch + 1) * self.batch_size
             yield self._share(order[batch * self.batch_size : end])

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo
-from googlenet.data.catalog import load_dataset
 from googlenet.data.decode import decode_image, picture_files
 from googlenet.data.input_spec import InputSpec
 from googlenet.errors import UserError
+from googlenet.evaluation.judged_data import judged_data
 
 CALIBRATION_IMAGES = 300
 
@@ -46,7 +46,7 @@ def take_sample(info: ModelInfo, folder: Path | None, data_dir: str | None = Non
         return Sample([decode_image(file, info.input.channels)[None] for file in chosen])
     if "data" not in info.recipe:
         raise UserError("the model file does not say what it was trained on: name a folder of pictures: --calibration")
-    data = load_dataset(info.recipe["data"], data_dir or info.recipe.get("data_dir"))
+    data = judged_data(info, data_dir=data_dir)
     if data.classes != info.classes:
         raise UserError(f"{data.name} has other classes than the model; name a folder of pictures: --calibration")
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))

@@ -45,6 +45,18 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path) -> None:
+    """The loss over a growing learning rate, and the rate that is suggested."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(rates, losses)
+    axes.axvline(suggestion, color="tab:orange", label=f"suggested: {suggestion:.1e}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss per image (nats), smoothed")
+    axes.set_ylim(top=min(max(losses), 1.5 * losses[0]))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, path)
+
+
 def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     """Each cell is how many images of the row's class were taken for the column's; the colour is the row's share."""
     matrix = evaluation.confusion_matrix.numpy()

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from googlenet.training.tracking import Row
 
@@ -66,6 +66,34 @@ class Display:
             f"{judged['split']} loss {judged['loss']:.4f}  {judged['split']} accuracy {judged['accuracy']:.2%}  "
             f"time {seconds:.1f} s"
         )
+
+
+class FileProgress:
+    """What is shown while picture files are read: a bar in a terminal, nothing but what is said elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        console = Console(quiet=quiet)
+        self._console = console if console.is_terminal else Console(quiet=quiet, width=200)
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False)
+
+    def show(self, what: str, done: int, of: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=of)
+        self._bar.update(self._tasks[what], completed=done)
 
 
 def _clock(seconds: float) -> str:

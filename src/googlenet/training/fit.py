@@ -22,6 +22,7 @@ from googlenet.training.interruption import StopRequest
 from googlenet.training.optimization import training_loss
 from googlenet.training.outcome import TrainingResult, finish, judge, keep
 from googlenet.training.preparation import Run, prepare
+from googlenet.training.suggestion import resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
 
 ROW_EVERY = 20
@@ -38,7 +39,8 @@ def train(
     """Train a network.
 
     Args:
-        recipe: `fast` (the default), `tutorial`, `paper`, or a TOML file.
+        recipe: `fast`, `pictures`, `tutorial`, `paper`, or a TOML file; left out, `pictures` where `data` is a folder,
+            else `fast`.
         output: the run folder; left out, a new one under `runs/`.
         resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
             would have been.
@@ -49,9 +51,8 @@ def train(
         RunError: where the loss stops being finite, or a file cannot be written.
     """
     if not resume:
-        name = recipe if isinstance(recipe, str | Path) else "fast"
-        resolved = load_recipe(recipe or "fast", **settings)
-        return fit(prepare(resolved, Path(output or RunFolder.next_name(name))))
+        resolved, name, reason = resolve_recipe(recipe, settings)
+        return fit(prepare(resolved, Path(output or RunFolder.next_name(name))), reason)
     if output is None:
         raise UserError("resume needs the run folder to go on with: --output runs/NAME")
     state = read_checkpoint(RunFolder(Path(output)).checkpoint)
@@ -62,13 +63,18 @@ def train(
     return fit(run)
 
 
-def fit(run: Run) -> TrainingResult:
-    """Train to the end, or until told to stop; keep the best network; draw the pictures."""
+def fit(run: Run, reason: str = "") -> TrainingResult:
+    """Train to the end, or until told to stop; keep the best network; draw the pictures.
+
+    `reason` is said first: why the settings are what they are, where they were chosen.
+    """
     evaluation: Evaluation | None = None
     with (
         Display(run.epochs, len(run.batches), run.total_steps, quiet=not run.is_main) as display,
         StopRequest(display.say) as stop,
     ):
+        if reason:
+            display.say(reason)
         _introduce(run, display)
         while not (_is_over(run) or _any_process_stops(run, stop)):
             started = time.perf_counter()
@@ -125,15 +131,17 @@ def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average
     rank, world = run.accelerator.process_index, run.accelerator.num_processes
     torch.manual_seed((run.recipe.seed * 1_000_003 + run.progress.step) * world + rank)
     for group in run.optimizer.param_groups:
-        group["lr"] = run.learning_rate(run.progress.step)
+        group["lr"] = run.learning_rate(run.progress.step, trunk=group["trunk"])
 
     inputs, labels = run.prepare(images), labels.to(run.device, non_blocking=True)
-    parts = list(zip(inputs.chunk(run.recipe.accumulate), labels.chunk(run.recipe.accumulate), strict=True))
-    for number, (part, part_labels) in enumerate(parts, start=1):
+    inputs, targets = run.mix(inputs, labels)
+    tensors = (inputs, targets, labels)
+    parts = list(zip(*(tensor.chunk(run.recipe.accumulate) for tensor in tensors), strict=True))
+    for number, (part, part_targets, part_labels) in enumerate(parts, start=1):
         # Only the last part's backward pass has the processes exchange their gradients.
         with nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model):
             output = _forward(run, part)
-            loss = training_loss(output, part_labels, run.recipe)
+            loss = training_loss(output, part_targets, run.recipe, run.class_weights)
             run.accelerator.backward(loss * (len(part) / len(inputs)))
         logits = output[0] if isinstance(output, tuple) else output
         for average in averages:
@@ -214,7 +222,7 @@ def _introduce(run: Run, display: Display) -> None:
     layout = "channels-last" if recipe.channels_last else "contiguous"
     processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
     display.say(
-        f"{recipe.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
+        f"{net.architecture.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
         f"batch {recipe.batch_size}, {run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
         f"{', native max pool' if _pools_natively(run) else ''}"
     )

@@ -10,45 +10,73 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from googlenet.machine import resolve_precision
-from googlenet.network.googlenet import GoogLeNetOutput
+from googlenet.network.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe
 from googlenet.training.muon import Muon
 
 
-def training_loss(output: Tensor | GoogLeNetOutput, labels: Tensor, recipe: Recipe) -> Tensor:
-    """Mean cross-entropy per image, in nats; the auxiliary heads' are added with their weight (paper, section 5)."""
+def training_loss(
+    output: Tensor | GoogLeNetOutput, targets: Tensor, recipe: Recipe, class_weights: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy per image, in nats; the auxiliary heads' are added with their weight (paper, section 5).
+
+    Args:
+        output: of the network.
+        targets: labels (N,), or the share of each class in each image (N, num_classes).
+        recipe: for the smoothing of labels and the auxiliary heads' weight.
+        class_weights: what each class's images count, (num_classes,); None: all the same.
+    """
 
     def loss(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        return F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=recipe.label_smoothing)
 
     if isinstance(output, tuple):
         return loss(output[0]) + recipe.auxiliary_weight * (loss(output[1]) + loss(output[2]))
     return loss(output)
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and normalisation."""
-    kernels = [parameter for parameter in net.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """For each class what makes every class count the same, 1 on average over the images: (num_classes,)."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * counts.clamp(min=1).float())
+
+
+def make_optimizer(net: GoogLeNet, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and normalisation.
+
+    Of a network that starts from given weights, all but the classifier is marked as `trunk`: see `trunk_factor`.
+    """
+    heads = [net.fc, *(head.fc2 for head in (net.aux1, net.aux2) if head is not None)]
+    fresh = {id(parameter) for head in heads for parameter in head.parameters()}
+    convolutions = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        orthogonal = recipe.optimizer == "muon" and id(parameter) in convolutions
+        trunk = recipe.weights is not None and id(parameter) not in fresh
+        groups.setdefault((orthogonal, parameter.ndim > 1, trunk), []).append(parameter)
+    described = [
+        {
+            "params": parameters,
+            "weight_decay": recipe.weight_decay if decayed else 0.0,
+            "trunk": trunk,
+            **({"orthogonal": True} if orthogonal else {}),
+        }
+        for (orthogonal, decayed, trunk), parameters in groups.items()
+    ]
     rate = recipe.learning_rate
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+        return torch.optim.SGD(described, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
     if recipe.optimizer == "muon":
-        convolutions = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
-        groups[0]["params"] = [kernel for kernel in kernels if id(kernel) not in convolutions]
-        groups.append(
-            {
-                "params": [kernel for kernel in kernels if id(kernel) in convolutions],
-                "weight_decay": recipe.weight_decay,
-                "orthogonal": True,
-            }
-        )
-        native = resolve_precision("auto", kernels[0].device) == "bf16"
+        native = resolve_precision("auto", net.conv1.conv.weight.device) == "bf16"
         dtype = torch.bfloat16 if native else torch.float32
-        return Muon(groups, rate, momentum=recipe.momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
+        return Muon(described, rate, momentum=recipe.momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
     rule = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return rule(groups, rate, betas=(recipe.momentum, 0.999), fused=True)
+    return rule(described, rate, betas=(recipe.momentum, 0.999), fused=True)
+
+
+def trunk_factor(step: int, total_steps: int, recipe: Recipe) -> float:
+    """What the learning rate of given weights is multiplied by: 0 while they are frozen, then `trunk_rate`."""
+    return 0.0 if step < recipe.freeze * total_steps else recipe.trunk_rate
 
 
 def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> float:

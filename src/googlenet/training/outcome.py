@@ -72,7 +72,7 @@ def keep(run: Run, judged: Row | None) -> None:
 
     `judged` is None for a run that was stopped before its first evaluation.
     """
-    progress, chooser = run.progress, run.recipe.chooser
+    progress, chooser = run.progress, run.chooser
     if judged is not None:
         if chooser != "last" and judged["accuracy"] <= progress.best_accuracy:
             return

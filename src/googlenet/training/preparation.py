@@ -28,7 +28,16 @@ from googlenet.machine import describe, keep_freed_memory, resolve_device, resol
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.recipe import Recipe
 from googlenet.training.checkpoint import Progress, save_checkpoint
-from googlenet.training.optimization import learning_rate_at, make_average, make_optimizer
+from googlenet.training.display import FileProgress
+from googlenet.training.mixing import mix
+from googlenet.training.optimization import (
+    balanced_weights,
+    learning_rate_at,
+    make_average,
+    make_optimizer,
+    trunk_factor,
+)
+from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import Row, RunFolder
 
 
@@ -51,6 +60,8 @@ class Run:
     """The same network as accelerate wraps it: in mixed precision, on several processes."""
     average: AveragedModel | None
     optimizer: torch.optim.Optimizer
+    class_weights: Tensor | None
+    """What each class's images count in the loss; None: all the same."""
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -77,9 +88,14 @@ class Run:
         return math.ceil(self.total_steps / len(self.batches))
 
     @property
+    def chooser(self) -> Literal["last", "validation", "test"]:
+        """The split that chooses the model that is kept; `last`: none does."""
+        return _chooser(self.recipe, self.validation)
+
+    @property
     def judged_split(self) -> Literal["validation", "test"]:
         """What an epoch is judged on: the split that chooses the model, else the test split, which chooses nothing."""
-        return "validation" if self.validation is not None and self.recipe.chooser != "test" else "test"
+        return "validation" if self.validation is not None and self.chooser != "test" else "test"
 
     @property
     def judged_net(self) -> GoogLeNet:
@@ -88,13 +104,23 @@ class Run:
         assert isinstance(net, GoogLeNet)
         return net
 
-    def learning_rate(self, step: int) -> float:
-        return learning_rate_at(step, self.total_steps, len(self.batches), self.recipe)
+    def learning_rate(self, step: int, *, trunk: bool = False) -> float:
+        """Of fresh weights, or of those of a trunk that was given."""
+        factor = trunk_factor(step, self.total_steps, self.recipe) if trunk else 1.0
+        return factor * learning_rate_at(step, self.total_steps, len(self.batches), self.recipe)
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 training images (N, C, H, W), as they lie in memory, to an augmented batch for the network."""
         images = self.augmentation(images.to(self.device, non_blocking=True))
         return self.input.prepare(images).contiguous(memory_format=self.memory_format)
+
+    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A prepared batch and its targets, mixed where the recipe says so: see `mixing.mix`."""
+        mixup, cutmix = self.recipe.mixup, self.recipe.cutmix
+        if mixup == cutmix == 0:
+            return images, labels
+        mixed, targets = mix(images, labels, len(self.dataset.classes), mixup=mixup, cutmix=cutmix)
+        return mixed.contiguous(memory_format=self.memory_format), targets
 
     def check_finite(self, row: Row) -> None:
         """Raises `RunError` for a loss that is no number, which nothing after it would mend."""
@@ -148,21 +174,27 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
     output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
     precision = resolve_precision(recipe.precision, accelerator.device)
     with accelerator.local_main_process_first():  # it may have to fetch
-        dataset = load_dataset(recipe.data, recipe.data_dir)
-    training, validation = dataset.train, None
+        dataset = _dataset(recipe, quiet=not accelerator.is_main_process)
+    training, validation = dataset.train, dataset.validation
     if recipe.validation > 0:
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
-    plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-    mean, std = training.pixel_statistics() if recipe.normalize else plain
-    rank, world = accelerator.process_index, accelerator.num_processes
-    batches = ShuffledBatches(len(training), recipe.batch_size, recipe.seed, rank=rank, world=world)
-
-    net = _network(recipe, dataset).to(accelerator.device)
+    chooser = _chooser(recipe, validation)
+    net, spec = _network(recipe, dataset, training)
+    net.to(accelerator.device)
     net.check_size(recipe.image_size, recipe.image_size)
     if recipe.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = make_average(net, recipe)
     model, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
+    balance = balanced_weights(training.labels, len(dataset.classes))
+    batches = ShuffledBatches(
+        len(training),
+        recipe.batch_size,
+        recipe.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        weights=balance[training.labels] if recipe.balance == "sampling" else None,
+    )
 
     folder = RunFolder(output)
     if accelerator.is_main_process and not resume:
@@ -171,9 +203,9 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
         environment = {
             **describe(accelerator.device),
             "precision": precision,
-            "processes": world,
+            "processes": accelerator.num_processes,
             "data": dataset.provenance(),
-            "selected_by": recipe.chooser,
+            "selected_by": chooser,
         }
         folder.write_text(output / "environment.json", json.dumps(environment, indent=2) + "\n")
     accelerator.wait_for_everyone()
@@ -186,15 +218,40 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
         precision=precision,
         dataset=dataset,
         validation=validation,
-        input=InputSpec(dataset.channels, recipe.image_size, mean, std),
-        augmentation=Augmentation(recipe.flip, recipe.crop_padding, recipe.erasing),
+        input=spec,
+        augmentation=Augmentation(recipe.flip, recipe.crop_padding, recipe.crop_scale, recipe.colour, recipe.erasing),
         batches=batches,
         loader=training_loader(training, batches, recipe.num_workers, pin=accelerator.device.type == "cuda"),
         net=net,
         model=model,
         average=average,
         optimizer=optimizer,
+        class_weights=balance.to(accelerator.device) if recipe.balance == "loss" else None,
     )
+
+
+def _chooser(recipe: Recipe, validation: ImageSplit | None) -> Literal["last", "validation", "test"]:
+    chooser = recipe.select
+    if chooser == "auto":
+        chooser = "last" if validation is None else "validation"
+    if chooser == "validation" and validation is None:
+        raise UserError('select = "validation" needs a validation split: set validation = 0.1, say')
+    if recipe.patience is not None and chooser == "last":
+        raise UserError('patience needs a split to watch: set validation = 0.1, or select = "test"')
+    return chooser
+
+
+def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
+    with FileProgress(quiet=quiet) as progress:
+        return load_dataset(
+            recipe.data,
+            recipe.data_dir,
+            size=recipe.image_size,
+            seed=recipe.seed,
+            skip_unreadable=recipe.skip_unreadable,
+            say=progress.say,
+            progress=progress.show,
+        )
 
 
 def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
@@ -219,8 +276,15 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     )
 
 
-def _network(recipe: Recipe, dataset: ImageDataset) -> GoogLeNet:
+def _network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[GoogLeNet, InputSpec]:
+    """The network, and how images are made ready for it: as they were for the weights that it starts from, if any."""
     torch.manual_seed(recipe.seed)
+    if recipe.weights is not None:
+        net, spec = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
+        return net, InputSpec(dataset.channels, recipe.image_size, spec.mean, spec.std)
     left_to_variant = ("dropout", "auxiliary", "initialization", "stem_stride")
     changes = {name: value for name in left_to_variant if (value := getattr(recipe, name)) is not None}
-    return create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+    net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+    plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
+    mean, std = training.pixel_statistics() if recipe.normalize else plain
+    return net, InputSpec(dataset.channels, recipe.image_size, mean, std)

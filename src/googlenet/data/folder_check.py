@@ -1,0 +1,125 @@
+"""Every picture of a folder read to its end: what is wrong with it, and where it was moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from googlenet.data.decode import decode_image
+from googlenet.data.folder_listing import FolderReport, Progress, inspect, list_folder
+from googlenet.errors import RunError, UserError
+from googlenet.files import writing
+from googlenet.machine import available_cores
+
+_TINY = 32
+_LONGEST_SHAPE = 5
+
+
+@dataclass(frozen=True)
+class FolderCheck:
+    """What `check` found."""
+
+    report: FolderReport
+    unreadable: dict[Path, str]
+    """And why."""
+    moved: dict[Path, Path]
+    """Those of them that were moved, and to where."""
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.unreadable.keys() - self.moved.keys() or self.report.leaks)
+
+    def lines(self) -> list[str]:
+        """A line a finding; every file that cannot be read has its own."""
+        found = [line for line in self.report.lines() if "cannot be read" not in line]
+        headers = self.report.headers
+        odd = {
+            f"{_TINY} pixels or less on a side": [header for header in headers if min(header.size) <= _TINY],
+            f"more than {_LONGEST_SHAPE} times as long as wide": [
+                header for header in headers if max(header.size) > _LONGEST_SHAPE * min(header.size)
+            ],
+            "animated; their first frame counts": [header for header in headers if header.frames > 1],
+        }
+        found += [f"{len(those):,} pictures are {what}" for what, those in odd.items() if those]
+        found += [f"the same picture: {', '.join(map(str, group))}" for group in self.report.duplicates]
+        found += [f"cannot be read: {reason}" for reason in self.unreadable.values()]
+        found += [f"moved: {path} to {target}" for path, target in self.moved.items()]
+        return [
+            *found,
+            "nothing to mend" if self.is_clean else "googlenet train wants --skip-unreadable, or these mended",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        listing = self.report.listing
+        return {
+            "folder": str(listing.folder),
+            "classes": dict(zip(listing.classes, listing.counts(), strict=True)),
+            "pictures": len(self.report.facts),
+            "other_files": list(map(str, listing.others)),
+            "duplicates": [list(map(str, group)) for group in self.report.duplicates],
+            "leaks": [list(map(str, group)) for group in self.report.leaks],
+            "unreadable": {str(path): reason for path, reason in self.unreadable.items()},
+            "moved": {str(path): str(target) for path, target in self.moved.items()},
+            "is_clean": self.is_clean,
+        }
+
+    def write(self, path: Path) -> None:
+        with writing(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def check(folder: Path, quarantine: Path | None = None, progress: Progress = lambda *_: None) -> FolderCheck:
+    """Read every picture to its end.
+
+    Args:
+        folder: as for training.
+        quarantine: where files that cannot be read are moved, under the path that they had in the folder.
+        progress: called with what is done.
+
+    Raises:
+        UserError: for a folder that will not do, or a quarantine inside of it.
+        RunError: where a file cannot be moved.
+    """
+    if quarantine is not None and quarantine.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{quarantine} lies in {folder}: its files would be training pictures again")
+    report = inspect(list_folder(folder), progress)
+    unreadable = _unreadable([facts.path for facts in report.facts], progress)
+    moved = {}
+    for path in unreadable if quarantine is not None else ():
+        target = _free(quarantine / path.relative_to(folder))  # type: ignore[operator]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
+        except OSError as error:
+            raise RunError(f"{path} cannot be moved to {target}: {error.strerror}") from error
+        moved[path] = target
+    return FolderCheck(report, unreadable, moved)
+
+
+def _unreadable(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
+    def read(path: Path) -> str | None:
+        try:
+            decode_image(path, 3)
+        except UserError as error:
+            return str(error)
+        return None
+
+    found = {}
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for done, (path, reason) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
+            if reason is not None:
+                found[path] = reason
+            progress("reading every picture", done, len(paths))
+    return found
+
+
+def _free(path: Path) -> Path:
+    target, number = path, 2
+    while target.exists():
+        target, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return target

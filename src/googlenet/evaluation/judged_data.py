@@ -1,0 +1,54 @@
+"""What a model is judged on: the data that it was trained on, whose test images chose nothing, or other data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from googlenet.artifact.model_file import ModelInfo
+from googlenet.data import image_folder
+from googlenet.data.catalog import entry, is_folder
+from googlenet.data.dataset import ImageDataset
+from googlenet.errors import UserError
+
+
+def judged_data(
+    info: ModelInfo,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> ImageDataset:
+    """A data set whose labels are the model's classes.
+
+    Of the folder that the model was trained on, the same pictures are held out as then; of another one that has no
+    test pictures of its own, every picture is judged.
+
+    Args:
+        info: of the model.
+        data: a name from the catalog or a folder; left out, what the model was trained on.
+        data_dir: the folder with the files of a data set of the catalog.
+        say: gets what was found in a folder, line by line.
+
+    Raises:
+        UserError: where the model does not say what it was trained on, or the data are of other classes.
+    """
+    trained_on = info.recipe.get("data")
+    name = data or trained_on
+    if name is None:
+        raise UserError("the model file does not say what it was trained on: name the data with --data")
+    if not is_folder(name):
+        return entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
+    same = trained_on is not None and Path(name).resolve() == Path(trained_on).resolve()
+    settings: dict[str, Any] = {} if same else {"test_share": 1.0}
+    return image_folder.load(
+        name,
+        size=info.input.size,
+        seed=info.recipe.get("seed", 0),
+        skip_unreadable=info.recipe.get("skip_unreadable", False),
+        channels=info.input.channels,
+        classes=info.classes,
+        say=say,
+        **settings,
+    )
