@@ -284,7 +284,7 @@ def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "training_loss", lambda output, labels, recipe: output.sum() * math.nan)
+    monkeypatch.setattr(fit, "training_loss", lambda output, *_: output.sum() * math.nan)
     with pytest.raises(RunError, match=r"train loss is nan at step 1, learning rate .*; try --learning-rate"):
         train(output=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run" / "model.safetensors").exists()
