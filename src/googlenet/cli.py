@@ -98,9 +98,12 @@ def evaluate(
         Literal["auto", "fp32", "bf16", "fp16"] | None,
         Parameter(help="Of the computation; left out: as it was trained."),
     ] = None,
+    confidence: Annotated[
+        float, Parameter(help="Also count what is answered, and rightly, at this probability and above, 0 to 1.")
+    ] = 0.0,
     json: Json = False,
 ) -> int:
-    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes."""
+    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes, calibration."""
     from googlenet.artifact.model_file import load
     from googlenet.data.catalog import load_dataset
     from googlenet.evaluation.evaluate import evaluate as run_evaluation
@@ -116,6 +119,8 @@ def evaluate(
         device=device,
         precision=precision or net.info.recipe.get("precision", "auto"),
         batch_size=batch_size,
+        temperature=net.info.temperature,
+        confidence=confidence,
     )
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
     write_report(evaluation, dataset.test, folder)
@@ -139,17 +144,20 @@ def predict(
     batch_size: BatchSize = 32,
     device: Device = "auto",
     precision: Precision = "auto",
+    confidence: Annotated[
+        float, Parameter(help="A picture whose likeliest class is less probable than this, 0 to 1, is named unsure.")
+    ] = 0.0,
 ) -> int:
     """Classify picture files. One that cannot be read is named, the others are answered, and the exit code is 1."""
     from googlenet.deploy.predictor import Predictor, picture_files
 
     predictor = Predictor(model, device=device, precision=precision)
-    answers = predictor.predict(picture_files(pictures), top=top, batch_size=batch_size)
+    answers = predictor.predict(picture_files(pictures), top=top, batch_size=batch_size, confidence=confidence)
     failed = 0
     collected = []
     writer = csv.writer(sys.stdout)
     if format == "csv" and not json:
-        writer.writerow(("file", "rank", "class", "probability"))
+        writer.writerow(("file", "rank", "class", "probability", "sure"))
     for answer in answers:
         if answer.error is not None:
             failed += 1
@@ -158,9 +166,11 @@ def predict(
         if json or format == "json":
             collected.append(answer.to_dict())
         elif format == "csv":
-            writer.writerows((answer.file, rank, *pair) for rank, pair in enumerate(ranked, start=1))
+            sure = str(answer.sure).lower()
+            writer.writerows((answer.file, rank, *pair, sure) for rank, pair in enumerate(ranked, start=1))
         elif ranked:
-            print(answer.file + "  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
+            start = answer.file + ("  " if answer.sure else "  unsure: ")
+            print(start + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
     if json or format == "json":
         _print_json(collected)
     return 1 if failed else 0

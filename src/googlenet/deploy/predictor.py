@@ -15,6 +15,7 @@ from torch import Tensor
 from googlenet.artifact.model_file import ModelInfo, load
 from googlenet.data.decode import SUFFIXES, decode_image
 from googlenet.errors import UserError
+from googlenet.evaluation.coverage import check_confidence
 from googlenet.machine import autocast, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet
 
@@ -27,6 +28,9 @@ class Prediction:
     classes: tuple[str, ...] = ()
     """The likeliest first."""
     probabilities: tuple[float, ...] = ()
+    """At the temperature that the model file says."""
+    sure: bool = False
+    """Whether the likeliest class is as probable as was asked for. Never for a picture that could not be read."""
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,26 +59,34 @@ class Predictor:
         self.net = net.eval().to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def predict(self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32) -> Iterator[Prediction]:
+    def predict(
+        self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+    ) -> Iterator[Prediction]:
         """One prediction a file, in order. A file that cannot be read has its `error` instead of classes.
 
+        `confidence` is the probability, 0 to 1, that the likeliest class must reach for a prediction to be `sure`.
+
         Raises:
-            UserError: for a `top` or `batch_size` below 1.
+            UserError: for a `top` or `batch_size` below 1, or a `confidence` that is no probability.
         """
+        check_confidence(confidence)
         if top < 1 or batch_size < 1:
             raise UserError(f"top and batch_size are 1 or more, not {top} and {batch_size}")
-        return self._predict(files, min(top, len(self.info.classes)), batch_size)
+        return self._predict(files, min(top, len(self.info.classes)), batch_size, confidence)
 
-    def _predict(self, files: Iterable[str | Path], top: int, batch_size: int) -> Iterator[Prediction]:
+    def _predict(
+        self, files: Iterable[str | Path], top: int, batch_size: int, confidence: float
+    ) -> Iterator[Prediction]:
         remaining = iter(files)
         while batch := tuple(islice(remaining, batch_size)):
             read = [self._read(file) for file in batch]
             images = [image for image in read if isinstance(image, Tensor)]
             answers = self._classify(torch.cat(images), top) if images else iter(())
             for file, image in zip(batch, read, strict=True):
-                yield (
-                    Prediction(str(file), error=image) if isinstance(image, str) else self._named(file, *next(answers))
-                )
+                if isinstance(image, str):
+                    yield Prediction(str(file), error=image)
+                else:
+                    yield self._named(file, *next(answers), confidence)
 
     def _read(self, file: str | Path) -> Tensor | str:
         """The network's input for one file, (1, C, H, W), or what is wrong with the file."""
@@ -88,11 +100,14 @@ class Predictor:
         inputs = images.to(self.device).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
             logits = self.net(inputs)
-        best = logits.float().softmax(dim=1).topk(top, dim=1)
+        best = (logits.float() / self.info.temperature).softmax(dim=1).topk(top, dim=1)
         return zip(best.values.tolist(), best.indices.tolist(), strict=True)
 
-    def _named(self, file: str | Path, probabilities: Sequence[float], indices: Sequence[int]) -> Prediction:
-        return Prediction(str(file), tuple(self.info.classes[index] for index in indices), tuple(probabilities))
+    def _named(
+        self, file: str | Path, probabilities: Sequence[float], indices: Sequence[int], confidence: float
+    ) -> Prediction:
+        names = tuple(self.info.classes[index] for index in indices)
+        return Prediction(str(file), names, tuple(probabilities), sure=probabilities[0] >= confidence)
 
 
 def picture_files(paths: Iterable[str | Path]) -> list[Path]:
