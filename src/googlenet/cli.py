@@ -119,9 +119,12 @@ def evaluate(
         Literal["auto", "fp32", "bf16", "fp16"] | None,
         Parameter(help="Of the computation; left out: as it was trained."),
     ] = None,
+    confidence: Annotated[
+        float, Parameter(help="Also count what is answered, and rightly, at this probability and above, 0 to 1.")
+    ] = 0.0,
     json: Json = False,
 ) -> int:
-    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes."""
+    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes, calibration."""
     from googlenet.artifact.model_file import load
     from googlenet.evaluation.evaluate import evaluate as run_evaluation
     from googlenet.evaluation.judged_data import judged_data
@@ -137,6 +140,8 @@ def evaluate(
         device=device,
         precision=precision or net.info.recipe.get("precision", "auto"),
         batch_size=batch_size,
+        temperature=net.info.temperature,
+        confidence=confidence,
     )
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
     write_report(evaluation, dataset.test, folder)
@@ -172,6 +177,9 @@ def predict(
     batch_size: BatchSize = 32,
     device: Device = "auto",
     precision: Precision = "auto",
+    confidence: Annotated[
+        float, Parameter(help="A picture whose likeliest class is less probable than this, 0 to 1, is named unsure.")
+    ] = 0.0,
 ) -> int:
     """Classify picture files. One that cannot be read is named, the others are answered, and the exit code is 1."""
     from googlenet.deploy.answers import print_answers, write_answers
@@ -180,15 +188,16 @@ def predict(
     if resume and output is None:
         raise UserError("--resume goes on with an output: name it with --output")
     predictor = Predictor(model, device=device, precision=precision, engine=engine)
+    settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:
-        answered, failed = write_answers(predictor, pictures, output, top=top, batch_size=batch_size, resume=resume)
+        answered, failed = write_answers(predictor, pictures, output, resume=resume, **settings)
         summary = {"output": str(output), "answered": answered, "failed": failed}
         if json:
             _print_json(summary)
         else:
             print(f"{answered:,} answered, {failed:,} could not be read: {output}")
     else:
-        failed = print_answers(predictor, pictures, "json" if json else format, top=top, batch_size=batch_size)
+        failed = print_answers(predictor, pictures, "json" if json else format, **settings)
     return 1 if failed else 0
 
 

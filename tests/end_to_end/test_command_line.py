@@ -86,6 +86,8 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
         "evaluation.json",
         "confusion_matrix.png",
         "mistakes.png",
+        "reliability.png",
+        "coverage.png",
     }
 
     (pictures / "broken.png").write_bytes(b"")
@@ -102,6 +104,43 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
 
     out, _ = command("summary", run, "--json")
     assert json.loads(out)["input_shape"] == [1, 1, 28, 28]
+
+
+def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
+    """The temperature fitted on held-out images reaches the report; a threshold parts the answers everywhere."""
+    out, _ = command("train", *SMALL, "--max-steps", 12, "--validation", 0.1, "--output", "runs/v", "--json")
+    temperature = json.loads(out)["temperature"]
+    assert temperature != 1
+    figures = json.loads(command("evaluate", "runs/v", "--confidence", 0.5, "--json")[0])
+    assert figures["calibration"]["temperature"] == temperature
+    before = figures["calibration"]["expected_calibration_error_before"]
+    assert figures["expected_calibration_error"] < before
+    curve, answers = figures["coverage_curve"], figures["answers"]
+    assert (curve["confidence"][50], curve["coverage"][50], curve["accuracy"][50]) == (
+        0.5,
+        answers["coverage"],
+        answers["accuracy"],
+    )
+    assert answers["images"] == round(answers["coverage"] * 10_000)
+    table, _ = command("evaluate", "runs/v", "--confidence", 0.5)
+    assert "at confidence 0.5 and above" in table
+    assert f"without it the calibration error is {before:.2%}" in table
+
+    (pictures / "broken.png").write_bytes(b"")
+    answers = json.loads(command("predict", "runs/v", pictures, "--json", code=1)[0])
+    threshold = sorted(answer["probabilities"][0] for answer in answers if answer["error"] is None)[2]
+    arguments = ("predict", "runs/v", pictures, "--confidence", threshold, "--top", 1)
+    answers = json.loads(command(*arguments, "--json", code=1)[0])
+    unsure = {answer["file"] for answer in answers if not answer["sure"] and answer["error"] is None}
+    assert len(unsure) == 2
+    rows = list(csv.DictReader(StringIO(command(*arguments, "--format", "csv", code=1)[0])))
+    assert {row["file"] for row in rows if row["sure"] == "false"} == unsure
+    assert {row["sure"] for row in rows} == {"true", "false"}
+    lines = command(*arguments, code=1)[0].splitlines()
+    assert {line.partition("  ")[0] for line in lines if "  unsure: " in line} == unsure
+
+    assert "from 0 to 1, not 80" in command("predict", "runs/v", pictures, "--confidence", 80, code=2)[1]
+    assert "from 0 to 1, not 80" in command("evaluate", "runs/v", "--confidence", 80, code=2)[1]
 
 
 def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:

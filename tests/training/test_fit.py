@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 import googlenet
 from googlenet import RunError, UserError
 from googlenet.data.catalog import load_dataset
+from googlenet.data.dataset import split_validation
+from googlenet.evaluation.calibration import fit_temperature
 from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, fit, outcome
 from googlenet.training.fit import train
@@ -266,6 +268,25 @@ def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monke
     assert info.metrics["validation"]["accuracy"] == 0.7
     assert set(info.metrics["test"]) == {"loss", "accuracy"}
     assert {row["split"] for row in rows(result)} == {"train", "validation"}
+
+
+@pytest.mark.parametrize("select", ["auto", "test"])
+def test_the_temperature_is_the_kept_models_and_fitted_on_the_validation_images(select: str, tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", **QUICK, validation=0.25, select=select)
+    net = googlenet.load(result.model)
+    data = load_dataset("fashion-mnist")
+    _, held_out = split_validation(data.train, 0.25, seed=0)
+    of = googlenet.evaluate(net, held_out, net.info.input, net.info.classes, precision="fp32")
+    expected = fit_temperature(of.logits, of.labels)
+    assert expected != pytest.approx(1, abs=0.02)
+    assert net.info.temperature == result.temperature == pytest.approx(expected, rel=1e-4)
+    assert train(output=tmp_path / "run", resume=True).temperature == pytest.approx(expected, rel=1e-4)
+    assert googlenet.load(result.model).info.temperature == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_validation_images_nothing_is_fitted(trained: TrainingResult) -> None:
+    """The test split is there to judge, so it is never what a temperature is fitted on."""
+    assert trained.temperature == googlenet.load(trained.model).info.temperature == 1
 
 
 def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ class ModelInfo:
     """The settings of the run that trained it; empty for imported weights."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Its loss and accuracy by split, the step they were measured at, and which split chose it."""
+    temperature: float = 1.0
+    """What logits are divided by before they are made probabilities; fitted on the validation split where there was
+    one. Files from before there was one do not have it, and are read as 1."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a temperature that is no positive, finite number."""
+        value = self.temperature
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+            raise ValueError(f"temperature is a positive number, not {value!r}")
 
     def to_json(self) -> str:
         return json.dumps(
@@ -46,6 +56,7 @@ class ModelInfo:
                 "input": self.input.to_dict(),
                 "recipe": self.recipe,
                 "metrics": self.metrics,
+                "temperature": self.temperature,
             }
         )
 
@@ -65,6 +76,7 @@ class ModelInfo:
             input=InputSpec.from_dict(fields["input"]),
             recipe=fields["recipe"],
             metrics=fields["metrics"],
+            temperature=fields.get("temperature", 1.0),
         )
 
 
