@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from googlenet.artifact.model_file import ModelInfo, load
+from googlenet.artifact.model_file import description, load
 from googlenet.data.decode import SUFFIXES, decode_image
 from googlenet.errors import UserError
 from googlenet.machine import autocast, resolve_device, resolve_precision
@@ -47,9 +47,7 @@ class Predictor:
 
     def __init__(self, model: str | Path | GoogLeNet, *, device: str = "auto", precision: str = "auto") -> None:
         net = model if isinstance(model, GoogLeNet) else load(model)
-        if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
-            raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
-        self.info = net.info
+        self.info = description(net)
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.net = net.eval().to(self.device)
