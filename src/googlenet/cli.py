@@ -19,7 +19,7 @@ from rich.console import Console
 
 from googlenet.bench import USUAL, Measure
 from googlenet.errors import RunError, UserError
-from googlenet.network.architecture import VARIANTS, Variant
+from googlenet.network.architecture import TABLE_1, VARIANTS, Variant
 from googlenet.recipe import Recipe, recipe_names
 
 Output = Parameter(name=["--output", "-o"])
@@ -277,6 +277,95 @@ def summary(
     else:
         console = Console()
         (console if console.is_terminal else Console(width=160)).print(found.to_table(depth))
+    return 0
+
+
+@app.command
+def explain(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    picture: Annotated[Path, Parameter(help="Picture file.")],
+    /,
+    *,
+    output: Annotated[
+        Path | None, Output, Parameter(help="PNG to write; left out: PICTURE's name with -explained.png, here.")
+    ] = None,
+    class_: Annotated[
+        str | None, Parameter(name="--class", help="What to look for in the picture; left out: the likeliest class.")
+    ] = None,
+    block: Annotated[
+        str | None,
+        Parameter(
+            help=f"Whose maps show where ({TABLE_1[0].name} to {TABLE_1[-1].name}); left out: the last with 7x7 cells."
+        ),
+    ] = None,
+    top: Annotated[int, Parameter(help="How many classes to show, the likeliest first.")] = 5,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """One picture of why: where the network looked, how sure it is, and each branch's share in every block."""
+    from googlenet.artifact.model_file import load
+    from googlenet.data.decode import decode_image
+    from googlenet.insight.explain import explain as run_explanation
+    from googlenet.insight.explanation_picture import draw_explanation
+    from googlenet.machine import resolve_device
+
+    target = output or Path(f"{picture.stem}-explained.png")
+    if target.resolve() == picture.resolve():
+        raise UserError(f"{target} is the picture itself; give --output another name")
+    net = load(model, resolve_device(device))
+    image = decode_image(picture, net.info.input.channels)
+    explanation = run_explanation(net, image, class_name=class_, block=block)
+    draw_explanation(explanation, target, top=top, name=picture.name)
+    if json:
+        _print_json({"file": str(picture), "picture": str(target), **explanation.to_dict()})
+        return 0
+    ranked = list(zip(explanation.classes, explanation.probabilities, strict=True))[:top]
+    print(f"{picture}  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
+    print(f"what speaks for {explanation.explained}: {target}")
+    return 0
+
+
+@app.command
+def ablate(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    *,
+    data: Annotated[str | None, Parameter(help="Name of a data set; left out: the one trained on.")] = None,
+    data_dir: DataDir = None,
+    limit: Annotated[
+        int | None, Parameter(help="Test images to use, spread evenly over the test set; left out: all.")
+    ] = None,
+    output: Annotated[Path | None, Output, Parameter(help="PNG of the table to write; left out: none.")] = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"] | None,
+        Parameter(help="Of the computation; left out: as it was trained."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Silence each branch of each Inception block in turn: the accuracy on the test images lost without it."""
+    from googlenet.artifact.model_file import load
+    from googlenet.evaluation.judged_data import judged_data
+    from googlenet.insight.ablate import ablate as run_ablation
+    from googlenet.insight.ablate import draw_ablation
+
+    net = load(model)
+    found = run_ablation(
+        net,
+        judged_data(net.info, data, data_dir).test,
+        limit=limit,
+        device=device,
+        precision=precision or net.info.recipe.get("precision", "auto"),
+        batch_size=batch_size,
+    )
+    if output is not None:
+        draw_ablation(found, output)
+    if json:
+        _print_json({**found.to_dict(), "picture": str(output) if output else None})
+        return 0
+    Console().print(found.to_table())
+    if output is not None:
+        print(f"picture: {output}")
     return 0
 
 

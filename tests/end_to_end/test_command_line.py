@@ -69,7 +69,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
-    """Train, evaluate, predict, summarise: each from what the one before left."""
+    """Train, evaluate, predict, summarise, see inside: each from what the one before left."""
     out, _ = command("train", *SMALL, "--max-steps", 6, "--output", "runs/first")
     assert "next: " in out
     assert "predict 'runs/first/model.safetensors' PICTURE" in out
@@ -104,6 +104,16 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
 
     out, _ = command("summary", run, "--json")
     assert json.loads(out)["input_shape"] == [1, 1, 28, 28]
+
+    out, _ = command("explain", run, pictures / "1.png", "--class", "bag", "--block", "4a", "--json")
+    explanation = json.loads(out)
+    assert (explanation["explained"], explanation["block"]) == ("Bag", "4a")
+    assert sum(explanation["shares"]["5b"].values()) == pytest.approx(1)
+    out, _ = command("ablate", run, "--limit", 50, "-o", "ablation.png")
+    assert "50 images" in out
+    for name in (explanation["picture"], "ablation.png"):
+        with Image.open(command.folder / name) as picture:
+            assert min(picture.size) > 500
 
 
 def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
@@ -145,7 +155,7 @@ def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
 
 def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:
     out, _ = command("--help")
-    for name in ("train", "evaluate", "predict", "summary", "import", "data"):
+    for name in ("train", "evaluate", "predict", "summary", "explain", "ablate", "import", "data"):
         assert name in out
     assert command("--version")[0].strip() == googlenet.__version__
     assert command()[0] == out
@@ -264,6 +274,9 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("evaluate", "taken"), "no whole model file"),
         (("predict", "taken", "taken"), "no whole model file"),
         (("predict", "missing"), "PICTURES"),
+        (("explain", "missing", "taken"), "no model file missing"),
+        (("explain", "missing", "taken", "-o", "taken"), "the picture itself"),
+        (("ablate", "missing", "--limit", 10), "no model file missing"),
         (("import", "taken"), "weights"),
         (("data", "show", "cifar"), "no data set 'cifar'"),
         (("data", "show", "--count", 0), "1 picture or more"),

@@ -80,6 +80,17 @@ class ModelInfo:
         )
 
 
+def description(net: GoogLeNet) -> ModelInfo:
+    """What a network says of itself: its `info`.
+
+    Raises:
+        UserError: for a network that did not come out of a model file, or was changed since.
+    """
+    if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
+        raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
+    return net.info
+
+
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
     """Write a model file.
 

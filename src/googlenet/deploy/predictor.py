@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from googlenet.artifact.model_file import ModelInfo, load
+from googlenet.artifact.model_file import description, load
 from googlenet.data.decode import decode_image, decode_resized
 from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, open_file
 from googlenet.deploy.graphs import SUFFIX
@@ -67,10 +67,9 @@ class Predictor:
             opened = open_file(Path(model), engine=engine, precision=precision)
         else:
             net = model if isinstance(model, GoogLeNet) else load(model)
-            if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
-                raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
+            info = description(net)
             run = network_engine(net, "torch" if engine == "auto" else engine, device=device, precision=precision)
-            opened = OpenedFile(run, net.info, preprocesses=False)
+            opened = OpenedFile(run, info, preprocesses=False)
         self.info, self._opened = opened.info, opened
 
     def predict(

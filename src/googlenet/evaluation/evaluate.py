@@ -193,10 +193,7 @@ def evaluate(
     check_confidence(confidence)
     if batch_size < 1:
         raise UserError(f"batch_size is 1 or more, not {batch_size}")
-    if split.images.shape[1] != spec.channels:
-        raise UserError(f"the model takes images of {spec.channels} channel(s), the data has {split.images.shape[1]}")
-    if int(split.labels.max()) >= len(classes):
-        raise UserError(f"the model knows {len(classes)} classes, the data has {int(split.labels.max()) + 1}")
+    check_fits(split, spec, classes)
     where = resolve_device(device)
     how = resolve_precision(precision, where)
     net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -215,3 +212,11 @@ def evaluate(
         )
         seconds = time.perf_counter() - start
     return Evaluation(tuple(classes), logits, split.labels, len(split) / seconds, temperature, confidence)
+
+
+def check_fits(split: ImageSplit, spec: InputSpec, classes: Sequence[str]) -> None:
+    """Raises `UserError` where a split's channels or labels are not what a network was made for."""
+    if split.images.shape[1] != spec.channels:
+        raise UserError(f"the model takes images of {spec.channels} channel(s), the data has {split.images.shape[1]}")
+    if int(split.labels.max()) >= len(classes):
+        raise UserError(f"the model knows {len(classes)} classes, the data has {int(split.labels.max()) + 1}")
