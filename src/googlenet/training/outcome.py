@@ -13,6 +13,7 @@ from googlenet.artifact import model_file
 from googlenet.artifact.model_file import ModelInfo
 from googlenet.evaluation.evaluate import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
+from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.preparation import Run
 from googlenet.training.tracking import Row
 
@@ -92,7 +93,7 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
     kept_is_judged = run.progress.best_metrics["step"] == run.progress.step and "test" in run.progress.best_metrics
     if not interrupted and not (kept_is_judged and latest is not None):
         if run.is_main:
-            run.judged_net.load_state_dict(model_file.read(run.folder.model)[0].state_dict())
+            run.judged_net.load_state_dict(model_file.read_weights(run.folder.model))
         shown = evaluate_split(run, "test")
         run.progress.best_metrics["test"] = {"loss": shown.loss, "accuracy": shown.accuracy}
         _write_model(run)
@@ -112,8 +113,11 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
 
 def _write_model(run: Run) -> None:
     if run.is_main:
-        net = run.judged_net
-        settings = run.recipe.model_dump(exclude_none=True)
-        info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, run.progress.best_metrics)
-        model_file.save(net, info, run.folder.model)
+        net, metrics = run.judged_net, run.progress.best_metrics
+        if isinstance(net, GoogLeNet):
+            settings = run.recipe.model_dump(exclude_none=True)
+            info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, metrics)
+            model_file.save(net, info, run.folder.model)
+        else:
+            model_file.save_weights(net, run.folder.model)
     run.accelerator.wait_for_everyone()

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +26,13 @@ from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import Batch, ShuffledBatches, training_loader
 from googlenet.errors import RunError, UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
-from googlenet.network.googlenet import GoogLeNet, create_model
+from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
 from googlenet.training.checkpoint import Progress, save_checkpoint
 from googlenet.training.optimization import learning_rate_at, make_average, make_optimizer
 from googlenet.training.tracking import Row, RunFolder
+
+Build = Callable[[Recipe, ImageDataset], nn.Module]
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Run:
     augmentation: Augmentation
     batches: ShuffledBatches
     loader: DataLoader[Batch]
-    net: GoogLeNet
+    net: nn.Module
     model: nn.Module
     """The same network as accelerate wraps it: in mixed precision, on several processes."""
     average: AveragedModel | None
@@ -82,11 +85,9 @@ class Run:
         return "validation" if self.validation is not None and self.recipe.chooser != "test" else "test"
 
     @property
-    def judged_net(self) -> GoogLeNet:
+    def judged_net(self) -> nn.Module:
         """The network that is evaluated and kept: the averaged weights where they are averaged."""
-        net = self.net if self.average is None else self.average.module
-        assert isinstance(net, GoogLeNet)
-        return net
+        return self.net if self.average is None else self.average.module
 
     def learning_rate(self, step: int) -> float:
         return learning_rate_at(step, self.total_steps, len(self.batches), self.recipe)
@@ -142,8 +143,28 @@ class Run:
             self.folder.forget_after(self.progress.step)
 
 
-def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
-    """Everything for a run, its folder made. Raises `UserError` for whatever will not do."""
+def build_network(recipe: Recipe, dataset: ImageDataset) -> nn.Module:
+    """The GoogLeNet that a recipe asks for. Raises `UserError` where its images are too small for it."""
+    left_to_variant = ("dropout", "auxiliary", "initialization", "stem_stride")
+    changes = {name: value for name in left_to_variant if (value := getattr(recipe, name)) is not None}
+    net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+    net.check_size(recipe.image_size, recipe.image_size)
+    return net
+
+
+def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build = build_network) -> Run:
+    """Everything for a run, its folder made.
+
+    Args:
+        recipe: the settings.
+        output: the run folder.
+        resume: the folder is there already.
+        build: makes the network, with weights drawn from torch's global generator; another than a GoogLeNet is trained
+            in the same way, and its model file holds weights only.
+
+    Raises:
+        UserError: for whatever will not do.
+    """
     accelerator = _accelerator(recipe, output)
     output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
     precision = resolve_precision(recipe.precision, accelerator.device)
@@ -157,8 +178,8 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = ShuffledBatches(len(training), recipe.batch_size, recipe.seed, rank=rank, world=world)
 
-    net = _network(recipe, dataset).to(accelerator.device)
-    net.check_size(recipe.image_size, recipe.image_size)
+    torch.manual_seed(recipe.seed)
+    net = build(recipe, dataset).to(accelerator.device)
     if recipe.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = make_average(net, recipe)
@@ -217,10 +238,3 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
         log_with=None if recipe.track == "none" else recipe.track,
         project_dir=output,
     )
-
-
-def _network(recipe: Recipe, dataset: ImageDataset) -> GoogLeNet:
-    torch.manual_seed(recipe.seed)
-    left_to_variant = ("dropout", "auxiliary", "initialization", "stem_stride")
-    changes = {name: value for name in left_to_variant if (value := getattr(recipe, name)) is not None}
-    return create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
