@@ -370,6 +370,79 @@ def ablate(
 
 
 @app.command
+def compare(
+    networks: Annotated[
+        list[str] | None, Parameter(help="Which ones (bn, vgg-16, ...); left out: all.", negative="")
+    ] = None,
+    /,
+    *,
+    latency: Annotated[bool, Parameter(help="Also measure speed and memory here.", negative="")] = False,
+    train: Annotated[
+        bool, Parameter(help="Also train each on Fashion-MNIST, all for the same time.", negative="")
+    ] = False,
+    input_size: Annotated[str, Parameter(help="C,H,W of what is counted and timed.")] = "3,224,224",
+    num_classes: Annotated[int, Parameter(help="Classes of what is counted and timed.")] = 1000,
+    rounds: Annotated[int, Parameter(help="Turns of each network with --latency; the median is given.")] = 9,
+    seconds: Annotated[float, Parameter(help="Seconds that each network trains with --train.")] = 60,
+    image_size: Annotated[int, Parameter(help="Height and width of the images to train on, pixels.")] = 64,
+    learning_rate: Annotated[
+        float | None, Parameter(help="Highest one of the schedule; left out: each network's best.")
+    ] = None,
+    plot: Annotated[Path | None, Parameter(help="PNG to draw: accuracy, compute and parameters.")] = None,
+    data_dir: DataDir = None,
+    device: Device = "auto",
+    json: Json = False,
+) -> int:
+    """GoogLeNet beside AlexNet, NiN, VGG, ResNet-18, SqueezeNet and MobileNetV2: what each costs and what it brings."""
+    from googlenet.insight.bubbles import plot_bubbles
+    from googlenet.insight.compare import count, measured, to_table, trained
+    from googlenet.insight.contenders import contenders
+    from googlenet.insight.summary import parse_input_size
+
+    size = parse_input_size(input_size)
+    entries = [count(contender, size, num_classes) for contender in contenders(networks or [])]
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        if latency:
+            entries = measured(entries, size, num_classes, device, rounds=rounds)
+        if train:
+            entries = trained(
+                entries, seconds, image_size=image_size, learning_rate=learning_rate, data_dir=data_dir, device=device
+            )
+    if plot is not None:
+        plot_bubbles(entries, plot)
+    if json:
+        _print_json([entry.to_dict() for entry in entries])
+    else:
+        console = Console()
+        (console if console.is_terminal else Console(width=200)).print(to_table(entries, size, num_classes))
+    return 0
+
+
+@app.command
+def draw(
+    variant: Annotated[Variant, Parameter(help="Which GoogLeNet.")] = "bn",
+    *,
+    output: Annotated[
+        Path | None, Output, Parameter(help="SVG to write; left out: googlenet-VARIANT.svg here.")
+    ] = None,
+    input_size: Annotated[str, Parameter(help="C,H,W.")] = "3,224,224",
+    num_classes: Annotated[int, Parameter(help="Classes.")] = 1000,
+    json: Json = False,
+) -> int:
+    """Draw a variant on one page, in the manner of the paper's figure 3: every branch, every shape."""
+    from googlenet.insight.draw import write_drawing
+    from googlenet.insight.summary import parse_input_size
+
+    target = output or Path(f"googlenet-{variant}.svg")
+    write_drawing(variant, target, input_size=parse_input_size(input_size), num_classes=num_classes)
+    if json:
+        _print_json({"variant": variant, "drawing": str(target)})
+    else:
+        print(target)
+    return 0
+
+
+@app.command
 def bench(
     measures: Annotated[
         list[Measure] | None,

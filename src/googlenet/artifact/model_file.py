@@ -16,6 +16,7 @@ import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from googlenet.data.input_spec import InputSpec
 from googlenet.errors import RunError, UserError, first_line
@@ -103,10 +104,15 @@ def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
             f"the description is of {info.architecture.variant!r} with {len(info.classes)} named classes, the network "
             f"is {net.architecture.variant!r} with {net.architecture.num_classes}: make a ModelInfo for it"
         )
+    save_weights(net, path, googlenet=info.to_json())
+
+
+def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> None:
+    """Write the weights of any network, and nothing about them but `metadata`. Raises `RunError` as `save` does."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     try:
         with writing(Path(path)) as temporary:
-            save_file(weights, temporary, metadata={"format": "pt", "googlenet": info.to_json()})
+            save_file(weights, temporary, metadata={"format": "pt", **metadata})
     except SafetensorError as error:
         raise RunError(f"cannot write {path}: {error}") from error
 
@@ -127,16 +133,7 @@ def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("googlenet")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no model file {path}; googlenet train makes one") from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is no whole model file ({error}); weights saved by torch.save come in through: googlenet import"
-        ) from error
+    weights, text = _content(path)
     if text is None:
         raise UserError(f"{path} holds weights but says nothing about them; bring it in with: googlenet import {path}")
     try:
@@ -151,3 +148,23 @@ def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is damaged: {first_line(error)}") from error
     return net, info
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a file by name, whatever network they are of. Raises `UserError` as `load` does."""
+    return _content(Path(path))[0]
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The weights, and what the file says of them."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("googlenet")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no model file {path}; googlenet train makes one") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no whole model file ({error}); weights saved by torch.save come in through: googlenet import"
+        ) from error
+    return weights, text

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
-from googlenet.bench.timing import alternate
 from googlenet.machine import autocast, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
+from googlenet.timing import alternate
 
 Inference = Callable[[], object]
 

@@ -14,6 +14,7 @@ from googlenet.artifact.model_file import ModelInfo
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.evaluate import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
+from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.preparation import Run
 from googlenet.training.tracking import Row
 
@@ -126,7 +127,7 @@ def _judge_kept(run: Run, latest: Evaluation | None) -> Evaluation:
         return judged
     if judged is None:
         if run.is_main:
-            run.judged_net.load_state_dict(model_file.read(run.folder.model)[0].state_dict())
+            run.judged_net.load_state_dict(model_file.read_weights(run.folder.model))
         judged = evaluate_split(run, "test")
         metrics["test"] = {"loss": judged.loss, "accuracy": judged.accuracy}
     if run.validation is not None:
@@ -138,9 +139,11 @@ def _judge_kept(run: Run, latest: Evaluation | None) -> Evaluation:
 
 def _write_model(run: Run, temperature: float = 1.0) -> None:
     if run.is_main:
-        net = run.judged_net
-        settings = run.recipe.model_dump(exclude_none=True)
-        metrics = run.progress.best_metrics
-        info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, metrics, temperature)
-        model_file.save(net, info, run.folder.model)
+        net, metrics = run.judged_net, run.progress.best_metrics
+        if isinstance(net, GoogLeNet):
+            settings = run.recipe.model_dump(exclude_none=True)
+            info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, metrics, temperature)
+            model_file.save(net, info, run.folder.model)
+        else:
+            model_file.save_weights(net, run.folder.model)
     run.accelerator.wait_for_everyone()
