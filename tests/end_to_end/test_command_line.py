@@ -132,9 +132,9 @@ def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
         answers["accuracy"],
     )
     assert answers["images"] == round(answers["coverage"] * 10_000)
-    table, _ = command("evaluate", "runs/v", "--confidence", 0.5)
-    assert "at confidence 0.5 and above" in table
-    assert f"without it the calibration error is {before:.2%}" in table
+    words = " ".join(command("evaluate", "runs/v", "--confidence", 0.5)[0].split())  # however the caption is wrapped
+    assert f"at confidence 0.5 and above: {answers['images']:,} answered" in words
+    assert f"without it the calibration error is {before:.2%}" in words
 
     (pictures / "broken.png").write_bytes(b"")
     answers = json.loads(command("predict", "runs/v", pictures, "--json", code=1)[0])

@@ -271,9 +271,20 @@ def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("select", ["auto", "test"])
-def test_the_temperature_is_the_kept_models_and_fitted_on_the_validation_images(select: str, tmp_path: Path) -> None:
+def test_the_temperature_is_the_kept_models_and_fitted_on_the_validation_images(
+    select: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.1])  # so that the first epoch's model is kept, not the last one's
+    real = fit.judge
+
+    def scored(run: Any) -> Any:
+        row, evaluation = real(run)
+        return {**row, "accuracy": next(scores)}, evaluation
+
+    monkeypatch.setattr(fit, "judge", scored)
     result = train(output=tmp_path / "run", **QUICK, validation=0.25, select=select)
     net = googlenet.load(result.model)
+    assert net.info.metrics["epoch"] == 1
     data = load_dataset("fashion-mnist")
     _, held_out = split_validation(data.train, 0.25, seed=0)
     of = googlenet.evaluate(net, held_out, net.info.input, net.info.classes, precision="fp32")
