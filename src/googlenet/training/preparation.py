@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -23,7 +24,7 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import Batch, ShuffledBatches, training_loader
-from googlenet.errors import RunError, UserError
+from googlenet.errors import DivergedError, UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.recipe import Recipe
@@ -39,6 +40,18 @@ from googlenet.training.optimization import (
 )
 from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import Row, RunFolder
+
+LEFT_TO_VARIANT = (
+    "normalization",
+    "blocks",
+    "head_grid",
+    "head_width",
+    "dropout",
+    "auxiliary",
+    "initialization",
+    "stem_stride",
+)
+"""Settings that change a field of the variant's architecture where they are given."""
 
 
 @dataclass
@@ -123,9 +136,9 @@ class Run:
         return mixed.contiguous(memory_format=self.memory_format), targets
 
     def check_finite(self, row: Row) -> None:
-        """Raises `RunError` for a loss that is no number, which nothing after it would mend."""
+        """Raises `DivergedError` for a loss that is no number, which nothing after it would mend."""
         if not math.isfinite(row["loss"]):
-            raise RunError(
+            raise DivergedError(
                 f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate "
                 f"{row['learning_rate']:.3g}; try --learning-rate {self.recipe.learning_rate / 10:.1g}, "
                 f"--gradient-clip 1 or --precision fp32"
@@ -179,7 +192,7 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
     if recipe.validation > 0:
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
     chooser = _chooser(recipe, validation)
-    net, spec = _network(recipe, dataset, training)
+    net, spec = make_network(recipe, dataset, training)
     net.to(accelerator.device)
     net.check_size(recipe.image_size, recipe.image_size)
     if recipe.channels_last:
@@ -243,7 +256,7 @@ def _chooser(recipe: Recipe, validation: ImageSplit | None) -> Literal["last", "
 
 def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
     with FileProgress(quiet=quiet) as progress:
-        return load_dataset(
+        dataset = load_dataset(
             recipe.data,
             recipe.data_dir,
             size=recipe.image_size,
@@ -252,6 +265,10 @@ def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
             say=progress.say,
             progress=progress.show,
         )
+    if recipe.test_images is not None:
+        first = torch.arange(min(recipe.test_images, len(dataset.test)))
+        dataset = dataclasses.replace(dataset, test=dataset.test.subset(first))
+    return dataset
 
 
 def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
@@ -276,14 +293,13 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     )
 
 
-def _network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[GoogLeNet, InputSpec]:
+def make_network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[GoogLeNet, InputSpec]:
     """The network, and how images are made ready for it: as they were for the weights that it starts from, if any."""
     torch.manual_seed(recipe.seed)
     if recipe.weights is not None:
         net, spec = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
         return net, InputSpec(dataset.channels, recipe.image_size, spec.mean, spec.std)
-    left_to_variant = ("dropout", "auxiliary", "initialization", "stem_stride")
-    changes = {name: value for name in left_to_variant if (value := getattr(recipe, name)) is not None}
+    changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
     net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
     plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     mean, std = training.pixel_statistics() if recipe.normalize else plain
