@@ -340,8 +340,9 @@ def study_convergence(
     from googlenet.insight.study.report import write_report
     from googlenet.training.display import clock
 
-    def progress(done: int, total: int, seconds_left: float, name: str) -> None:
-        print(f"{done}/{total}  {name}  about {clock(seconds_left)} left", flush=True)
+    def progress(done: int, total: int, seconds_left: float | None, name: str) -> None:
+        left = "" if seconds_left is None else f"  about {clock(seconds_left)} left"
+        print(f"{done}/{total}  {name}{left}", flush=True)
 
     scale = scaled(quick=quick, steps=steps, seeds=seeds, image_size=image_size, rates=learning_rates)
     folder = output or Path("runs") / ("convergence-quick" if quick else "convergence")

@@ -115,7 +115,7 @@ class ProbeTask(Task):
 
     @property
     def steps(self) -> int:
-        return 10
+        return 20
 
     def work(self) -> list[Result]:
         layers = probe(self.cell.settings)

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import math
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,8 +23,8 @@ from googlenet.insight.study.cell import CellTask, ProbeTask, Result, Task
 from googlenet.insight.study.grid import Configuration, Scale, cell, choose, configurations, rates
 from googlenet.machine import available_cores, describe
 
-Progress = Callable[[int, int, float, str], None]
-"""Told after each task: tasks done, tasks in all, seconds left, what was done."""
+Progress = Callable[[int, int, float | None, str], None]
+"""Told after each task: tasks done, tasks in all, seconds left (None: not known yet), what was done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,7 @@ def study(
         with ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=torch.set_num_threads,
+            initializer=_begin_worker,
             initargs=(max(1, cores // workers),),
         ) as pool:
             try:
@@ -132,8 +134,8 @@ class _Work:
                 task = self.running.pop(future)
                 self._take(future.result(), task)
                 done, spent = done + 1, spent + task.steps_left
-                seconds_a_step = (time.monotonic() - started) / max(spent, 1)
-                self.progress(done, total, seconds_a_step * self._steps_left(), task.name)
+                seconds = (time.monotonic() - started) / spent * self._steps_left() if spent else None
+                self.progress(done, total, seconds, task.name)
         return self.results, self.probes
 
     def _submit(self, task: Task) -> None:
@@ -157,6 +159,19 @@ class _Work:
     def _steps_left(self) -> int:
         to_come = self.sweeps_open * (self.scale.seeds - 1) * self.scale.steps
         return to_come + sum(task.steps_left for task in self.running.values())
+
+
+def _begin_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+    def leave_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    # Else a worker would train on, and then wait for ever, after the study itself was killed
+    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 def _claim(folder: Path, scale: Scale) -> None:

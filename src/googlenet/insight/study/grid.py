@@ -154,6 +154,8 @@ def equal_width(positions: int, width: int) -> int:
 def choose(grid: Sequence[Configuration], only: Sequence[str], *, quick: bool) -> list[Configuration]:
     """The configurations asked for, by factor or by name, with those that they are compared with.
 
+    Of a factor, the quick grid has some only; what is asked for by name is there in any case.
+
     Raises:
         UserError: for a word that is neither.
     """
@@ -161,9 +163,11 @@ def choose(grid: Sequence[Configuration], only: Sequence[str], *, quick: bool) -
     for word in only:
         if word not in known:
             raise UserError(f"the study has no {word!r}; it has: {', '.join(sorted(known))}")
+    usual = [configuration for configuration in grid if configuration.quick or not quick]
     if not only:
-        return [configuration for configuration in grid if configuration.quick or not quick]
-    asked = [configuration for configuration in grid if {configuration.name, configuration.factor} & set(only)]
+        return usual
+    asked = [configuration for configuration in usual if configuration.factor in only]
+    asked += [configuration for configuration in grid if configuration.name in only]
     wanted = {name for configuration in asked for name in (configuration.name, configuration.against)}
     return [configuration for configuration in grid if configuration.name in wanted]
 

@@ -14,7 +14,7 @@ from googlenet.network import fused
 from googlenet.recipe import load_recipe
 from googlenet.training.preparation import make_network
 
-IMAGES = 32
+IMAGES = 16
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from googlenet.insight.study.cell import LONG, PLATEAU, SHORT, Result
 from googlenet.insight.study.convergence import Study
 from googlenet.insight.study.grid import BASELINE, Configuration, rates
 from googlenet.insight.study.plots import plot_losses, plot_plateau, plot_probes
+from googlenet.insight.study.probe import IMAGES
 from googlenet.insight.study.statistics import mean
 
 MILESTONES = {
@@ -63,9 +64,9 @@ def _lines(study: Study) -> Iterable[str]:
     yield "Loss over the last fifth of the run at seed 0. In bold: the rate that was chosen."
     yield from ("", "## Before the first step", "", *_probe_table(study), "", "![](probes.png)", "")
     yield (
-        "Deviation over 32 training images of a layer's outputs (root mean square over its outputs), and root mean "
-        "square of the loss's gradient by its kernels; means over the seeds. Adam divides by the gradient's size plus "
-        "1e-8, so gradients far below 1e-8 move nothing."
+        f"Deviation over {IMAGES} training images of a layer's outputs (root mean square over its outputs), and root "
+        "mean square of the loss's gradient by its kernels; geometric means over the seeds. Adam divides by the "
+        "gradient's size plus 1e-8, so gradients far below 1e-8 move nothing."
     )
 
 
