@@ -1,8 +1,8 @@
 """Classify a picture with ONNX Runtime and Pillow alone: no torch, nothing of this package.
 
-    googlenet export MODEL --to onnx --with-preprocessing --output model.onnx
-    pip install onnxruntime pillow
-    python predict.py model.onnx picture.jpg
+googlenet export MODEL --to onnx --with-preprocessing --output model.onnx
+pip install onnxruntime pillow
+python predict.py model.onnx picture.jpg
 """
 
 import json

@@ -30,6 +30,11 @@ def test_the_tutorial_recipe_is_the_tutorials() -> None:
     assert VARIANTS["tutorial"].initialization == "default"
 
 
+def test_the_fixed_tutorial_differs_in_its_weights_alone() -> None:
+    fixed, tutorial = (load_recipe(name).model_dump() for name in ("tutorial-fixed", "tutorial"))
+    assert {name for name in fixed if fixed[name] != tutorial[name]} == {"initialization"}
+
+
 def test_named_epochs_are_so_many() -> None:
     assert load_recipe("fast").min_steps > 0
     assert load_recipe("fast", epochs=3).min_steps == 0

@@ -49,6 +49,8 @@ app = App(
 )
 data_app = App(name="data", help="The data sets that training knows by name.")
 app.command(data_app)
+study_app = App(name="study", help="Questions answered by many small runs.")
+app.command(study_app)
 
 
 @app.command
@@ -483,6 +485,46 @@ def bench(
         )
     if json:
         _print_json(found)
+    return 0
+
+
+@study_app.command(name="convergence")
+def study_convergence(
+    *,
+    quick: Annotated[bool, Parameter(help="A grid of ten minutes on two cores.", negative="")] = False,
+    output: Annotated[
+        Path | None, Output, Parameter(help="Folder; left out: runs/convergence, or runs/convergence-quick.")
+    ] = None,
+    only: Annotated[
+        str | None, Parameter(help="Factors (head) or configurations (pair=he+alexnet) to run, separated by commas.")
+    ] = None,
+    steps: Annotated[int | None, Parameter(help="Steps of each run.")] = None,
+    seeds: Annotated[int | None, Parameter(help="Runs of each configuration at its best learning rate.")] = None,
+    image_size: Annotated[int | None, Parameter(help="Height and width of the images, pixels.")] = None,
+    learning_rates: Annotated[str | None, Parameter(help="Those tried, separated by commas.")] = None,
+    workers: Annotated[int | None, Parameter(help="Runs side by side; left out: one for each core.")] = None,
+    json: Json = False,
+) -> int:
+    """Why GoogLeNet converges slowly: the tutorial's network, one thing changed at a time. Goes on where it stopped."""
+    from googlenet.insight.study.convergence import study
+    from googlenet.insight.study.grid import scaled
+    from googlenet.insight.study.report import write_report
+    from googlenet.training.display import clock
+
+    def progress(done: int, total: int, seconds_left: float | None, name: str) -> None:
+        left = "" if seconds_left is None else f"  about {clock(seconds_left)} left"
+        print(f"{done}/{total}  {name}{left}", flush=True)
+
+    scale = scaled(quick=quick, steps=steps, seeds=seeds, image_size=image_size, rates=learning_rates)
+    folder = output or Path("runs") / ("convergence-quick" if quick else "convergence")
+    words = only.split(",") if only else ()
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        found = study(folder, scale, only=words, quick=quick, workers=workers, progress=progress)
+    report = write_report(found, folder)
+    if json:
+        _print_json({"report": str(report), **found.to_dict()})
+    else:
+        print(f"report: {report}")
     return 0
 
 

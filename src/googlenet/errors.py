@@ -9,6 +9,10 @@ class RunError(RuntimeError):
     """Something that was asked for correctly could not be done: one line. Exit code 1."""
 
 
+class DivergedError(RunError):
+    """A loss that is no number any more."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from googlenet.errors import UserError
-from googlenet.network.architecture import Initialization, Variant
+from googlenet.network.architecture import Initialization, Normalization, Variant
 
 AUGMENT: dict[str, dict[str, Any]] = {
     "none": {"flip": False, "crop_scale": 1.0, "colour": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
@@ -36,6 +36,16 @@ class Recipe(BaseModel):
     variant: Variant = Field("bn", description="which GoogLeNet")
     initialization: Initialization | None = Field(
         None, description="how weights are drawn; left out: the variant's own"
+    )
+    normalization: Normalization | None = Field(
+        None, description="of the activations: none, local response, batch; left out: the variant's own"
+    )
+    blocks: int | None = Field(None, ge=1, le=9, description="Inception blocks, the first so many; left out: all nine")
+    head_grid: int | None = Field(
+        None, ge=1, description="rows and columns that the last maps are averaged to; left out: 1, the global average"
+    )
+    head_width: int | None = Field(
+        None, ge=0, description="width of two fully connected layers before the classifier; left out: 0, none"
     )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="dropout before the classifier; left out: the variant's own"
@@ -131,6 +141,11 @@ class Recipe(BaseModel):
     channels_last: bool = Field(True, description="keep channels innermost in memory: same results, faster")
 
     # Bookkeeping
+    row_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl, at most")
+    test_images: int | None = Field(
+        None, ge=1, description="judge on the first so many test images only, for trials; left out: on all"
+    )
+    pictures: bool = Field(True, description="draw curves, confusion matrix and sheets of images at the end")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more at each epoch's end")
     track: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = Field(
         "none", description="also send the metrics to this tracker"

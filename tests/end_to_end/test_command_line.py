@@ -280,6 +280,9 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("import", "taken"), "weights"),
         (("data", "show", "cifar"), "no data set 'cifar'"),
         (("data", "show", "--count", 0), "1 picture or more"),
+        (("study", "convergence", "--only", "heads"), "no 'heads'"),
+        (("study", "convergence", "--learning-rates", "0"), "above 0"),
+        (("train", "--blocks", 5, "--auxiliary"), "4a and 4d"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line_and_exit_code_2(
@@ -289,6 +292,29 @@ def test_a_wrong_call_is_one_clear_line_and_exit_code_2(
     _, err = command(*arguments, code=2)
     assert message in err
     assert not (command.folder / "runs").exists()
+
+
+def test_a_study_goes_on_where_it_stopped(command: Command) -> None:
+    """Three cells of three steps; those whose results are there are not run again."""
+    arguments: tuple[object, ...] = ("study", "convergence", "--quick", "--only", "tutorial", "--steps", 3)
+    arguments += ("--seeds", 2, "--image-size", 16, "--learning-rates", "0.001,0.002", "-o", "runs/study")
+    out, _ = command(*arguments)
+    assert "5/5  " in out
+    assert "report: runs/study/report.md" in out
+    folder = command.folder / "runs" / "study"
+    assert "| tutorial |" in (folder / "report.md").read_text()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/result.json")}
+    assert len(kept) == 3
+    lost = sorted(kept)[0]
+    lost.unlink()
+    (folder / "report.md").unlink()
+    found = json.loads(command(*arguments, "--json")[0])
+    assert [run["seed"] for run in found["runs"]] == [0, 1]
+    assert lost.exists()
+    assert {path for path, time in kept.items() if path.stat().st_mtime_ns != time} == {lost}
+    assert (folder / "report.md").exists()
+    _, err = command(*(4 if word == 3 else word for word in arguments), code=2)
+    assert "steps = 3, not 4" in err
 
 
 def test_json_of_a_run(command: Command) -> None:

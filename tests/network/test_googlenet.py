@@ -282,3 +282,57 @@ def test_the_package_offers_what_its_contract_names() -> None:
     with pytest.raises(AttributeError):
         googlenet.nothing  # noqa: B018
     assert architecture("bn").variant == "bn"
+
+
+@pytest.mark.parametrize(("blocks", "features", "smallest"), [(1, 256, 1), (2, 480, 1), (7, 832, 1), (9, 1024, 1)])
+def test_fewer_blocks_are_the_first_ones(blocks: int, features: int, smallest: int) -> None:
+    net = create_model("tutorial", num_classes=3, in_channels=1, blocks=blocks)
+    assert sum(isinstance(child, Inception) for child in net.children()) == blocks
+    assert net.num_features == features
+    assert net.architecture.smallest_input() == smallest
+    pools = {2: 12, 7: 6}  # a pool that no block follows is not there
+    if blocks in pools:
+        with torch.no_grad():
+            assert net.forward_features(torch.randn(1, 1, 96, 96)).shape[-1] == pools[blocks]
+    assert output(net, torch.randn(2, 1, 33, 33)).shape == (2, 3)
+
+
+def test_a_head_in_alexnets_manner_sees_where_things_are() -> None:
+    head = {"head_grid": 2, "head_width": 64}
+    net = create_model("tutorial", num_classes=3, in_channels=1, **head).eval()
+    assert net.num_features == 4 * 1024
+    assert [tuple(layer.weight.shape) for layer in net.hidden.modules() if isinstance(layer, torch.nn.Linear)] == [
+        (64, 4096),
+        (64, 64),
+    ]
+    maps = torch.zeros(1, 1024, 2, 2)
+    maps[0, :, 0, 0] = 1
+    turned = maps.flip(3)
+    with torch.no_grad():
+        assert not torch.allclose(net.forward_head(maps), net.forward_head(turned), atol=1e-6)
+        averaged = create_model("tutorial", num_classes=3, in_channels=1).eval()
+        torch.testing.assert_close(averaged.forward_head(maps), averaged.forward_head(turned))
+    net.reset_classifier(5)
+    assert output(net, torch.randn(2, 1, 48, 48)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": 0}, "blocks=0"),
+        ({"blocks": 10}, "1 to 9 blocks"),
+        ({"head_grid": 0}, "head_grid=0"),
+        ({"head_width": -1}, "head_width=-1"),
+        ({"blocks": 5, "auxiliary": True}, "auxiliary heads read blocks 4a and 4d"),
+    ],
+)
+def test_depths_and_heads_that_cannot_be(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_model("tutorial", **changes)
+
+
+def test_orthogonal_kernels_keep_lengths() -> None:
+    net = create_model("tutorial", num_classes=10, in_channels=1, initialization="orthogonal")
+    kernel = net.inception4a.branch2[0].conv.weight.flatten(1)
+    torch.testing.assert_close(kernel @ kernel.T, 2 * torch.eye(len(kernel)), atol=1e-4, rtol=0)
+    assert not net.fc.bias.any()

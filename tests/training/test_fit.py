@@ -253,6 +253,30 @@ def test_rows_at_even_distances_and_at_the_end(tmp_path: Path) -> None:
     assert [(row["step"], row["split"]) for row in found] == expected
 
 
+def test_a_trial_is_judged_on_fewer_images_without_pictures(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**QUICK, "epochs": 1, "row_every": 2, "test_images": 10, "pictures": False}
+    result = train(output=tmp_path / "r", **settings)
+    assert [row["step"] for row in rows(result)] == [2, 4, 6, 8, 10, 10]
+    assert result.metrics["test"]["accuracy"] * 10 == pytest.approx(round(result.metrics["test"]["accuracy"] * 10))
+    assert not list(result.folder.glob("*.png"))
+    assert json.loads((result.folder / "environment.json").read_text())["data"]["test_images"] == 10
+
+
+def test_settings_change_the_variants_network(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"normalization": "lrn", "blocks": 3, "head_grid": 2, "head_width": 16}
+    result = train(output=tmp_path / "r", **{**QUICK, "max_steps": 1, "pictures": False}, **changes)
+    described = googlenet.load(result.model).architecture
+    assert {name: getattr(described, name) for name in changes} == changes
+
+
+def test_the_fixed_tutorial_learns_at_once(tmp_path: Path) -> None:
+    """docs/convergence.md: where the recipe `tutorial` is still guessing after a thousand steps."""
+    size: dict[str, Any] = {"image_size": 48, "epochs": 3, "num_workers": 0, "pictures": False}
+    result = train("tutorial-fixed", output=tmp_path / "r", **size)
+    assert rows(result)[-1]["step"] == 60
+    assert result.metrics["test"]["loss"] < 2.1
+
+
 def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.7, 0.6])
     real = fit.judge

@@ -42,7 +42,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for axes in (loss, accuracy):
         if axes.lines:
             axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path) -> None:
@@ -54,7 +54,7 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: floa
     axes.set_ylim(top=min(max(losses), 1.5 * losses[0]))
     axes.grid(alpha=0.3)
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
@@ -72,7 +72,7 @@ def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
         for row, column in np.argwhere(matrix > 0):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_reliability(evaluation: Evaluation, path: Path) -> None:
@@ -102,7 +102,7 @@ def plot_reliability(evaluation: Evaluation, path: Path) -> None:
     lower.margins(y=0.25)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_coverage(evaluation: Evaluation, path: Path) -> None:
@@ -117,7 +117,7 @@ def plot_coverage(evaluation: Evaluation, path: Path) -> None:
     axes.set(xlabel='"don\'t know" below this confidence', ylabel="%", xlim=(0, 1), ylim=(0, 102))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_contact_sheet(
@@ -131,7 +131,7 @@ def plot_contact_sheet(
     for axes, image, caption in zip(grid.flat, images, captions, strict=False):
         _show(axes, image, caption)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:
@@ -175,7 +175,7 @@ def _show(axes: Axes, image: Tensor, caption: str) -> None:
     axes.set_title(caption, fontsize=7)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     try:
         with writing(path) as temporary:
             figure.savefig(temporary, dpi=110, format="png")

@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 from googlenet.errors import UserError
 
 Variant = Literal["bn", "tutorial", "paper", "torchvision"]
-Initialization = Literal["default", "he", "xavier", "truncated-normal"]
+Initialization = Literal["default", "he", "xavier", "truncated-normal", "orthogonal"]
+Normalization = Literal["none", "lrn", "batch"]
 
 
 class InceptionRow(NamedTuple):
@@ -57,7 +58,7 @@ class Architecture:
     variant: Variant
     num_classes: int = 1000
     in_channels: int = 3
-    normalization: Literal["none", "lrn", "batch"] = "none"
+    normalization: Normalization = "none"
     batch_norm_epsilon: float = 1e-5
     stem_stride: int = 2
     """Stride of the first convolution: 2 in the paper, for 224x224."""
@@ -66,6 +67,12 @@ class Architecture:
     last_pool_kernel: Literal[2, 3] = 3
     """Kernel of the max pool after block 4e."""
     third_branch_kernel: Literal[3, 5] = 5
+    blocks: int = 9
+    """How many of the nine Inception blocks there are, counted from 3a; a pool that no block follows goes too."""
+    head_grid: int = 1
+    """The last maps are averaged to so many rows and columns for the classifier: 1 is the paper's global average."""
+    head_width: int = 0
+    """Outputs of each of two fully connected layers before the classifier, as AlexNet has them; 0: none."""
     dropout: float = 0.4
     auxiliary: bool = False
     """Whether the two auxiliary heads are there (after 4a and 4d); they are used in training only."""
@@ -81,6 +88,13 @@ class Architecture:
                 f"a network needs at least 1 input channel and 0 or more classes, "
                 f"not in_channels={self.in_channels}, num_classes={self.num_classes}"
             )
+        if not 1 <= self.blocks <= len(TABLE_1) or self.head_grid < 1 or self.head_width < 0:
+            raise UserError(
+                f"a network has 1 to {len(TABLE_1)} blocks, a head_grid of 1 or more and a head_width of 0 or more, "
+                f"not blocks={self.blocks}, head_grid={self.head_grid}, head_width={self.head_width}"
+            )
+        if self.auxiliary and self.blocks < 6:
+            raise UserError(f"the auxiliary heads read blocks 4a and 4d: they need 6 blocks or more, not {self.blocks}")
         for name in ("dropout", "auxiliary_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
@@ -94,6 +108,10 @@ class Architecture:
     def branch_names(self) -> tuple[str, str, str, str]:
         """What the four branches of a block are called, in the order of the concatenation."""
         return "1x1", "3x3", "5x5" if self.third_branch_kernel == 5 else "3x3 (third)", "pool"
+
+    def has_block(self, name: str) -> bool:
+        """Whether the block of that name in Table 1 is there."""
+        return any(row.name == name for row in TABLE_1[: self.blocks])
 
     def spatial_sizes(self, size: int) -> dict[str, int]:
         """Height (or width) in pixels after each layer that changes it, for an input of `size` pixels.
@@ -109,8 +127,10 @@ class Architecture:
         sizes = {"conv1": (size - 1) // self.stem_stride + 1}
         sizes["maxpool1"] = pooled(sizes["conv1"])
         sizes["maxpool2"] = pooled(sizes["maxpool1"])
-        sizes["maxpool3"] = pooled(sizes["maxpool2"])
-        sizes["maxpool4"] = pooled(sizes["maxpool3"], self.last_pool_kernel)
+        if self.has_block("4a"):
+            sizes["maxpool3"] = pooled(sizes["maxpool2"])
+        if self.has_block("5a"):
+            sizes["maxpool4"] = pooled(sizes["maxpool3"], self.last_pool_kernel)
         return sizes
 
     @functools.cache  # noqa: B019  (a handful of architectures in a process)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from googlenet.errors import UserError
-from googlenet.network.architecture import TABLE_1, Architecture, architecture
+from googlenet.network.architecture import TABLE_1, Architecture, InceptionRow, architecture
 from googlenet.network.initialization import initialize
 from googlenet.network.layers import (
     AuxiliaryHead,
@@ -62,12 +62,13 @@ class GoogLeNet(nn.Module):
             padded = architecture.pool == "padded" and kernel_size == 3
             return MaxPool(kernel_size, stride=2, padding=int(padded), ceil_mode=not padded)
 
-        blocks = {
-            row.name: Inception(
-                *row[1:], third_branch_kernel=architecture.third_branch_kernel, batch_norm_epsilon=epsilon
-            )
-            for row in TABLE_1
-        }
+        def block(row: InceptionRow) -> nn.Module:
+            if not architecture.has_block(row.name):
+                return nn.Identity()
+            kernel = architecture.third_branch_kernel
+            return Inception(*row[1:], third_branch_kernel=kernel, batch_norm_epsilon=epsilon)
+
+        blocks = {row.name: block(row) for row in TABLE_1}
         self.conv1 = convolution(architecture.in_channels, 64, 7, architecture.stem_stride)
         self.maxpool1 = max_pool()
         self.lrn1 = local_response_norm()
@@ -77,18 +78,19 @@ class GoogLeNet(nn.Module):
         self.maxpool2 = max_pool()
         self.inception3a = blocks["3a"]
         self.inception3b = blocks["3b"]
-        self.maxpool3 = max_pool()
+        self.maxpool3 = max_pool() if architecture.has_block("4a") else nn.Identity()
         self.inception4a = blocks["4a"]
         self.inception4b = blocks["4b"]
         self.inception4c = blocks["4c"]
         self.inception4d = blocks["4d"]
         self.inception4e = blocks["4e"]
-        self.maxpool4 = max_pool(architecture.last_pool_kernel)
+        self.maxpool4 = max_pool(architecture.last_pool_kernel) if architecture.has_block("5a") else nn.Identity()
         self.inception5a = blocks["5a"]
         self.inception5b = blocks["5b"]
-        self.avgpool = GlobalAveragePool()
+        self.avgpool = _average_pool(architecture.head_grid)
         self.dropout = nn.Dropout(architecture.dropout)
-        self.fc: nn.Module = _classifier(self.num_features, architecture.num_classes)
+        self.hidden = self._hidden_layers()
+        self.fc: nn.Module = self._classifier(architecture.num_classes)
         self.aux1: AuxiliaryHead | None = None
         self.aux2: AuxiliaryHead | None = None
         if architecture.auxiliary:
@@ -98,8 +100,9 @@ class GoogLeNet(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Channels that the classifier reads: 1024."""
-        return TABLE_1[-1].out_channels
+        """Values that the head reads of an image: 1024, the channels of the last block, in a whole GoogLeNet."""
+        described = self.architecture
+        return TABLE_1[described.blocks - 1].out_channels * described.head_grid**2
 
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutput:
         features, map_4a, map_4d = self._trunk(x)
@@ -116,6 +119,7 @@ class GoogLeNet(nn.Module):
         """Logits from the last feature maps: (N, 1024, H, W) -> (N, num_classes)."""
         x = self.avgpool(features)  # (N, 1024)
         x = self.dropout(x)
+        x = self.hidden(x)
         return self.fc(x)  # (N, num_classes)
 
     def _trunk(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,10 +148,10 @@ class GoogLeNet(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Put fresh classifiers, auxiliary ones too, for `num_classes` classes; 0 leaves the 1024 pooled features."""
         self.architecture = dataclasses.replace(self.architecture, num_classes=num_classes)
-        self.fc = _classifier(self.num_features, num_classes).to(self.conv1.conv.weight)
+        self.fc = self._classifier(num_classes).to(self.conv1.conv.weight)
         for head in (self.aux1, self.aux2):
             if head is not None:
-                head.fc2 = _classifier(head.fc2_features, num_classes).to(self.conv1.conv.weight)
+                head.fc2 = _linear(head.fc2_features, num_classes).to(self.conv1.conv.weight)
         for layer in self.classifiers():
             initialize(layer, self.architecture.initialization)
 
@@ -158,6 +162,17 @@ class GoogLeNet(nn.Module):
     def get_classifier(self) -> nn.Module:
         """The layer that makes logits of features, as in timm."""
         return self.fc
+
+    def _hidden_layers(self) -> nn.Module:
+        width = self.architecture.head_width
+        if not width:
+            return nn.Identity()
+        first, second = nn.Linear(self.num_features, width), nn.Linear(width, width)
+        dropout = nn.Dropout(self.architecture.dropout)
+        return nn.Sequential(first, nn.ReLU(inplace=True), dropout, second, nn.ReLU(inplace=True))
+
+    def _classifier(self, num_classes: int) -> nn.Module:
+        return _linear(self.architecture.head_width or self.num_features, num_classes)
 
     def _auxiliary_head(self, in_channels: int) -> AuxiliaryHead:
         return AuxiliaryHead(
@@ -189,7 +204,12 @@ class GoogLeNet(nn.Module):
         self.check_size(x.shape[2], x.shape[3])
 
 
-def _classifier(in_features: int, num_classes: int) -> nn.Module:
+def _average_pool(grid: int) -> nn.Module:
+    """(N, C, H, W) -> (N, C * grid * grid)."""
+    return GlobalAveragePool() if grid == 1 else nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
+
+
+def _linear(in_features: int, num_classes: int) -> nn.Module:
     return nn.Linear(in_features, num_classes) if num_classes > 0 else nn.Identity()
 
 

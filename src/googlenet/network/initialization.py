@@ -19,10 +19,15 @@ def _truncated_normal(weight: Tensor) -> None:
     nn.init.trunc_normal_(weight, mean=0.0, std=0.01, a=-2.0, b=2.0)
 
 
+def _orthogonal(weight: Tensor) -> None:
+    nn.init.orthogonal_(weight, gain=nn.init.calculate_gain("relu"))
+
+
 _DRAW: dict[str, Callable[[Tensor], object]] = {
     "he": _he,
     "xavier": nn.init.xavier_uniform_,
     "truncated-normal": _truncated_normal,
+    "orthogonal": _orthogonal,
 }
 
 
@@ -33,6 +38,8 @@ def initialize(net: nn.Module, scheme: Initialization) -> None:
     - `he`: normal with variance 2 / fan_in, biases 0 (He et al. 2015, https://arxiv.org/abs/1502.01852).
     - `xavier`: uniform with variance 2 / (fan_in + fan_out), biases 0 (Glorot and Bengio 2010).
     - `truncated-normal`: standard deviation 0.01 and biases 0, as torchvision draws its GoogLeNet.
+    - `orthogonal`: rows (or columns, where these are fewer) orthogonal, of length sqrt(2), biases 0 (Saxe et al. 2013,
+      https://arxiv.org/abs/1312.6120).
 
     Raises:
         UserError: for a name that is none of these.

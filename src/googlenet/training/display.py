@@ -55,9 +55,7 @@ class Display:
                 self._task = self._bar.add_task(description, total=self._total, figures=text, completed=step)
             self._bar.update(self._task, description=description, completed=step, figures=text)
         elif batch % LINE_EVERY == 0:
-            self.say(
-                f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  {text}  left {_clock(seconds_left)}"
-            )
+            self.say(f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  {text}  left {clock(seconds_left)}")
 
     def epoch(self, epoch: int, train: Row, judged: Row, seconds: float) -> None:
         """The one row at an epoch's end; `seconds` are those of the epoch, evaluation included."""
@@ -96,6 +94,7 @@ class FileProgress:
         self._bar.update(self._tasks[what], completed=done)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

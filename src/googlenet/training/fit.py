@@ -25,9 +25,6 @@ from googlenet.training.preparation import Run, prepare
 from googlenet.training.suggestion import resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
 
-ROW_EVERY = 20
-"""Steps between two rows of `metrics.jsonl`, at most: enough of them for a curve of a short run."""
-
 
 def train(
     recipe: str | Path | Recipe | None = None,
@@ -113,7 +110,7 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, boo
         stopping = _any_process_stops(run, stop)
         seconds_left = run.progress.seconds / run.progress.step * (run.total_steps - run.progress.step)
         display.batch(epoch + 1, batch, run.progress.step, row, seconds_left)
-        if since_row.steps >= ROW_EVERY or last or checkpoint or stopping:
+        if since_row.steps >= run.recipe.row_every or last or checkpoint or stopping:
             run.record(row)
             if checkpoint:
                 run.save_checkpoint()

@@ -97,7 +97,7 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
         shown = _judge_kept(run, latest)
     elif run.judged_split == "validation" and run.validation is not None:
         split = run.validation
-    if run.is_main:
+    if run.is_main and run.recipe.pictures:
         plot_curves(run.folder.rows(), run.folder.path / "curves.png")
         if shown is not None:
             plot_confusion_matrix(shown, run.folder.path / "confusion_matrix.png")

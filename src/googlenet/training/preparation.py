@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -24,7 +25,7 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import Batch, ShuffledBatches, training_loader
-from googlenet.errors import RunError, UserError
+from googlenet.errors import DivergedError, UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
 from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
@@ -42,6 +43,18 @@ from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import Row, RunFolder
 
 Build = Callable[[Recipe, ImageDataset], nn.Module]
+
+LEFT_TO_VARIANT = (
+    "normalization",
+    "blocks",
+    "head_grid",
+    "head_width",
+    "dropout",
+    "auxiliary",
+    "initialization",
+    "stem_stride",
+)
+"""Settings that change a field of the variant's architecture where they are given."""
 
 
 @dataclass
@@ -124,9 +137,9 @@ class Run:
         return mixed.contiguous(memory_format=self.memory_format), targets
 
     def check_finite(self, row: Row) -> None:
-        """Raises `RunError` for a loss that is no number, which nothing after it would mend."""
+        """Raises `DivergedError` for a loss that is no number, which nothing after it would mend."""
         if not math.isfinite(row["loss"]):
-            raise RunError(
+            raise DivergedError(
                 f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate "
                 f"{row['learning_rate']:.3g}; try --learning-rate {self.recipe.learning_rate / 10:.1g}, "
                 f"--gradient-clip 1 or --precision fp32"
@@ -191,7 +204,7 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
     if recipe.validation > 0:
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
     chooser = _chooser(recipe, validation)
-    net, spec = _network(recipe, dataset, training, build)
+    net, spec = make_network(recipe, dataset, training, build)
     net.to(accelerator.device)
     if recipe.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -254,7 +267,7 @@ def _chooser(recipe: Recipe, validation: ImageSplit | None) -> Literal["last", "
 
 def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
     with FileProgress(quiet=quiet) as progress:
-        return load_dataset(
+        dataset = load_dataset(
             recipe.data,
             recipe.data_dir,
             size=recipe.image_size,
@@ -263,6 +276,10 @@ def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
             say=progress.say,
             progress=progress.show,
         )
+    if recipe.test_images is not None:
+        first = torch.arange(min(recipe.test_images, len(dataset.test)))
+        dataset = dataclasses.replace(dataset, test=dataset.test.subset(first))
+    return dataset
 
 
 def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
@@ -287,8 +304,8 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     )
 
 
-def _network(
-    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, build: Build | None
+def make_network(
+    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, build: Build | None = None
 ) -> tuple[nn.Module, InputSpec]:
     """The network, and how images are made ready for it: as they were for the weights that it starts from, if any."""
     torch.manual_seed(recipe.seed)
@@ -301,8 +318,7 @@ def _network(
         net, given = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
         spec = InputSpec(dataset.channels, recipe.image_size, given.mean, given.std)
     else:
-        left_to_variant = ("dropout", "auxiliary", "initialization", "stem_stride")
-        changes = {name: value for name in left_to_variant if (value := getattr(recipe, name)) is not None}
+        changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
         net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
     return net, spec

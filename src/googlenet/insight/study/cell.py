@@ -1,0 +1,168 @@
+"""One run of the study: trained by `googlenet.train`, read off its rows, and kept, so that it is never run twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from googlenet.errors import DivergedError
+from googlenet.files import writing
+from googlenet.insight.study.grid import Cell
+from googlenet.insight.study.probe import probe
+from googlenet.training.fit import train
+from googlenet.training.tracking import Row, RunFolder
+
+PLATEAU = 2.2
+"""A loss clearly below ln 10 = 2.303, which is guessing."""
+SHORT, LONG = 20, 100
+"""Steps that a figure is averaged over: for the plateau, and for what is told apart less easily from noise."""
+
+Result = dict[str, Any]
+
+
+class Task:
+    """Something to be done once in another process; calling it gives what was kept, if anything was."""
+
+    def __init__(self, cell: Cell, folder: Path) -> None:
+        self.cell, self.folder = cell, folder
+        self.steps_left = 0 if self.kept.exists() else self.steps
+
+    @property
+    def name(self) -> str:
+        return self.cell.folder_name
+
+    @property
+    def kept(self) -> Path:
+        """The file that holds the outcome."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> int:
+        """What it costs, in steps of training."""
+        raise NotImplementedError
+
+    def work(self) -> Any:
+        """The outcome; None where it was told to stop."""
+        raise NotImplementedError
+
+    def __call__(self) -> Any:
+        if self.kept.exists():
+            return json.loads(self.kept.read_text(encoding="utf-8"))
+        outcome = self.work()
+        if outcome is not None:
+            with writing(self.kept) as temporary:
+                temporary.write_text(json.dumps(outcome), encoding="utf-8")
+        return outcome
+
+
+class CellTask(Task):
+    """Train a cell in `folder`/cells and read off its rows."""
+
+    @property
+    def kept(self) -> Path:
+        return self.folder / "cells" / self.name / "result.json"
+
+    @property
+    def steps(self) -> int:
+        return self.cell.settings["max_steps"]
+
+    def work(self) -> Result | None:
+        place = self.kept.parent
+        shutil.rmtree(place, ignore_errors=True)  # a run that was killed left it
+        place.mkdir(parents=True)
+        test = None
+        with (place / "log.txt").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+            try:
+                outcome = train("tutorial", output=place / "run", **self.cell.settings)
+                if outcome.interrupted:
+                    return None
+                test = outcome.metrics["test"]
+            except DivergedError as error:
+                print(error)
+        rows = [row for row in RunFolder(place / "run").rows() if row["split"] == "train"]
+        # The weights of hundreds of runs would fill a disk, and nothing here asks for them
+        shutil.rmtree(place / "run" / "checkpoints")
+        (place / "run" / "model.safetensors").unlink(missing_ok=True)
+        return {
+            "configuration": self.cell.configuration.name,
+            "learning_rate": self.cell.learning_rate,
+            "seed": self.cell.seed,
+            "diverged": test is None,
+            **milestones(rows, diverged=test is None),
+            "test_loss": test and test["loss"],
+            "test_accuracy": test and test["accuracy"],
+            "curve": [[row["step"], round(row["loss"], 4)] for row in rows],
+        }
+
+
+class ProbeTask(Task):
+    """What the cell's network is like before its first step, kept in `folder`/probes."""
+
+    @property
+    def kept(self) -> Path:
+        return self.folder / "probes" / f"{self.name}.json"
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.folder_name.partition('_')[0]}_probe-{self.cell.seed}"
+
+    @property
+    def steps(self) -> int:
+        return 20
+
+    def work(self) -> list[Result]:
+        layers = probe(self.cell.settings)
+        named = {"configuration": self.cell.configuration.name, "seed": self.cell.seed}
+        return [{**named, **layer.to_dict()} for layer in layers]
+
+
+def milestones(rows: list[Row], *, diverged: bool = False) -> Result:
+    """When a run got where, in steps and seconds, from its training rows; None for what it did not reach.
+
+    - `plateau`: from here to the end the loss over 20 steps stays below 2.2.
+    - `loss_1`, `loss_0.5`, `accuracy_85`, `accuracy_90`: reached as an average over 100 steps. Within the first epoch
+      these are images that the network has not learned from yet, so it is as good as a test.
+    - `final_loss`: the average over the last fifth of the run; None where the loss became no number.
+    """
+    short, long = smoothed(rows, SHORT, "loss"), smoothed(rows, LONG, "loss")
+    accuracy = smoothed(rows, LONG, "accuracy")
+    last_above = max((index for index, loss in enumerate(short) if not loss < PLATEAU), default=-1)
+    reached = {
+        "plateau": len(rows) if diverged else last_above + 1,
+        "loss_1": _first(loss <= 1.0 for loss in long),
+        "loss_0.5": _first(loss <= 0.5 for loss in long),
+        "accuracy_85": _first(share >= 0.85 for share in accuracy),
+        "accuracy_90": _first(share >= 0.90 for share in accuracy),
+    }
+    found: Result = {}
+    for name, index in reached.items():
+        row = rows[index] if index < len(rows) else {"step": None, "seconds": None}
+        found[f"{name}_steps"], found[f"{name}_seconds"] = row["step"], row["seconds"]
+    last = [row["loss"] for row in rows if row["step"] > 0.8 * rows[-1]["step"]]
+    found["final_loss"] = None if diverged else sum(last) / len(last)
+    return found
+
+
+def smoothed(rows: list[Row], window: int, figure: str) -> list[float]:
+    """For each row the average over the `window` steps up to it; not a number where so many are not done yet."""
+    steps, sums = [0], [0.0]
+    averages = []
+    for row in rows:
+        sums.append(sums[-1] + row[figure] * (row["step"] - steps[-1]))
+        steps.append(row["step"])
+        start = bisect_right(steps, row["step"] - window) - 1
+        enough = start >= 0
+        averages.append((sums[-1] - sums[start]) / (steps[-1] - steps[start]) if enough else math.nan)
+    return averages
+
+
+def _first(hits: Iterable[bool]) -> int:
+    """The index of the first hit; past every index where there is none."""
+    return next((index for index, hit in enumerate(hits) if hit), sys.maxsize)

@@ -1,0 +1,196 @@
+"""The study of convergence, run: probes, a sweep of learning rates for each configuration, more seeds at the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from googlenet.errors import RunError, UserError
+from googlenet.files import writing
+from googlenet.insight.study.cell import CellTask, ProbeTask, Result, Task
+from googlenet.insight.study.grid import Configuration, Scale, cell, choose, configurations, rates
+from googlenet.machine import available_cores, describe
+
+Progress = Callable[[int, int, float | None, str], None]
+"""Told after each task: tasks done, tasks in all, seconds left (None: not known yet), what was done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Everything that was run."""
+
+    scale: Scale
+    configurations: list[Configuration]
+    results: list[Result]
+    """One for each cell."""
+    probes: list[Result]
+    """One for each configuration, seed and layer."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The runs at each configuration's best learning rate, without their curves."""
+        runs = [run for configuration in self.configurations for run in self.chosen(configuration)]
+        return {
+            "scale": dataclasses.asdict(self.scale),
+            "runs": [{name: value for name, value in run.items() if name != "curve"} for run in runs],
+        }
+
+    def chosen(self, configuration: Configuration) -> list[Result]:
+        """The runs at the configuration's best learning rate, by seed."""
+        mine = [result for result in self.results if result["configuration"] == configuration.name]
+        best = best_rate([result for result in mine if result["seed"] == 0])
+        return sorted((r for r in mine if r["learning_rate"] == best), key=lambda result: result["seed"])
+
+
+def study(
+    folder: Path,
+    scale: Scale,
+    *,
+    only: Sequence[str] = (),
+    quick: bool = False,
+    workers: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> Study:
+    """Run the grid, or what is left of it, in `folder`.
+
+    Each configuration is trained with every one of its learning rates at seed 0; the one with the lowest loss over the
+    last fifth of the run is then trained with the other seeds.
+
+    Args:
+        folder: where everything is kept; what it holds already is not run again.
+        scale: how large.
+        only: factors or configurations, with those that they are compared with; all where it is empty.
+        quick: leave out what is not for the quick grid.
+        workers: processes side by side; left out, one for each core.
+        progress: told after each task.
+
+    Raises:
+        UserError: for a word in `only` that the grid has not, or a folder of another study.
+        RunError: where a process was killed; the same call goes on from there.
+    """
+    chosen = choose(configurations(scale), only, quick=quick)
+    _claim(folder, scale)
+    cores = available_cores()
+    workers = workers or cores
+    try:
+        with ProcessPoolExecutor(
+            workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin_worker,
+            initargs=(max(1, cores // workers),),
+        ) as pool:
+            try:
+                results, probes = _Work(pool, folder, scale, progress).run(chosen)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    except BrokenProcessPool as error:
+        raise RunError(f"a process of the study was killed; the same command with --output {folder} goes on") from error
+    return Study(scale, chosen, results, probes)
+
+
+def best_rate(sweep: Sequence[Result]) -> float:
+    """The learning rate with the lowest final loss."""
+    return min(sweep, key=lambda result: math.inf if result["final_loss"] is None else result["final_loss"])[
+        "learning_rate"
+    ]
+
+
+class _Work:
+    """The tasks under way, and what came of those that are done."""
+
+    def __init__(self, pool: ProcessPoolExecutor, folder: Path, scale: Scale, progress: Progress) -> None:
+        self.pool, self.folder, self.scale, self.progress = pool, folder, scale, progress
+        self.running: dict[Future[Any], Task] = {}
+        self.results: list[Result] = []
+        self.probes: list[Result] = []
+        self.sweeps_open = 0
+
+    def run(self, chosen: Sequence[Configuration]) -> tuple[list[Result], list[Result]]:
+        """Every task of these configurations: (results of the cells, probes)."""
+        for configuration in chosen:
+            first = rates(configuration, self.scale)[0]
+            for seed in range(self.scale.seeds):
+                self._submit(ProbeTask(cell(configuration, self.scale, learning_rate=first, seed=seed), self.folder))
+        for configuration in chosen:
+            for rate in rates(configuration, self.scale):
+                self._submit(CellTask(cell(configuration, self.scale, learning_rate=rate, seed=0), self.folder))
+        self.sweeps_open = len(chosen)
+        total = len(self.running) + len(chosen) * (self.scale.seeds - 1)
+        done, spent, started = 0, 0, time.monotonic()
+        while self.running:
+            for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                task = self.running.pop(future)
+                self._take(future.result(), task)
+                done, spent = done + 1, spent + task.steps_left
+                seconds = (time.monotonic() - started) / spent * self._steps_left() if spent else None
+                self.progress(done, total, seconds, task.name)
+        return self.results, self.probes
+
+    def _submit(self, task: Task) -> None:
+        self.running[self.pool.submit(task)] = task
+
+    def _take(self, outcome: Any, task: Task) -> None:
+        if outcome is None:
+            raise KeyboardInterrupt
+        if isinstance(task, ProbeTask):
+            self.probes += outcome
+            return
+        self.results.append(outcome)
+        configuration = task.cell.configuration
+        sweep = [r for r in self.results if r["configuration"] == configuration.name and r["seed"] == 0]
+        if task.cell.seed == 0 and len(sweep) == len(rates(configuration, self.scale)):
+            self.sweeps_open -= 1
+            for seed in range(1, self.scale.seeds):
+                again = cell(configuration, self.scale, learning_rate=best_rate(sweep), seed=seed)
+                self._submit(CellTask(again, self.folder))
+
+    def _steps_left(self) -> int:
+        to_come = self.sweeps_open * (self.scale.seeds - 1) * self.scale.steps
+        return to_come + sum(task.steps_left for task in self.running.values())
+
+
+def _begin_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+    def leave_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    # Else a worker would train on, and then wait for ever, after the study itself was killed
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _claim(folder: Path, scale: Scale) -> None:
+    """Note in `folder` what is studied there. Raises `UserError` where it holds something else."""
+    note = folder / "study.json"
+    # More seeds may be added to what is there; all else would mix what cannot be compared
+    described = {name: value for name, value in dataclasses.asdict(scale).items() if name != "seeds"}
+    described["rates"] = list(scale.rates) if scale.rates else None
+    if note.exists():
+        before = json.loads(note.read_text(encoding="utf-8"))["scale"]
+        if before != described:
+            differing = next(name for name in described if before.get(name) != described[name])
+            raise UserError(
+                f"{folder} holds a study with {differing} = {before.get(differing)}, not {described[differing]}; "
+                f"name another --output"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} holds something that is no study; name another --output")
+    with writing(note) as temporary:
+        content = {"scale": described, "machine": describe(torch.device("cpu"))}
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

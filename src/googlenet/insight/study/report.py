@@ -1,0 +1,168 @@
+"""The study's tables and its report, written out of what was run."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from googlenet.files import writing
+from googlenet.insight.study.cell import LONG, PLATEAU, SHORT, Result
+from googlenet.insight.study.convergence import Study
+from googlenet.insight.study.grid import BASELINE, Configuration, rates
+from googlenet.insight.study.plots import plot_losses, plot_plateau, plot_probes
+from googlenet.insight.study.probe import IMAGES
+from googlenet.insight.study.statistics import mean
+
+MILESTONES = {
+    "plateau": "leave the plateau",
+    "loss_1": "loss 1.0",
+    "loss_0.5": "loss 0.5",
+    "accuracy_85": "85%",
+    "accuracy_90": "90%",
+}
+
+
+def write_report(study: Study, folder: Path) -> Path:
+    """`report.md`, `results.csv`, `probes.csv` and three pictures; returns the report's path."""
+    _write_csv(folder / "results.csv", [{k: v for k, v in r.items() if k != "curve"} for r in study.results])
+    _write_csv(folder / "probes.csv", study.probes)
+    plot_losses(study, folder / "losses.png")
+    plot_plateau(study, folder / "plateau.png")
+    plot_probes(study, folder / "probes.png")
+    report = folder / "report.md"
+    with writing(report) as temporary:
+        temporary.write_text("\n".join(_lines(study)) + "\n", encoding="utf-8")
+    return report
+
+
+def _lines(study: Study) -> Iterable[str]:
+    scale = study.scale
+    yield "# Why GoogLeNet converges slowly: what was run"
+    yield ""
+    yield (
+        f"The recipe `tutorial` at {scale.image_size}x{scale.image_size}, batch {scale.batch_size}, {scale.steps} "
+        f"steps a run, {scale.seeds} seeds, with one thing changed. Each configuration is run at seed 0 with each of "
+        f"its learning rates, and with the other seeds at the best of them. Intervals are 95%, Student's t over the "
+        f"seeds. Accuracy and losses on the way are of the training batches, which within the first epoch are images "
+        f"that the network has not learned from yet."
+    )
+    yield from ("", "## When they got where", "", *_milestone_table(study), "", "![](plateau.png)", "")
+    yield (
+        f"The plateau is left at the step from which the loss over {SHORT} steps stays below {PLATEAU}; the other "
+        f"marks are averages over {LONG} steps. In brackets: how many of the seeds got there, where not all did; the "
+        f"mean is of these."
+    )
+    yield from ("", "## How good they were at the end", "", *_final_table(study), "", "![](losses.png)", "")
+    yield (
+        "The difference is in the loss over the last fifth of the run, to the configuration named after it, paired by "
+        "seed; below 0 is better. It is in bold where the interval leaves out 0."
+    )
+    yield from ("", "## Learning rates", "", *_rate_table(study), "")
+    yield "Loss over the last fifth of the run at seed 0. In bold: the rate that was chosen."
+    yield from ("", "## Before the first step", "", *_probe_table(study), "", "![](probes.png)", "")
+    yield (
+        f"Deviation over {IMAGES} training images of a layer's outputs (root mean square over its outputs), and root "
+        "mean square of the loss's gradient by its kernels; geometric means over the seeds. Adam divides by the "
+        "gradient's size plus 1e-8, so gradients far below 1e-8 move nothing."
+    )
+
+
+def _milestone_table(study: Study) -> list[str]:
+    rows = []
+    for configuration in study.configurations:
+        runs = study.chosen(configuration)
+        steps = [_steps([run[f"{name}_steps"] for run in runs]) for name in MILESTONES]
+        seconds = [run["plateau_seconds"] for run in runs if run["plateau_seconds"] is not None]
+        rows.append([configuration.name, *steps, mean(seconds).text(1) if seconds else "-"])
+    return _table(["", *(f"steps to {text}" for text in MILESTONES.values()), "seconds to leave the plateau"], rows)
+
+
+def _steps(values: Sequence[int | None]) -> str:
+    there = [value for value in values if value is not None]
+    if not there:
+        return "-"
+    return mean(there).text(0) + ("" if len(there) == len(values) else f" ({len(there)} of {len(values)})")
+
+
+def _final_table(study: Study) -> list[str]:
+    rows = []
+    for configuration in study.configurations:
+        runs = [run for run in study.chosen(configuration) if not run["diverged"]]
+        if not runs:
+            rows.append([configuration.name, f"{study.chosen(configuration)[0]['learning_rate']:g}", "diverged"])
+            continue
+        rows.append(
+            [
+                configuration.name,
+                f"{runs[0]['learning_rate']:g}",
+                mean([run["final_loss"] for run in runs]).text(3),
+                _difference(study, configuration),
+                mean([100 * run["test_accuracy"] for run in runs]).text(1),
+            ]
+        )
+    return _table(["", "learning rate", "loss at the end", "difference", "test accuracy, %"], rows)
+
+
+def _difference(study: Study, configuration: Configuration) -> str:
+    if configuration.name == BASELINE:
+        return ""
+    (reference,) = (other for other in study.configurations if other.name == configuration.against)
+    losses = {run["seed"]: run["final_loss"] for run in study.chosen(reference)}
+    pairs = [(run["final_loss"], losses.get(run["seed"])) for run in study.chosen(configuration)]
+    differences = [mine - other for mine, other in pairs if mine is not None and other is not None]
+    if not differences:
+        return ""
+    found = mean(differences)
+    text = found.text(3)
+    return f"{f'**{text}**' if found.differs_from_zero else text} to {reference.name}"
+
+
+def _rate_table(study: Study) -> list[str]:
+    tried = sorted({rate for configuration in study.configurations for rate in rates(configuration, study.scale)})
+    rows = []
+    for configuration in study.configurations:
+        sweep = {r["learning_rate"]: r for r in _sweep(study, configuration)}
+        best = study.chosen(configuration)[0]["learning_rate"]
+        rows.append([configuration.name, *(_loss(sweep.get(rate), bold=rate == best) for rate in tried)])
+    return _table(["", *(f"{rate:g}" for rate in tried)], rows)
+
+
+def _sweep(study: Study, configuration: Configuration) -> list[Result]:
+    return [r for r in study.results if r["configuration"] == configuration.name and r["seed"] == 0]
+
+
+def _loss(result: Result | None, *, bold: bool) -> str:
+    if result is None:
+        return ""
+    text = "diverged" if result["final_loss"] is None else f"{result['final_loss']:.3f}"
+    return f"**{text}**" if bold else text
+
+
+def _probe_table(study: Study) -> list[str]:
+    shown = [("spread", "conv1"), ("spread", "fc"), ("gradient", "conv1"), ("gradient", "fc")]
+    rows = []
+    for configuration in study.configurations:
+        mine = [probe for probe in study.probes if probe["configuration"] == configuration.name]
+        values = [[probe[figure] for probe in mine if probe["layer"] == layer] for figure, layer in shown]
+        rows.append([configuration.name, *(f"{_geometric_mean(value):.1e}" for value in values)])
+    headings = ["deviation after conv1", "deviation of the logits", "gradient of conv1", "gradient of fc"]
+    return _table(["", *headings], rows)
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(math.log(max(value, 1e-300)) for value in values) / len(values))
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return ["| " + " | ".join([*line, *[""] * (len(headings) - len(line))]) + " |" for line in lines]
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
