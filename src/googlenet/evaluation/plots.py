@@ -102,7 +102,7 @@ def plot_reliability(evaluation: Evaluation, path: Path) -> None:
     lower.margins(y=0.25)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_coverage(evaluation: Evaluation, path: Path) -> None:
@@ -117,7 +117,7 @@ def plot_coverage(evaluation: Evaluation, path: Path) -> None:
     axes.set(xlabel='"don\'t know" below this confidence', ylabel="%", xlim=(0, 1), ylim=(0, 102))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_contact_sheet(
