@@ -63,7 +63,7 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
             yield Table(
                 f"inference: tutorial, {_SIZE}x{_SIZE}, batch {batch}",
                 rows,
-                f"{flops / 1e9:.2f} GFLOP an image; the peak is that of the contender's own precision, for int8 that of bf16",
+                f"{flops / 1e9:.2f} GFLOP an image; the peak is that of the contender's precision (for int8, bf16's)",
             )
 
 
