@@ -210,7 +210,7 @@ def _check_unchanged(before: Recipe, now: Recipe) -> None:
 
 def _introduce(run: Run, display: Display) -> None:
     recipe, net = run.recipe, run.net
-    name = recipe.variant if isinstance(net, GoogLeNet) else type(net).__name__
+    name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
     parameters = sum(parameter.numel() for parameter in net.parameters())
     layout = "channels-last" if recipe.channels_last else "contiguous"
     processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
