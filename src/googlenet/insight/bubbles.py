@@ -56,7 +56,8 @@ def plot_bubbles(entries: Sequence[Entry], path: Path) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(0.27, 0.1)
+    axes.margins(0.2, 0.1)
+    axes.set_xlim(right=1.8 * axes.get_xlim()[1])  # room for the label of the costliest
     what = "accuracy on Fashion-MNIST after equal time (%)" if trained else "published top-1 accuracy on ImageNet (%)"
     axes.set(xlabel="multiply-adds of one image (10⁹)", ylabel=what, title="the area of a bubble shows the parameters")
     axes.grid(alpha=0.3)
