@@ -156,6 +156,8 @@ def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
 def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:
     out, _ = command("--help")
     for name in ("train", "evaluate", "predict", "summary", "explain", "ablate", "import", "data"):
+
+    for name in ("train", "evaluate", "predict", "summary", "compare", "draw", "import", "data"):
         assert name in out
     assert command("--version")[0].strip() == googlenet.__version__
     assert command()[0] == out
@@ -170,6 +172,16 @@ def test_summary_of_a_variant(command: Command) -> None:
     out, _ = command("summary", "tutorial", "--input-size", "1,224,224", "--num-classes", 10)
     assert "5,977,530" in out
     assert "1x1024x7x7" in out
+
+
+def test_compare_and_draw(command: Command) -> None:
+    out, _ = command("compare", "paper", "alexnet", "vgg-16", "--plot", "bubbles.png")
+    for words in ("6,998,552", "61,100,840", "138,357,544", "GoogLeNet paper"):
+        assert words in out
+    with Image.open(command.folder / "bubbles.png") as picture:
+        assert picture.format == "PNG"
+    command("draw", "paper", "-o", "drawings/net.svg")
+    assert (command.folder / "drawings/net.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_import_then_evaluate(command: Command, tmp_path: Path) -> None:

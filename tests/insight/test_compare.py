@@ -13,12 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from googlenet import UserError, create_model, summarize
 from googlenet.artifact.model_file import save_weights
 from googlenet.cli import app, main
+from googlenet.insight import contest
 from googlenet.insight.bubbles import plot_bubbles
 from googlenet.insight.compare import Entry, count, to_table
 from googlenet.insight.contenders import CONTENDERS, contenders
 from googlenet.insight.contest import Training, train_for
 from googlenet.insight.speed import Speed
 from googlenet.network.rivals import Fire, SqueezeNet
+from googlenet.training.outcome import TrainingResult
+from googlenet.training.preparation import Run
 
 SIZE = (3, 224, 224)
 
@@ -118,6 +121,15 @@ def test_a_rival_trains_for_the_time_given_through_the_projects_training(
     assert training.seconds > 0
     assert 0 <= training.accuracy <= 1
     assert "SqueezeNet: 726,474 parameters" in capsys.readouterr().out
+
+
+def test_a_stopped_training_stops_the_comparison(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(run: Run) -> TrainingResult:
+        return TrainingResult(run.folder.path, run.folder.model, {}, 0.0, interrupted=True)
+
+    monkeypatch.setattr(contest, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_for(CONTENDERS["squeezenet-1.1"], 0.01, image_size=28)
 
 
 def test_the_command_counts_measures_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

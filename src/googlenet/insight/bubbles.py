@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from googlenet.errors import UserError
 from googlenet.files import writing
@@ -26,31 +27,40 @@ def plot_bubbles(entries: Sequence[Entry], path: Path) -> None:
         UserError: where no accuracy is known.
     """
     trained = any(entry.training for entry in entries)
-    placed = [(entry, accuracy) for entry in entries if (accuracy := _accuracy(entry, trained)) is not None]
+    placed = [(entry, 100 * accuracy) for entry in entries if (accuracy := _accuracy(entry, trained)) is not None]
     if not placed:
         raise UserError("none of these networks has a published accuracy to plot; add --train, or compare others")
+    placed.sort(key=lambda pair: -pair[1])
     figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
-    # Large ones first, so that small ones lie on them
-    for entry, accuracy in sorted(placed, key=lambda pair: -pair[0].parameters):
+    line_height = max(0.045 * (placed[0][1] - placed[-1][1]), 0.01)
+    last_label = float("inf")
+    for entry, accuracy in placed:
         giga, millions = entry.multiply_adds / 1e9, entry.parameters / 1e6
-        colour = "tab:orange" if entry.contender.label.startswith("GoogLeNet") else "tab:blue"
-        area = _POINTS_PER_MILLION * millions
-        axes.scatter(giga, 100 * accuracy, s=area, color=colour, alpha=0.45, edgecolor=colour, linewidth=1)
-        axes.scatter(giga, 100 * accuracy, s=6, color="black")
+        area, ours = _POINTS_PER_MILLION * millions, entry.contender.label.startswith("GoogLeNet")
+        colour = "tab:orange" if ours else "tab:blue"
+        axes.scatter(giga, accuracy, s=area, color=colour, alpha=0.4, edgecolor=colour, zorder=2 + 1 / millions)
+        axes.scatter(giga, accuracy, s=5, color="black", zorder=4)
+        label = accuracy
+        if ours:  # all of them cost about the same, so their labels would lie on each other
+            label = last_label = min(accuracy, last_label - line_height)
         axes.annotate(
-            f"{entry.contender.label}\n{millions:.1f} M",
-            (giga, 100 * accuracy),
-            (0, -(area**0.5) / 2 - 3),
+            f"{entry.contender.label}  {millions:.1f} M",
+            (giga, label),
+            ((area**0.5 / 2 + 6) * (-1 if ours else 1), 0),
             textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=8,
+            ha="right" if ours else "left",
+            va="center",
+            fontsize=9,
         )
     axes.set_xscale("log")
-    axes.margins(0.14)
-    what = "Fashion-MNIST accuracy after equal time (%)" if trained else "published ImageNet top-1 accuracy (%)"
-    axes.set(xlabel="multiply-adds of one image (10⁹)", ylabel=what, title="area: parameters")
-    axes.grid(alpha=0.3, which="both")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(0.2, 0.1)
+    axes.set_xlim(right=1.8 * axes.get_xlim()[1])  # room for the label of the costliest
+    what = "accuracy on Fashion-MNIST after equal time (%)" if trained else "published top-1 accuracy on ImageNet (%)"
+    axes.set(xlabel="multiply-adds of one image (10⁹)", ylabel=what, title="the area of a bubble shows the parameters")
+    axes.grid(alpha=0.3)
     try:
         with writing(path) as temporary:
             figure.savefig(temporary, dpi=110, format="png")

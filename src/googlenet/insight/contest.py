@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from googlenet.data.dataset import ImageDataset
@@ -17,7 +18,8 @@ from googlenet.recipe import Recipe
 from googlenet.training.fit import fit, train_step
 from googlenet.training.preparation import Build, prepare
 
-_WARMUP, _TIMED = 2, 5
+_WARMUP = 2
+"""Steps before the pace is taken."""
 _ENDLESS = 10**6
 
 
@@ -58,6 +60,7 @@ def train_for(
 
     Raises:
         UserError: for a time or size that will not do.
+        KeyboardInterrupt: where the training was stopped by Ctrl-C.
     """
     if seconds <= 0:
         raise UserError(f"networks train for more than 0 seconds, not {seconds:g}")
@@ -75,18 +78,28 @@ def train_for(
         checkpoint_every=_ENDLESS,
     )
     with tempfile.TemporaryDirectory() as folder:
-        steps = max(1, round(seconds / _seconds_per_step(recipe, build, Path(folder) / "pace")))
+        # The pace over a tenth of the time evens out what else the machine is doing
+        steps = max(1, round(seconds / _seconds_per_step(recipe, build, Path(folder) / "pace", seconds / 10)))
         recipe = recipe.model_copy(update={"min_steps": steps, "max_steps": steps})
         result = fit(prepare(recipe, Path(folder) / "run", build=build))
+    if result.interrupted:
+        raise KeyboardInterrupt
     return Training(
         result.metrics["test"]["accuracy"], result.seconds, steps, steps * recipe.batch_size, recipe.learning_rate
     )
 
 
-def _seconds_per_step(recipe: Recipe, build: Build, folder: Path) -> float:
+def _seconds_per_step(recipe: Recipe, build: Build, folder: Path, least_seconds: float) -> float:
+    """Over so many seconds at least, and over one step at least."""
     run = prepare(recipe, folder, build=build)
-    for step, (images, labels) in enumerate(islice(cycle(run.loader), _WARMUP + _TIMED)):
-        if step == _WARMUP:
-            started = time.perf_counter()
+    batches = cycle(run.loader)
+    for images, labels in islice(batches, _WARMUP):
         train_step(run, images, labels, ())
-    return (time.perf_counter() - started) / _TIMED
+    steps, started = 0, time.perf_counter()
+    while steps == 0 or time.perf_counter() - started < least_seconds:
+        images, labels = next(batches)
+        train_step(run, images, labels, ())
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        steps += 1
+    return (time.perf_counter() - started) / steps
