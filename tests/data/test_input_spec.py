@@ -19,7 +19,9 @@ def test_the_window_is_what_is_left_to_see(height: int, width: int, resize: str,
     assert last.tolist() == pytest.approx([window.top + window.height - 1, window.left + window.width - 1], abs=1.5)
 
 
-def test_a_picture_of_the_right_size_is_seen_whole() -> None:
-    spec = InputSpec(3, 64, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_share=0.875)
-    assert spec.window(64, 64) == Window(0, 0, 64, 64)
-    assert spec.window(65, 64) != Window(0, 0, 65, 64)
+def test_a_picture_of_the_right_size_is_cut_like_any_other() -> None:
+    """As torchvision evaluates: to 256 first, whatever the size was, then the middle 224."""
+    spec = InputSpec(3, 224, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_share=0.875)
+    assert spec.window(224, 224) == Window(14, 14, 196, 196)
+    whole = InputSpec(3, 64, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_share=1.0)
+    assert whole.window(64, 64) == Window(0, 0, 64, 64)
