@@ -36,7 +36,7 @@ def train(
     """Train a network.
 
     Args:
-        recipe: `fast`, `pictures`, `tutorial`, `paper`, or a TOML file; left out, `pictures` where `data` is a folder,
+        recipe: a name (`fast`, `accurate`, ...) or a TOML file; left out, `pictures` where `data` is a folder,
             else `fast`.
         output: the run folder; left out, a new one under `runs/`.
         resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
