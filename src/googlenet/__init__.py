@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from googlenet.errors import RunError as RunError
     from googlenet.errors import UserError as UserError
     from googlenet.evaluation.evaluate import evaluate as evaluate
+    from googlenet.insight.ablate import ablate as ablate
+    from googlenet.insight.explain import explain as explain
     from googlenet.insight.summary import summarize as summarize
     from googlenet.network.architecture import Architecture as Architecture
     from googlenet.network.googlenet import GoogLeNet as GoogLeNet
@@ -34,8 +36,10 @@ _HOME = {
     "Predictor": "deploy.predictor",
     "RunError": "errors",
     "UserError": "errors",
+    "ablate": "insight.ablate",
     "create_model": "network.googlenet",
     "evaluate": "evaluation.evaluate",
+    "explain": "insight.explain",
     "import_weights": "artifact.foreign",
     "load": "artifact.model_file",
     "load_data": "data.loader",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -100,3 +101,38 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         googlenet.import_weights(tmp_path / "y.pt", classes=("a", "b", "c"))
     with pytest.raises(UserError, match="no file"):
         googlenet.import_weights(tmp_path / "z.pt")
+
+
+def test_the_onnx_zoo_s_inception_is_recognised(tmp_path: Path) -> None:
+    """Its names, as BVLC's Caffe model has them; channels blue, green, red; other tensors beside them."""
+    import onnx
+
+    ours = googlenet.create_model("paper", auxiliary=False, num_classes=7).eval()
+    part = {
+        "branch1": "1x1",
+        "branch2.0": "3x3_reduce",
+        "branch2.1": "3x3",
+        "branch3.0": "5x5_reduce",
+        "branch3.1": "5x5",
+        "branch4.1": "pool_proj",
+    }
+    stem = {"conv1": "conv1/7x7_s2", "conv2": "conv2/3x3_reduce", "conv3": "conv2/3x3", "fc": "loss3/classifier"}
+    tensors = [onnx.numpy_helper.from_array(np.array([2, 3], np.int64), "OC2_DUMMY_1")]
+    for name, tensor in ours.state_dict().items():
+        layer, _, kind = name.replace(".conv.", ".").rpartition(".")
+        block, _, branch = layer.partition(".")
+        theirs = stem.get(layer) or f"inception_{block.removeprefix('inception')}/{part[branch]}"
+        values = tensor.flip(1) if name == "conv1.conv.weight" else tensor
+        tensors.append(onnx.numpy_helper.from_array(values.numpy(), f"{theirs}_{kind[0]}_0"))
+    graph = onnx.helper.make_graph([], "inception_v1", [], [], initializer=tensors)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "inception-v1.onnx")
+
+    net = googlenet.import_weights(tmp_path / "inception-v1.onnx")
+    assert (net.architecture.variant, net.architecture.auxiliary) == ("paper", False)
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(net(images), ours(images))
+    white = net.info.input.prepare(torch.full((1, 3, 300, 300), 255, dtype=torch.uint8))
+    assert white[0, :, 0, 0].tolist() == pytest.approx([255 - 123, 255 - 117, 255 - 104], abs=1e-3)
+    (tmp_path / "bad.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="ONNX"):
+        googlenet.import_weights(tmp_path / "bad.onnx")

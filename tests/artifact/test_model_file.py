@@ -85,6 +85,24 @@ def test_metadata_that_will_not_do(change: Any, message: str, tmp_path: Path) ->
         googlenet.load(rewritten(saved(tmp_path), change))
 
 
+def test_the_temperature_travels_and_a_file_from_before_has_none(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    assert googlenet.load(path).info.temperature == 1
+    rewritten(path, lambda fields: fields.update(temperature=1.75))
+    net = googlenet.load(path)
+    assert net.info.temperature == 1.75
+    googlenet.save(net, net.info, path)
+    assert googlenet.load(path).info.temperature == 1.75
+    assert googlenet.load(rewritten(path, lambda fields: fields.pop("temperature"))).info.temperature == 1
+
+
+@pytest.mark.parametrize("value", [0, -1.5, float("nan"), float("inf"), "1.5", None, True])
+def test_a_temperature_that_will_not_do(value: Any, tmp_path: Path) -> None:
+    path = rewritten(saved(tmp_path), lambda fields: fields.update(temperature=value))
+    with pytest.raises(UserError, match="damaged: temperature is a positive number"):
+        googlenet.load(path)
+
+
 def test_files_that_are_no_model_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no model file"):
         googlenet.load(tmp_path / "missing.safetensors")

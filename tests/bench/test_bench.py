@@ -11,11 +11,11 @@ from googlenet.bench.data_path import make_photographs
 from googlenet.bench.inference import eager_inference
 from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
-from googlenet.bench.timing import Timing, alternate
 from googlenet.bench.training import training_steps
 from googlenet.cli import app
 from googlenet.insight.summary import summarize
 from googlenet.network.googlenet import create_model
+from googlenet.timing import Timing, alternate
 
 
 def test_contenders_take_turns() -> None:

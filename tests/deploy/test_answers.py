@@ -11,7 +11,7 @@ from googlenet.deploy.answers import COLUMNS, answered, open_writer
 from googlenet.deploy.predictor import Prediction
 
 ANSWERS = (
-    Prediction("a, b.png", ("cat", 'the "dog"'), (0.75, 0.25)),
+    Prediction("a, b.png", ("cat", 'the "dog"'), (0.75, 0.25), sure=True),
     Prediction("ü.png", error="ü.png: is no picture\nthat can be read"),
     Prediction("c.png", ("dog", "cat"), (0.5, 0.5)),
 )
@@ -46,8 +46,8 @@ def test_what_is_in_them(tmp_path: Path) -> None:
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
     assert tuple(table[0]) == COLUMNS
-    assert table[1] == ["a, b.png", "1", "cat", "0.75", ""]
-    assert table[3] == ["ü.png", "0", "", "", ANSWERS[1].error]
+    assert table[1] == ["a, b.png", "1", "cat", "0.75", "true", ""]
+    assert table[3] == ["ü.png", "0", "", "", "false", ANSWERS[1].error]
     write(tmp_path / "x.jsonl", ANSWERS)
     lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["file"] for line in lines] == [answer.file for answer in ANSWERS]

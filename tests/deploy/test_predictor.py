@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,21 @@ def pictures(tmp_path: Path) -> list[Path]:
     return files
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def at_temperature(net: googlenet.GoogLeNet, temperature: float) -> googlenet.GoogLeNet:
+    net.info = dataclasses.replace(net.info, temperature=temperature)
+    return net
+
+
+@pytest.mark.parametrize(("batch_size", "temperature"), [(1, 1.0), (7, 3.0), (64, 0.5)])
 def test_files_are_answered_as_the_evaluation_answers(
-    batch_size: int, trained: TrainingResult, pictures: list[Path]
+    batch_size: int, temperature: float, trained: TrainingResult, pictures: list[Path]
 ) -> None:
-    net = googlenet.load(trained.model)
+    net = at_temperature(googlenet.load(trained.model), temperature)
     test = load_dataset("fashion-mnist").test
-    evaluation = evaluate(net, test, net.info.input, net.info.classes, precision="fp32")
-    predictor = Predictor(trained.model, precision="fp32")
+    evaluation = evaluate(
+        net, test, net.info.input, net.info.classes, precision="fp32", temperature=net.info.temperature
+    )
+    predictor = Predictor(net, precision="fp32")
     answers = list(predictor.predict(pictures, top=10, batch_size=batch_size))
     assert [answer.file for answer in answers] == [str(path) for path in pictures]
     for answer, probabilities in zip(answers, evaluation.probabilities, strict=False):
@@ -42,6 +50,32 @@ def test_files_are_answered_as_the_evaluation_answers(
         for name, probability in zip(answer.classes, answer.probabilities, strict=True):
             assert float(probabilities[evaluation.classes.index(name)]) == pytest.approx(probability, abs=1e-4)
         assert list(answer.probabilities) == sorted(answer.probabilities, reverse=True)
+
+
+def test_the_temperature_changes_how_sure_not_what_is_said(trained: TrainingResult, pictures: list[Path]) -> None:
+    plain, hot = (
+        list(Predictor(at_temperature(googlenet.load(trained.model), temperature)).predict(pictures))
+        for temperature in (1.0, 4.0)
+    )
+    for before, after in zip(plain, hot, strict=True):
+        assert before.classes == after.classes
+        assert before.probabilities[0] > after.probabilities[0]
+
+
+def test_a_picture_below_the_confidence_is_unsure(trained: TrainingResult, pictures: list[Path]) -> None:
+    predictor = Predictor(trained.model)
+    pictures[3].write_bytes(b"")
+    plain = list(predictor.predict(pictures))
+    assert [answer.sure for answer in plain] == [answer.error is None for answer in plain]
+    highest = sorted(answer.probabilities[0] for answer in plain if answer.error is None)
+    threshold = highest[len(highest) // 2]
+    answers = list(predictor.predict(pictures, confidence=threshold))
+    assert 0 < sum(answer.sure for answer in answers) < len(highest)
+    for answer in answers:
+        assert answer.sure == (answer.error is None and answer.probabilities[0] >= threshold)
+        assert answer.to_dict()["sure"] is answer.sure
+    with pytest.raises(UserError, match="confidence is a probability"):
+        predictor.predict(pictures, confidence=80)
 
 
 def test_an_unreadable_file_is_named_and_the_others_answered(trained: TrainingResult, pictures: list[Path]) -> None:

@@ -69,7 +69,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
-    """Train, evaluate, predict, summarise: each from what the one before left."""
+    """Train, evaluate, predict, summarise, see inside: each from what the one before left."""
     out, _ = command("train", *SMALL, "--max-steps", 6, "--output", "runs/first")
     assert "next: " in out
     assert "predict 'runs/first/model.safetensors' PICTURE" in out
@@ -86,6 +86,8 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
         "evaluation.json",
         "confusion_matrix.png",
         "mistakes.png",
+        "reliability.png",
+        "coverage.png",
     }
 
     (pictures / "broken.png").write_bytes(b"")
@@ -103,10 +105,59 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
     out, _ = command("summary", run, "--json")
     assert json.loads(out)["input_shape"] == [1, 1, 28, 28]
 
+    out, _ = command("explain", run, pictures / "1.png", "--class", "bag", "--block", "4a", "--json")
+    explanation = json.loads(out)
+    assert (explanation["explained"], explanation["block"]) == ("Bag", "4a")
+    assert sum(explanation["shares"]["5b"].values()) == pytest.approx(1)
+    out, _ = command("ablate", run, "--limit", 50, "-o", "ablation.png")
+    assert "50 images" in out
+    for name in (explanation["picture"], "ablation.png"):
+        with Image.open(command.folder / name) as picture:
+            assert min(picture.size) > 500
+
+
+def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
+    """The temperature fitted on held-out images reaches the report; a threshold parts the answers everywhere."""
+    out, _ = command("train", *SMALL, "--max-steps", 12, "--validation", 0.1, "--output", "runs/v", "--json")
+    temperature = json.loads(out)["temperature"]
+    assert temperature != 1
+    figures = json.loads(command("evaluate", "runs/v", "--confidence", 0.5, "--json")[0])
+    assert figures["calibration"]["temperature"] == temperature
+    before = figures["calibration"]["expected_calibration_error_before"]
+    assert figures["expected_calibration_error"] < before
+    curve, answers = figures["coverage_curve"], figures["answers"]
+    assert (curve["confidence"][50], curve["coverage"][50], curve["accuracy"][50]) == (
+        0.5,
+        answers["coverage"],
+        answers["accuracy"],
+    )
+    assert answers["images"] == round(answers["coverage"] * 10_000)
+    words = " ".join(command("evaluate", "runs/v", "--confidence", 0.5)[0].split())  # however the caption is wrapped
+    assert f"at confidence 0.5 and above: {answers['images']:,} answered" in words
+    assert f"without it the calibration error is {before:.2%}" in words
+
+    (pictures / "broken.png").write_bytes(b"")
+    answers = json.loads(command("predict", "runs/v", pictures, "--json", code=1)[0])
+    threshold = sorted(answer["probabilities"][0] for answer in answers if answer["error"] is None)[2]
+    arguments = ("predict", "runs/v", pictures, "--confidence", threshold, "--top", 1)
+    answers = json.loads(command(*arguments, "--json", code=1)[0])
+    unsure = {answer["file"] for answer in answers if not answer["sure"] and answer["error"] is None}
+    assert len(unsure) == 2
+    rows = list(csv.DictReader(StringIO(command(*arguments, "--format", "csv", code=1)[0])))
+    assert {row["file"] for row in rows if row["sure"] == "false"} == unsure
+    assert {row["sure"] for row in rows} == {"true", "false"}
+    lines = command(*arguments, code=1)[0].splitlines()
+    assert {line.partition("  ")[0] for line in lines if "  unsure: " in line} == unsure
+
+    assert "from 0 to 1, not 80" in command("predict", "runs/v", pictures, "--confidence", 80, code=2)[1]
+    assert "from 0 to 1, not 80" in command("evaluate", "runs/v", "--confidence", 80, code=2)[1]
+
 
 def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:
     out, _ = command("--help")
-    for name in ("train", "evaluate", "predict", "summary", "import", "data"):
+    for name in ("train", "evaluate", "predict", "summary", "explain", "ablate", "import", "data"):
+
+    for name in ("train", "evaluate", "predict", "summary", "compare", "draw", "import", "data"):
         assert name in out
     assert command("--version")[0].strip() == googlenet.__version__
     assert command()[0] == out
@@ -121,6 +172,16 @@ def test_summary_of_a_variant(command: Command) -> None:
     out, _ = command("summary", "tutorial", "--input-size", "1,224,224", "--num-classes", 10)
     assert "5,977,530" in out
     assert "1x1024x7x7" in out
+
+
+def test_compare_and_draw(command: Command) -> None:
+    out, _ = command("compare", "paper", "alexnet", "vgg-16", "--plot", "bubbles.png")
+    for words in ("6,998,552", "61,100,840", "138,357,544", "GoogLeNet paper"):
+        assert words in out
+    with Image.open(command.folder / "bubbles.png") as picture:
+        assert picture.format == "PNG"
+    command("draw", "paper", "-o", "drawings/net.svg")
+    assert (command.folder / "drawings/net.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_import_then_evaluate(command: Command, tmp_path: Path) -> None:
@@ -225,6 +286,9 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("evaluate", "taken"), "no whole model file"),
         (("predict", "taken", "taken"), "no whole model file"),
         (("predict", "missing"), "PICTURES"),
+        (("explain", "missing", "taken"), "no model file missing"),
+        (("explain", "missing", "taken", "-o", "taken"), "the picture itself"),
+        (("ablate", "missing", "--limit", 10), "no model file missing"),
         (("import", "taken"), "weights"),
         (("data", "show", "cifar"), "no data set 'cifar'"),
         (("data", "show", "--count", 0), "1 picture or more"),

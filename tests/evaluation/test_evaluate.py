@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from googlenet import UserError
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
 from googlenet.evaluation.evaluate import Evaluation, evaluate
-from googlenet.evaluation.plots import plot_contact_sheet, plot_curves
+from googlenet.evaluation.plots import captions_of, plot_contact_sheet, plot_curves
 from googlenet.evaluation.report import evaluation_table, write_report
 
 CLASSES = ("a", "b", "c")
@@ -76,6 +78,34 @@ def test_calibration_error_of_known_confidence() -> None:
     assert evaluation.to_dict()["expected_calibration_error"] == pytest.approx(0.4, abs=1e-4)
 
 
+def test_a_temperature_changes_how_sure_not_what_is_said() -> None:
+    """Sure to 0.9 and right in 6 of 10; at the temperature that makes of 0.9 a 0.6 the error is gone."""
+    logits = torch.tensor([[0.9, 0.1]]).log().expand(100, 2)
+    labels = (torch.arange(100) % 10 >= 6).long()
+    plain = Evaluation(("a", "b"), logits, labels, 1.0)
+    cooled = dataclasses.replace(plain, temperature=math.log(9) / math.log(1.5))
+    assert cooled.probabilities[0].tolist() == pytest.approx([0.6, 0.4])
+    assert (cooled.accuracy, cooled.loss) == (plain.accuracy, plain.loss)
+    figures = cooled.to_dict()
+    assert figures["expected_calibration_error"] == pytest.approx(0, abs=1e-6)
+    assert figures["calibration"]["expected_calibration_error_before"] == pytest.approx(0.3, abs=1e-6)
+    assert figures["calibration"]["loss"] < figures["loss"]
+    assert "without it the calibration error is 30.00%" in str(evaluation_table(cooled).caption)
+    assert "temperature" not in str(evaluation_table(plain).caption)
+    assert captions_of(cooled, [0]) == ["a (60%)\na"]
+
+
+def test_what_is_answered_at_a_confidence_is_counted() -> None:
+    logits = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.45, 0.55]]).log()
+    evaluation = Evaluation(("a", "b"), logits, torch.tensor([0, 1, 1, 1]), 1.0, confidence=0.65)
+    assert evaluation.to_dict()["answers"] == {"images": 3, "confidence": 0.65, "coverage": 0.75, "accuracy": 0.6667}
+    caption = str(evaluation_table(evaluation).caption)
+    assert "at confidence 0.65 and above: 3 answered (75.00%), 66.67% of the answers right" in caption
+    none = dataclasses.replace(evaluation, confidence=0.95)
+    assert none.to_dict()["answers"]["accuracy"] is None
+    assert "0 answered" in str(evaluation_table(none).caption)
+
+
 def test_worst_mistakes_come_first_and_are_mistakes() -> None:
     logits = torch.tensor([[9.0, 0, 0], [3, 0, 0], [6, 0, 0], [0, 8, 0]])
     evaluation = Evaluation(CLASSES, logits, torch.tensor([0, 1, 1, 2]), 1.0)
@@ -90,14 +120,16 @@ def test_data_that_the_model_does_not_fit() -> None:
         evaluate(FirstPixel(), split_of([0], [4]), SPEC, CLASSES)
     with pytest.raises(UserError, match="batch_size"):
         evaluate(FirstPixel(), split_of([0], [0]), SPEC, CLASSES, batch_size=0)
+    with pytest.raises(UserError, match="confidence"):
+        evaluate(FirstPixel(), split_of([0], [0]), SPEC, CLASSES, confidence=80)
 
 
 def test_a_report_is_figures_and_pictures(tmp_path: Path) -> None:
     split = split_of([0, 1, 2, 1], [0, 1, 1, 1])
-    evaluation = evaluate(FirstPixel(), split, SPEC, CLASSES, precision="fp32")
+    evaluation = evaluate(FirstPixel(), split, SPEC, CLASSES, precision="fp32", temperature=2.5, confidence=0.8)
     write_report(evaluation, split, tmp_path / "deep" / "report")
     assert json.loads((tmp_path / "deep/report/evaluation.json").read_text())["accuracy"] == 0.75
-    for name in ("confusion_matrix.png", "mistakes.png"):
+    for name in ("confusion_matrix.png", "mistakes.png", "reliability.png", "coverage.png"):
         with Image.open(tmp_path / "deep/report" / name) as image:
             assert image.size[0] > 100
     assert "accuracy 75.00%" in str(evaluation_table(evaluation).caption)

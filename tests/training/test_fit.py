@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 import googlenet
 from googlenet import RunError, UserError
 from googlenet.data.catalog import load_dataset
+from googlenet.data.dataset import split_validation
+from googlenet.evaluation.calibration import fit_temperature
 from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, fit, outcome
 from googlenet.training.fit import train
@@ -292,6 +294,36 @@ def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monke
     assert {row["split"] for row in rows(result)} == {"train", "validation"}
 
 
+@pytest.mark.parametrize("select", ["auto", "test"])
+def test_the_temperature_is_the_kept_models_and_fitted_on_the_validation_images(
+    select: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.1])  # so that the first epoch's model is kept, not the last one's
+    real = fit.judge
+
+    def scored(run: Any) -> Any:
+        row, evaluation = real(run)
+        return {**row, "accuracy": next(scores)}, evaluation
+
+    monkeypatch.setattr(fit, "judge", scored)
+    result = train(output=tmp_path / "run", **QUICK, validation=0.25, select=select)
+    net = googlenet.load(result.model)
+    assert net.info.metrics["epoch"] == 1
+    data = load_dataset("fashion-mnist")
+    _, held_out = split_validation(data.train, 0.25, seed=0)
+    of = googlenet.evaluate(net, held_out, net.info.input, net.info.classes, precision="fp32")
+    expected = fit_temperature(of.logits, of.labels)
+    assert expected != pytest.approx(1, abs=0.02)
+    assert net.info.temperature == result.temperature == pytest.approx(expected, rel=1e-4)
+    assert train(output=tmp_path / "run", resume=True).temperature == pytest.approx(expected, rel=1e-4)
+    assert googlenet.load(result.model).info.temperature == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_validation_images_nothing_is_fitted(trained: TrainingResult) -> None:
+    """The test split is there to judge, so it is never what a temperature is fitted on."""
+    assert trained.temperature == googlenet.load(trained.model).info.temperature == 1
+
+
 def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.4, 0.3, 0.2])
     real = fit.judge
@@ -308,7 +340,7 @@ def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "training_loss", lambda output, labels, recipe: output.sum() * math.nan)
+    monkeypatch.setattr(fit, "training_loss", lambda output, *_: output.sum() * math.nan)
     with pytest.raises(RunError, match=r"train loss is nan at step 1, learning rate .*; try --learning-rate"):
         train(output=tmp_path / "run", **QUICK)
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -29,6 +30,22 @@ _TUTORIAL_BRANCH = {
     "branch3_2": "branch3.1.conv",
     "branch4_2": "branch4.1.conv",
 }
+_CAFFE_STEM = {
+    "conv1/7x7_s2": "conv1.conv",
+    "conv2/3x3_reduce": "conv2.conv",
+    "conv2/3x3": "conv3.conv",
+    "loss3/classifier": "fc",
+}
+_CAFFE_BRANCH = {
+    "1x1": "branch1.conv",
+    "3x3_reduce": "branch2.0.conv",
+    "3x3": "branch2.1.conv",
+    "5x5_reduce": "branch3.0.conv",
+    "5x5": "branch3.1.conv",
+    "pool_proj": "branch4.1.conv",
+}
+_CAFFE_INPUT = InputSpec(3, 224, (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3, resize="crop", crop_share=0.875)
+"""Pixels of 0..255 less ImageNet's mean colour, the middle 224 of 256 (BVLC's bvlc_googlenet)."""
 
 
 def import_weights(
@@ -37,7 +54,8 @@ def import_weights(
     """A network from weights that this package did not write; its `info` describes it as a model file would.
 
     Recognised are state dicts (`.pt`, `.pth`, `.safetensors`) saved from the tutorial's code, from torchvision's
-    `googlenet` with or without auxiliary heads, and from this package's networks.
+    `googlenet` with or without auxiliary heads, and from this package's networks; and the ONNX model zoo's Inception v1
+    (`.onnx`), whose weights bear the names that Caffe gave them.
 
     Args:
         path: the file. A pickle is read with `weights_only=True`: it cannot run code.
@@ -50,7 +68,10 @@ def import_weights(
     Raises:
         UserError: for a file that is missing, damaged, would run code, or holds other weights.
     """
-    weights = _read_weights(Path(path))
+    weights = _read_onnx(Path(path)) if Path(path).suffix == ".onnx" else _read_weights(Path(path))
+    if from_caffe := "conv1/7x7_s2_w_0" in weights:
+        weights = _canonical_of_caffe(weights)
+        variant = variant or "paper"
     if "inception_3a.branch1.weight" in weights:
         weights = {_canonical_of_tutorial(name): tensor for name, tensor in weights.items()}
         variant = variant or "tutorial"
@@ -61,7 +82,8 @@ def import_weights(
     except RuntimeError as error:
         problem = str(error).splitlines()[1].strip()
         raise UserError(f"{path} does not fit variant {described.variant!r}: {problem}") from error
-    net.info = ModelInfo(described, _class_names(described, classes), _input_spec(described))
+    spec = _CAFFE_INPUT if from_caffe else _input_spec(described)
+    net.info = ModelInfo(described, _class_names(described, classes), spec)
     return net.eval()
 
 
@@ -110,6 +132,39 @@ def _read_weights(path: Path) -> Weights:
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{path} holds no state dict: it should map names to tensors, as net.state_dict() does")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _read_onnx(path: Path) -> Weights:
+    if not find_spec("onnx"):
+        raise UserError("reading ONNX files needs onnx, which is not installed: pip install 'googlenet[export]'")
+    import onnx
+
+    try:
+        graph = onnx.load(path).graph
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except Exception as error:  # protobuf's errors have no public base
+        raise UserError(f"{path} cannot be read as ONNX: {first_line(error)}") from error
+    return {entry.name: torch.from_numpy(onnx.numpy_helper.to_array(entry).copy()) for entry in graph.initializer}
+
+
+def _canonical_of_caffe(weights: Weights) -> Weights:
+    """Caffe's network takes blue, green, red; ours red, green, blue. What is no weight of a layer is left out."""
+    renamed = {}
+    for name, tensor in weights.items():
+        layer, _, kind = name.removesuffix("_0").rpartition("_")
+        block, _, part = layer.partition("/")
+        if layer in _CAFFE_STEM:
+            target = _CAFFE_STEM[layer]
+        elif block.startswith("inception_") and part in _CAFFE_BRANCH:
+            target = f"inception{block.removeprefix('inception_')}.{_CAFFE_BRANCH[part]}"
+        else:
+            continue
+        renamed[f"{target}.{'weight' if kind == 'w' else 'bias'}"] = tensor
+    first = renamed["conv1.conv.weight"]
+    if first.shape[1] == 3:
+        renamed["conv1.conv.weight"] = first.flip(1)
+    return renamed
 
 
 def _canonical_of_tutorial(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from googlenet.data.input_spec import InputSpec
 from googlenet.errors import RunError, UserError, first_line
@@ -36,6 +38,15 @@ class ModelInfo:
     """The settings of the run that trained it; empty for imported weights."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """Its loss and accuracy by split, the step they were measured at, and which split chose it."""
+    temperature: float = 1.0
+    """What logits are divided by before they are made probabilities; fitted on the validation split where there was
+    one. Files from before there was one do not have it, and are read as 1."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a temperature that is no positive, finite number."""
+        value = self.temperature
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+            raise ValueError(f"temperature is a positive number, not {value!r}")
 
     def to_json(self) -> str:
         return json.dumps(
@@ -46,6 +57,7 @@ class ModelInfo:
                 "input": self.input.to_dict(),
                 "recipe": self.recipe,
                 "metrics": self.metrics,
+                "temperature": self.temperature,
             }
         )
 
@@ -65,7 +77,19 @@ class ModelInfo:
             input=InputSpec.from_dict(fields["input"]),
             recipe=fields["recipe"],
             metrics=fields["metrics"],
+            temperature=fields.get("temperature", 1.0),
         )
+
+
+def description(net: GoogLeNet) -> ModelInfo:
+    """What a network says of itself: its `info`.
+
+    Raises:
+        UserError: for a network that did not come out of a model file, or was changed since.
+    """
+    if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
+        raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
+    return net.info
 
 
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
@@ -80,10 +104,15 @@ def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
             f"the description is of {info.architecture.variant!r} with {len(info.classes)} named classes, the network "
             f"is {net.architecture.variant!r} with {net.architecture.num_classes}: make a ModelInfo for it"
         )
+    save_weights(net, path, googlenet=info.to_json())
+
+
+def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> None:
+    """Write the weights of any network, and nothing about them but `metadata`. Raises `RunError` as `save` does."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     try:
         with writing(Path(path)) as temporary:
-            save_file(weights, temporary, metadata={"format": "pt", "googlenet": info.to_json()})
+            save_file(weights, temporary, metadata={"format": "pt", **metadata})
     except SafetensorError as error:
         raise RunError(f"cannot write {path}: {error}") from error
 
@@ -104,16 +133,7 @@ def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     path = Path(path)
     if path.is_dir():
         path = path / "model.safetensors"
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("googlenet")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no model file {path}; googlenet train makes one") from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is no whole model file ({error}); weights saved by torch.save come in through: googlenet import"
-        ) from error
+    weights, text = _content(path)
     if text is None:
         raise UserError(f"{path} holds weights but says nothing about them; bring it in with: googlenet import {path}")
     try:
@@ -128,3 +148,23 @@ def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is damaged: {first_line(error)}") from error
     return net, info
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a file by name, whatever network they are of. Raises `UserError` as `load` does."""
+    return _content(Path(path))[0]
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The weights, and what the file says of them."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("googlenet")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no model file {path}; googlenet train makes one") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no whole model file ({error}); weights saved by torch.save come in through: googlenet import"
+        ) from error
+    return weights, text

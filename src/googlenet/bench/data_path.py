@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from googlenet.bench.report import Table
-from googlenet.bench.timing import alternate
 from googlenet.data.augment import Augmentation
 from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import ShuffledBatches, training_loader
 from googlenet.data.pictures import read_pictures
+from googlenet.timing import alternate
 
 _PICTURES = 64
 _BATCH = 128

@@ -13,12 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from googlenet.artifact.model_file import ModelInfo
 from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
-from googlenet.bench.timing import alternate
+from googlenet.data.fashion_mnist import CLASSES
+from googlenet.data.input_spec import InputSpec
+from googlenet.deploy.deployable import Deployable
+from googlenet.deploy.engines import onnxruntime_engine, openvino_engine
+from googlenet.deploy.graphs import quantize_graph, write_graph
 from googlenet.machine import autocast, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
+from googlenet.timing import alternate
 
 Inference = Callable[[], object]
 
@@ -34,10 +40,11 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
     net = create_model("tutorial", num_classes=10, in_channels=1, initialization="he").to(device).eval()
     flops = flops_per_image(net, _SIZE, training=False)
     with tempfile.TemporaryDirectory() as folder:
-        model = _exported(net, Path(folder)) if device.type == "cpu" and find_spec("onnxscript") else None
         for batch in _BATCHES:
             images = torch.rand(batch, 1, _SIZE, _SIZE, device=device)
-            contenders = {**eager_inference(net, images), **_compiled(net, images), **_engines(model, images)}
+            contenders = {**eager_inference(net, images), **_compiled(net, images)}
+            if device.type == "cpu":
+                contenders |= _engines(net, Path(folder), images)
             # A percentile needs more turns than a median does
             timings = alternate({name: run for name, (run, _) in contenders.items()}, max(rounds, 50 // batch))
             rows: list[dict[str, Any]] = []
@@ -56,7 +63,7 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
             yield Table(
                 f"inference: tutorial, {_SIZE}x{_SIZE}, batch {batch}",
                 rows,
-                f"{flops / 1e9:.2f} GFLOP an image; the peak is that of the contender's own precision",
+                f"{flops / 1e9:.2f} GFLOP an image; the peak is that of the contender's precision (for int8, bf16's)",
             )
 
 
@@ -94,43 +101,27 @@ def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]
     return {"torch.compile, frozen": (torch.inference_mode()(lambda: module(packed)), precision)}
 
 
-def _exported(net: GoogLeNet, folder: Path) -> Path:
-    path = folder / "net.onnx"
-    program = torch.onnx.export(
-        net,
-        (torch.rand(2, 1, _SIZE, _SIZE),),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("N")},),
-        input_names=["images"],
-        verbose=False,
-    )
-    assert program is not None
-    program.save(path)
-    return path
-
-
-def _engines(model: Path | None, images: Tensor) -> dict[str, tuple[Inference, str]]:
-    if model is None:
+def _engines(net: GoogLeNet, folder: Path, images: Tensor) -> dict[str, tuple[Inference, str]]:
+    """The network in ONNX Runtime and OpenVINO, as `googlenet export` writes it and `googlenet predict` runs it."""
+    if not (find_spec("onnxruntime") and find_spec("onnxscript")):
         return {}
-    pixels = images.numpy()
-    contenders: dict[str, tuple[Inference, str]] = {}
-    if find_spec("onnxruntime"):
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(model))
-        contenders["ONNX Runtime fp32"] = (lambda: session.run(None, {"images": pixels}), "fp32")
+    spec = InputSpec(1, _SIZE, (0.0,), (1.0,))
+    model = Deployable(net, ModelInfo(net.architecture, CLASSES, spec), preprocessing=False).eval()
+    pixels = images.contiguous()
+    floating = folder / "model.onnx"
+    if not floating.exists():
+        write_graph(model, "onnx", floating, "")
+    contenders: dict[str, tuple[Inference, str]] = {
+        "ONNX Runtime fp32": (partial(onnxruntime_engine(floating), pixels), "fp32")
+    }
     if find_spec("openvino"):
-        import openvino
-
-        core = openvino.Core()
-        for name, hint in (("fp32", "f32"), ("bf16", "bf16")):
-            graph = core.read_model(model)
-            graph.reshape(list(pixels.shape))
-            request = core.compile_model(
-                graph, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-            ).create_infer_request()
-            contenders[f"OpenVINO {name}"] = (
-                partial(request.infer, {0: pixels}, share_inputs=True),
-                name,
-            )
+        for precision in ("fp32", "bf16"):
+            run = openvino_engine(floating, precision=precision)
+            contenders[f"OpenVINO {precision}"] = (partial(run, pixels), precision)
+    if find_spec("openvino") and find_spec("nncf"):
+        quantized = folder / "int8.xml"
+        if not quantized.exists():
+            write_graph(model, "openvino", folder / "floating.xml", "")
+            quantize_graph("openvino", folder / "floating.xml", quantized, [torch.rand(1, 1, _SIZE, _SIZE)] * 10)
+        contenders["OpenVINO int8"] = (partial(openvino_engine(quantized), pixels), "int8")
     return contenders

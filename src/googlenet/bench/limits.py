@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from googlenet.bench.timing import alternate
 from googlenet.network.googlenet import GoogLeNet
+from googlenet.timing import alternate
 
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _COPIED_BYTES = 256 * 2**20

@@ -61,10 +61,10 @@ def _peak(what: str, form: str, device: torch.device) -> int:
     """Bytes at the most, above those after the imports."""
     from googlenet.bench.inference import eager_inference
     from googlenet.bench.training import training_steps
-    from googlenet.machine import keep_freed_memory
+    from googlenet.machine import keep_freed_memory, memory_now, memory_peak
     from googlenet.network.googlenet import create_model
 
-    before = _status("VmRSS")
+    before = memory_now()
     net = create_model("tutorial", num_classes=10, in_channels=1, initialization="he").to(device)
     images = torch.rand(_BATCH, 1, _SIZE, _SIZE, device=device)
     if what == "training step":
@@ -75,13 +75,7 @@ def _peak(what: str, form: str, device: torch.device) -> int:
         step = eager_inference(net, images)[form][0]
     for _ in range(3):
         step()
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    """A figure of this process in bytes, as Linux gives it: VmRSS is what is resident, VmHWM what was at the most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else memory_peak() - before
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from PIL import Image
 
 from googlenet.artifact.model_file import ModelInfo, save
 from googlenet.bench.report import Table
-from googlenet.bench.timing import alternate
 from googlenet.data.input_spec import InputSpec
 from googlenet.network.googlenet import create_model
+from googlenet.timing import alternate
 
 
 def measure_startup(rounds: int) -> Iterator[Table]:

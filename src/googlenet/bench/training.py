@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
-from googlenet.bench.timing import alternate
 from googlenet.machine import autocast, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
+from googlenet.timing import alternate
 
 Step = Callable[[], object]
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class Window(NamedTuple):
+    """A part of a picture, in pixels of it; whole pixels or not."""
+
+    top: float
+    left: float
+    height: float
+    width: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,16 @@ class InputSpec:
         shift = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         scale = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
         return self._resized((scaled - shift) / scale)
+
+    def window(self, height: int, width: int) -> Window:
+        """The part of a picture of `height` x `width` pixels that `prepare` leaves for the network to see."""
+        if self.resize == "stretch" or (height, width) == (self.size, self.size):
+            return Window(0, 0, height, width)
+        side = min(height, width)
+        resized = round(self.size / self.crop_share)
+        margin = (resized - self.size) // 2 * side / resized
+        seen = self.size * side / resized
+        return Window((height - side) // 2 + margin, (width - side) // 2 + margin, seen, seen)
 
     def _resized(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]

@@ -21,7 +21,7 @@ from googlenet.deploy.predictor import Prediction, Predictor
 from googlenet.errors import UserError
 from googlenet.files import writing
 
-COLUMNS = ("file", "rank", "class", "probability", "error")
+COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
 _ROWS_A_GROUP = 10_000
 
 
@@ -29,34 +29,40 @@ class Writer(Protocol):
     def __call__(self, answer: Prediction) -> None: ...
 
 
-def rows(answer: Prediction) -> list[tuple[str, int, str, float | None, str]]:
+Row = tuple[str, int, str, float | None, bool, str]
+
+
+def rows(answer: Prediction) -> list[Row]:
     """One row a class named, as CSV and Parquet have them; one with its error for a file that could not be read."""
     if answer.error is not None:
-        return [(answer.file, 0, "", None, answer.error)]
+        return [(answer.file, 0, "", None, False, answer.error)]
     ranked = enumerate(zip(answer.classes, answer.probabilities, strict=True), start=1)
-    return [(answer.file, rank, name, probability, "") for rank, (name, probability) in ranked]
+    return [(answer.file, rank, name, probability, answer.sure, "") for rank, (name, probability) in ranked]
 
 
 def write_answers(
-    predictor: Predictor, pictures: Iterable[Path], output: Path, *, top: int, batch_size: int, resume: bool
+    predictor: Predictor, pictures: Iterable[Path], output: Path, *, resume: bool, **settings: Any
 ) -> tuple[int, int]:
-    """Predict every file into `output`, with a progress bar: how many were answered, how many could not be read."""
+    """Predict every file into `output`, with a progress bar: how many were answered, how many could not be read.
+
+    `settings` are those of `Predictor.predict`.
+    """
     done = answered(output) if resume else set()
     files = (file for file in _named(pictures) if str(file) not in done)
     with open_writer(output, resume=resume) as write:
         total = _count(pictures)
         outcomes = Counter[bool]()
-        for answer in _with_progress(predictor.predict(files, top=top, batch_size=batch_size), total, len(done)):
+        for answer in _with_progress(predictor.predict(files, **settings), total, len(done)):
             write(answer)
             _complain(answer)
             outcomes[answer.error is None] += 1
     return outcomes[True], outcomes[False]
 
 
-def print_answers(predictor: Predictor, pictures: Iterable[Path], form: str, *, top: int, batch_size: int) -> int:
+def print_answers(predictor: Predictor, pictures: Iterable[Path], form: str, **settings: Any) -> int:
     """Predict every file to standard output, as `table`, `csv` or `json`: how many could not be read."""
     failed, collected = 0, []
-    answers = predictor.predict(_named(pictures), top=top, batch_size=batch_size)
+    answers = predictor.predict(_named(pictures), **settings)
     if form == "csv":
         print(",".join(COLUMNS))
     for answer in answers:
@@ -68,7 +74,8 @@ def print_answers(predictor: Predictor, pictures: Iterable[Path], form: str, *, 
             print(csv_lines(answer), end="")
         elif answer.classes:
             ranked = zip(answer.classes, answer.probabilities, strict=True)
-            print(answer.file + "  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
+            start = answer.file + ("  " if answer.sure else "  unsure: ")
+            print(start + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
     if form == "json":
         print(json.dumps(collected, indent=2))
     return failed
@@ -106,7 +113,8 @@ def _complain(answer: Prediction) -> None:
 
 def csv_lines(answer: Prediction) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows(answer))
+    table = csv.writer(text, lineterminator="\n")
+    table.writerows((*row[:4], str(row[4]).lower(), row[5]) for row in rows(answer))
     return text.getvalue()
 
 
@@ -179,7 +187,7 @@ def _parquet_writer(path: Path) -> Iterator[Writer]:
     parquet = _parquet()
     import pyarrow
 
-    kinds = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float64(), pyarrow.string())
+    kinds = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float64(), pyarrow.bool_(), pyarrow.string())
     schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
     with writing(path) as temporary, parquet.ParquetWriter(temporary, schema) as table:
         if path.exists():

@@ -24,13 +24,14 @@ class Deployable(nn.Module):
         self.net = net.eval()
         self.spec = info.input
         self.preprocessing = preprocessing
+        self.temperature = info.temperature
         self.register_buffer("shift", torch.tensor(info.input.mean).view(1, -1, 1, 1))
         self.register_buffer("scale", torch.tensor(info.input.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         if not self.preprocessing:
             return self.net(images)
-        return self.net(self._prepared(images)).softmax(dim=1)
+        return (self.net(self._prepared(images)) / self.temperature).softmax(dim=1)
 
     def _prepared(self, images: Tensor) -> Tensor:
         """What `InputSpec.prepare` gives. Resizing is two matrix products, which every engine has and computes alike;

@@ -156,9 +156,10 @@ def _both(model: Deployable, engine: Engine, images: Tensor) -> tuple[Tensor, Te
     """Probabilities of the exported file and of PyTorch for uint8 images."""
     prepared = model.spec.prepare(images)
     logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
+    probabilities = (logits / model.temperature).softmax(dim=1)
     if model.preprocessing:
-        return engine(images), logits.softmax(dim=1)
-    return engine(prepared).softmax(dim=1), logits.softmax(dim=1)
+        return engine(images), probabilities
+    return (engine(prepared) / model.temperature).softmax(dim=1), probabilities
 
 
 def _parts(written: Path) -> list[Path]:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from googlenet.artifact.model_file import ModelInfo, load
+from googlenet.artifact.model_file import description, load
 from googlenet.data.decode import decode_image, decode_resized
 from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, open_file
 from googlenet.deploy.graphs import SUFFIX
 from googlenet.errors import UserError
+from googlenet.evaluation.coverage import check_confidence
 from googlenet.machine import available_cores
 from googlenet.network.googlenet import GoogLeNet
 
@@ -30,6 +31,9 @@ class Prediction:
     classes: tuple[str, ...] = ()
     """The likeliest first."""
     probabilities: tuple[float, ...] = ()
+    """At the temperature that the model file says."""
+    sure: bool = False
+    """Whether the likeliest class is as probable as was asked for. Never for a picture that could not be read."""
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,25 +67,30 @@ class Predictor:
             opened = open_file(Path(model), engine=engine, precision=precision)
         else:
             net = model if isinstance(model, GoogLeNet) else load(model)
-            if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
-                raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
+            info = description(net)
             run = network_engine(net, "torch" if engine == "auto" else engine, device=device, precision=precision)
-            opened = OpenedFile(run, net.info, preprocesses=False)
+            opened = OpenedFile(run, info, preprocesses=False)
         self.info, self._opened = opened.info, opened
 
-    def predict(self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32) -> Iterator[Prediction]:
+    def predict(
+        self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+    ) -> Iterator[Prediction]:
         """One prediction a file, in order. A file that cannot be read has its `error` instead of classes.
 
         The next batch is decoded, on all cores, while one is classified; no more than those two are in memory.
+        `confidence` is the probability, 0 to 1, that the likeliest class must reach for a prediction to be `sure`.
 
         Raises:
-            UserError: for a `top` or `batch_size` below 1.
+            UserError: for a `top` or `batch_size` below 1, or a `confidence` that is no probability.
         """
+        check_confidence(confidence)
         if top < 1 or batch_size < 1:
             raise UserError(f"top and batch_size are 1 or more, not {top} and {batch_size}")
-        return self._predict(files, min(top, len(self.info.classes)), batch_size)
+        return self._predict(files, min(top, len(self.info.classes)), batch_size, confidence)
 
-    def _predict(self, files: Iterable[str | Path], top: int, batch_size: int) -> Iterator[Prediction]:
+    def _predict(
+        self, files: Iterable[str | Path], top: int, batch_size: int, confidence: float
+    ) -> Iterator[Prediction]:
         remaining = iter(files)
         ahead: deque[tuple[tuple[str | Path, ...], list[Future[Tensor | str]]]] = deque()
         with ThreadPoolExecutor(available_cores()) as pool:
@@ -97,7 +106,7 @@ class Predictor:
                     if isinstance(image, str):
                         yield Prediction(str(file), error=image)
                     else:
-                        yield self._named(file, *next(answers))
+                        yield self._named(file, *next(answers), confidence)
 
     def _read(self, file: str | Path) -> Tensor | str:
         """What the engine takes for one file, (1, C, H, W), or what is wrong with the file."""
@@ -117,9 +126,12 @@ class Predictor:
         if self._opened.preprocesses:  # each may have a size of its own
             probabilities = torch.cat([self._opened.run(image) for image in images])
         else:
-            probabilities = self._opened.run(torch.cat(images)).softmax(dim=1)
+            probabilities = (self._opened.run(torch.cat(images)) / self.info.temperature).softmax(dim=1)
         best = probabilities.topk(top, dim=1)
         return zip(best.values.tolist(), best.indices.tolist(), strict=True)
 
-    def _named(self, file: str | Path, probabilities: Sequence[float], indices: Sequence[int]) -> Prediction:
-        return Prediction(str(file), tuple(self.info.classes[index] for index in indices), tuple(probabilities))
+    def _named(
+        self, file: str | Path, probabilities: Sequence[float], indices: Sequence[int], confidence: float
+    ) -> Prediction:
+        names = tuple(self.info.classes[index] for index in indices)
+        return Prediction(str(file), names, tuple(probabilities), sure=probabilities[0] >= confidence)

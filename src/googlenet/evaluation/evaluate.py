@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
-    multiclass_calibration_error,
     multiclass_confusion_matrix,
     multiclass_f1_score,
     multiclass_precision,
@@ -24,6 +23,8 @@ from torchmetrics.functional.classification import (
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
 from googlenet.errors import UserError
+from googlenet.evaluation.calibration import Reliability, reliability
+from googlenet.evaluation.coverage import Coverage, check_confidence, coverage_at, coverage_curve
 from googlenet.machine import autocast, resolve_device, resolve_precision
 
 BATCH_SIZE = 256
@@ -39,10 +40,14 @@ class Evaluation:
     labels: Tensor
     """int64, (N,)."""
     images_per_second: float
+    temperature: float = 1.0
+    """What the logits are divided by before they are made probabilities. It changes no ranks."""
+    confidence: float = 0.0
+    """The probability that the likeliest class must reach for the network to answer; 0: it always does."""
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy per image, in nats."""
+        """Mean cross-entropy per image, in nats, as in training: at temperature 1."""
         return float(F.cross_entropy(self.logits, self.labels))
 
     @property
@@ -56,7 +61,27 @@ class Evaluation:
 
     @property
     def probabilities(self) -> Tensor:
-        return self.logits.softmax(dim=1)
+        """float32, (N, number of classes), at the temperature."""
+        return (self.logits / self.temperature).softmax(dim=1)
+
+    @property
+    def reliability(self) -> Reliability:
+        """Confidence beside accuracy, at the temperature."""
+        return reliability(self.probabilities, self.labels)
+
+    @property
+    def reliability_before(self) -> Reliability:
+        """The same at temperature 1."""
+        return reliability(self.logits.softmax(dim=1), self.labels)
+
+    @property
+    def answers(self) -> Coverage:
+        """What is answered at the confidence asked for: one threshold."""
+        return coverage_at(self.probabilities, self.labels, [self.confidence])
+
+    @property
+    def coverage_curve(self) -> Coverage:
+        return coverage_curve(self.probabilities, self.labels)
 
     @property
     def confusion_matrix(self) -> Tensor:
@@ -72,6 +97,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, as JSON takes it. The calibration error is over 15 bins of confidence (Guo et al. 2017)."""
+        bins, answers = self.reliability, self.answers.to_dict()
         count = len(self.classes)
         per_class = {
             "precision": multiclass_precision(self.logits, self.labels, num_classes=count, average="none"),
@@ -79,7 +105,6 @@ class Evaluation:
             "f1": multiclass_f1_score(self.logits, self.labels, num_classes=count, average="none"),
         }
         images = torch.bincount(self.labels, minlength=count)
-        calibration = multiclass_calibration_error(self.logits, self.labels, num_classes=count, n_bins=15)
         macro = multiclass_accuracy(self.logits, self.labels, num_classes=count, average="macro")
         return {
             "images": len(self.labels),
@@ -87,8 +112,16 @@ class Evaluation:
             "accuracy": self.accuracy,
             "top_3_accuracy": self.top_k(min(3, count)),
             "balanced_accuracy": float(macro),
-            "expected_calibration_error": float(calibration),
+            "expected_calibration_error": bins.expected_calibration_error,
             "images_per_second": round(self.images_per_second, 1),
+            "calibration": {
+                "temperature": self.temperature,
+                "expected_calibration_error_before": self.reliability_before.expected_calibration_error,
+                "loss": float(F.cross_entropy(self.logits / self.temperature, self.labels)),
+                "bins": bins.to_dict(),
+            },
+            "answers": {"images": int(self.answers.answered), **{name: value for name, (value,) in answers.items()}},
+            "coverage_curve": self.coverage_curve.to_dict(),
             "per_class": {
                 name: {"images": int(images[i]), **{key: float(values[i]) for key, values in per_class.items()}}
                 for i, name in enumerate(self.classes)
@@ -137,6 +170,8 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = BATCH_SIZE,
+    temperature: float = 1.0,
+    confidence: float = 0.0,
 ) -> Evaluation:
     """Run a network over a split, with a progress bar where there is a terminal.
 
@@ -148,16 +183,17 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1, mps.
         precision: auto, fp32, bf16, fp16; of the computation.
         batch_size: images a batch. It changes nothing but the speed and the memory needed.
+        temperature: the network's; its model file says it (`net.info.temperature`).
+        confidence: the probability, 0 to 1, that the likeliest class must reach for the network to answer.
 
     Raises:
-        UserError: where the split's channels or labels are not what the network was made for.
+        UserError: where the split's channels or labels are not what the network was made for, or the confidence is no
+            probability.
     """
+    check_confidence(confidence)
     if batch_size < 1:
         raise UserError(f"batch_size is 1 or more, not {batch_size}")
-    if split.images.shape[1] != spec.channels:
-        raise UserError(f"the model takes images of {spec.channels} channel(s), the data has {split.images.shape[1]}")
-    if int(split.labels.max()) >= len(classes):
-        raise UserError(f"the model knows {len(classes)} classes, the data has {int(split.labels.max()) + 1}")
+    check_fits(split, spec, classes)
     where = resolve_device(device)
     how = resolve_precision(precision, where)
     net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -175,4 +211,12 @@ def evaluate(
             progress=lambda images: progress.advance(task, images),
         )
         seconds = time.perf_counter() - start
-    return Evaluation(tuple(classes), logits, split.labels, len(split) / seconds)
+    return Evaluation(tuple(classes), logits, split.labels, len(split) / seconds, temperature, confidence)
+
+
+def check_fits(split: ImageSplit, spec: InputSpec, classes: Sequence[str]) -> None:
+    """Raises `UserError` where a split's channels or labels are not what a network was made for."""
+    if split.images.shape[1] != spec.channels:
+        raise UserError(f"the model takes images of {spec.channels} channel(s), the data has {split.images.shape[1]}")
+    if int(split.labels.max()) >= len(classes):
+        raise UserError(f"the model knows {len(classes)} classes, the data has {int(split.labels.max()) + 1}")

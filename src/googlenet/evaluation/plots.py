@@ -1,4 +1,4 @@
-"""Curves, confusion matrix, contact sheets. Each function writes one PNG, whole or not at all."""
+"""Curves, confusion matrix, calibration, contact sheets. Each function writes one PNG, whole or not at all."""
 
 from __future__ import annotations
 
@@ -75,6 +75,51 @@ def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     save_figure(figure, path)
 
 
+def plot_reliability(evaluation: Evaluation, path: Path) -> None:
+    """Accuracy by confidence, beside that of a network that is right as often as it says; below, images a bin."""
+    after, before = evaluation.reliability, evaluation.reliability_before
+    shown = [(after, f"temperature {evaluation.temperature:.3g}", "tab:blue")]
+    if evaluation.temperature != 1:
+        shown.insert(0, (before, "temperature 1", "tab:orange"))
+    bins = len(after.images)
+    middles = (np.arange(bins) + 0.5) / bins
+    figure, (upper, lower) = plt.subplots(
+        2, 1, figsize=(6.5, 8), layout="constrained", sharex=True, height_ratios=(2, 1)
+    )
+    upper.plot((0, 1), (0, 1), color="tab:gray", linestyle="--", label="right as often as it says")
+    for number, (found, name, colour) in enumerate(shown):
+        images, some = found.images.numpy(), found.images.numpy() > 0
+        error = f"{name}: calibration error {found.expected_calibration_error:.2%}"
+        upper.plot(found.confidence.numpy()[some], found.accuracy.numpy()[some], marker="o", color=colour, label=error)
+        width = 0.8 / bins / len(shown)
+        places = middles + (number - (len(shown) - 1) / 2) * width
+        bars = lower.bar(places, images, width=width, color=colour)
+        counts = [f"{count:,}" if count else "" for count in images]
+        lower.bar_label(bars, labels=counts, rotation=90, fontsize=7, padding=3)
+    upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"accuracy {evaluation.accuracy:.2%}")
+    upper.legend(loc="upper left")
+    lower.set(xlabel="confidence: probability of the class said", ylabel="images", yscale="symlog", xlim=(0, 1))
+    lower.margins(y=0.25)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def plot_coverage(evaluation: Evaluation, path: Path) -> None:
+    """Over the confidence that an answer must reach: the share of images answered, and how many answers are right."""
+    curve = evaluation.coverage_curve
+    threshold = curve.confidence.numpy()
+    figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
+    axes.plot(threshold, 100 * curve.accuracy.numpy(), label="of the answers, right (precision)")
+    axes.plot(threshold, 100 * curve.share.numpy(), label="of the images, answered (coverage)")
+    if evaluation.confidence > 0:
+        axes.axvline(evaluation.confidence, color="tab:gray", linestyle="--", label="confidence asked for")
+    axes.set(xlabel='"don\'t know" below this confidence', ylabel="%", xlim=(0, 1), ylim=(0, 102))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left")
+    save_figure(figure, path)
+
+
 def plot_contact_sheet(
     images: Tensor, captions: Sequence[str], path: Path, *, title: str = "", columns: int = 8
 ) -> None:
@@ -119,12 +164,9 @@ def plot_predictions(evaluation: Evaluation, images: Tensor, path: Path, *, coun
 
 def captions_of(evaluation: Evaluation, indices: Iterable[int]) -> list[str]:
     """For each image: the predicted class and its probability, and the true class below."""
-    captions = []
-    for index in indices:
-        confidence, said = evaluation.logits[index].softmax(0).max(0)
-        right = evaluation.classes[int(evaluation.labels[index])]
-        captions.append(f"{evaluation.classes[int(said)]} ({float(confidence):.0%})\n{right}")
-    return captions
+    confidence, said = evaluation.probabilities.max(dim=1)
+    names, right = evaluation.classes, evaluation.labels
+    return [f"{names[int(said[i])]} ({float(confidence[i]):.0%})\n{names[int(right[i])]}" for i in indices]
 
 
 def _show(axes: Axes, image: Tensor, caption: str) -> None:

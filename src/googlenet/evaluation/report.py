@@ -9,7 +9,7 @@ from rich.table import Table
 
 from googlenet.data.dataset import ImageSplit
 from googlenet.evaluation.evaluate import Evaluation
-from googlenet.evaluation.plots import plot_confusion_matrix, plot_mistakes
+from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_mistakes, plot_reliability
 from googlenet.files import writing
 
 
@@ -27,14 +27,34 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         f"{figures['images']:,} images: accuracy {figures['accuracy']:.2%}, top 3 {figures['top_3_accuracy']:.2%}, "
         f"loss {figures['loss']:.4f}, calibration error {figures['expected_calibration_error']:.2%}, "
         f"{figures['images_per_second']:,.0f} images/s"
+        + _temperature_in_words(evaluation)
+        + _answers_in_words(evaluation)
     )
     table.caption_justify = "left"
     return table
 
 
 def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path) -> None:
-    """`evaluation.json`, `confusion_matrix.png` and `mistakes.png` in `folder`, which is made if need be."""
+    """`evaluation.json` and the pictures in `folder`, which is made if need be."""
     with writing(folder / "evaluation.json") as temporary:
         temporary.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
     plot_confusion_matrix(evaluation, folder / "confusion_matrix.png")
     plot_mistakes(evaluation, split.images, folder / "mistakes.png")
+    plot_reliability(evaluation, folder / "reliability.png")
+    plot_coverage(evaluation, folder / "coverage.png")
+
+
+def _temperature_in_words(evaluation: Evaluation) -> str:
+    if evaluation.temperature == 1:
+        return ""
+    before = evaluation.reliability_before.expected_calibration_error
+    return f"\nat temperature {evaluation.temperature:.3g}; without it the calibration error is {before:.2%}"
+
+
+def _answers_in_words(evaluation: Evaluation) -> str:
+    if evaluation.confidence == 0:
+        return ""
+    answers = evaluation.answers
+    answered, share = int(answers.answered), float(answers.share)
+    right = f"{float(answers.accuracy):.2%} of the answers right" if answered else "none to be right"
+    return f"\nat confidence {evaluation.confidence:g} and above: {answered:,} answered ({share:.2%}), {right}"

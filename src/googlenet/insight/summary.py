@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from googlenet.errors import UserError
-from googlenet.network.googlenet import GoogLeNet
 from googlenet.network.layers import AuxiliaryHead, Convolution, GlobalAveragePool, Inception, LocalResponseNorm
 
 
@@ -86,14 +85,14 @@ def parse_input_size(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def summarize(net: GoogLeNet, input_size: tuple[int, int, int] = (3, 224, 224), *, batch_size: int = 1) -> Summary:
+def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), *, batch_size: int = 1) -> Summary:
     """Pass shapes, and nothing but shapes, through a network in eval mode.
 
     Multiply-adds are those of convolutions and fully connected layers: half of what `torch.utils.flop_counter` counts.
     Activations are the outputs of all layers that do not work in place, in the network's own precision.
 
     Args:
-        net: any variant, on any device; it is not changed.
+        net: any variant, or another network that makes logits of images, on any device; it is not changed.
         input_size: (C, H, W).
         batch_size: N; costs are those of the whole batch.
 
@@ -106,13 +105,13 @@ def summarize(net: GoogLeNet, input_size: tuple[int, int, int] = (3, 224, 224), 
     outputs: dict[str, Tensor] = {}
     for name, module in shadow.named_modules():
         module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output))
-    example = torch.empty(batch_size, *input_size, device="meta", dtype=shadow.conv1.conv.weight.dtype)
+    example = torch.empty(batch_size, *input_size, device="meta", dtype=next(shadow.parameters()).dtype)
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             shadow(example)
         flops = _flops(counter, "")
-        for name, head, block in (("aux1", shadow.aux1, "inception4a"), ("aux2", shadow.aux2, "inception4d")):
-            if head is not None:
+        for name, block in (("aux1", "inception4a"), ("aux2", "inception4d")):
+            if (head := getattr(shadow, name, None)) is not None:
                 with FlopCounterMode(display=False) as head_counter:
                     head(outputs[block])
                 flops |= _flops(head_counter, name)
@@ -162,10 +161,13 @@ def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[
 
 
 def _activation_bytes(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> int:
-    own = isinstance(module, Inception) or not (any(module.children()) or getattr(module, "inplace", False))
-    inside = sum(_activation_bytes(child, f"{name}.{key}", outputs) for key, child in module.named_children())
-    took_part = name in outputs and not isinstance(module, nn.Identity)
-    return inside + (outputs[name].nbytes if own and took_part else 0)
+    children = {f"{name}.{key}": child for key, child in module.named_children()}
+    inside = sum(_activation_bytes(child, child_name, outputs) for child_name, child in children.items())
+    if name not in outputs or isinstance(module, nn.Identity | nn.Flatten) or getattr(module, "inplace", False):
+        return inside
+    # A sum or a concatenation is made by the parent; anything else that it hands on is its last child's
+    handed_on = any(outputs[name] is outputs.get(child_name) for child_name in children)
+    return inside + (0 if handed_on else outputs[name].nbytes)
 
 
 def _operation(module: nn.Module) -> str:

@@ -28,8 +28,13 @@ class InceptionRow(NamedTuple):
     branch4: int
 
     @property
+    def branch_channels(self) -> tuple[int, int, int, int]:
+        """What each branch puts into the concatenation, in its order."""
+        return self.branch1, self.branch2[1], self.branch3[1], self.branch4
+
+    @property
     def out_channels(self) -> int:
-        return self.branch1 + self.branch2[1] + self.branch3[1] + self.branch4
+        return sum(self.branch_channels)
 
 
 #                name  in   1x1  (3x3 reduce, 3x3)  (5x5 reduce, 5x5)  pool projection
@@ -98,6 +103,11 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def branch_names(self) -> tuple[str, str, str, str]:
+        """What the four branches of a block are called, in the order of the concatenation."""
+        return "1x1", "3x3", "5x5" if self.third_branch_kernel == 5 else "3x3 (third)", "pool"
 
     def has_block(self, name: str) -> bool:
         """Whether the block of that name in Table 1 is there."""

@@ -149,11 +149,15 @@ class GoogLeNet(nn.Module):
         """Put fresh classifiers, auxiliary ones too, for `num_classes` classes; 0 leaves the 1024 pooled features."""
         self.architecture = dataclasses.replace(self.architecture, num_classes=num_classes)
         self.fc = self._classifier(num_classes).to(self.conv1.conv.weight)
-        heads = [head for head in (self.aux1, self.aux2) if head is not None]
-        for head in heads:
-            head.fc2 = _linear(head.fc2_features, num_classes).to(self.conv1.conv.weight)
-        for layer in (self.fc, *(head.fc2 for head in heads)):
+        for head in (self.aux1, self.aux2):
+            if head is not None:
+                head.fc2 = _linear(head.fc2_features, num_classes).to(self.conv1.conv.weight)
+        for layer in self.classifiers():
             initialize(layer, self.architecture.initialization)
+
+    def classifiers(self) -> list[nn.Module]:
+        """The layers that make logits: the network's own, then the auxiliary heads', where it has such."""
+        return [self.fc, *(head.fc2 for head in (self.aux1, self.aux2) if head is not None)]
 
     def get_classifier(self) -> nn.Module:
         """The layer that makes logits of features, as in timm."""

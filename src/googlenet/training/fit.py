@@ -14,7 +14,7 @@ from torch import Tensor
 from googlenet.errors import RunError, UserError
 from googlenet.evaluation.evaluate import Evaluation
 from googlenet.network import fused
-from googlenet.network.googlenet import GoogLeNetOutput
+from googlenet.network.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.checkpoint import read_checkpoint
 from googlenet.training.display import Display
@@ -215,11 +215,12 @@ def _check_unchanged(before: Recipe, now: Recipe) -> None:
 
 def _introduce(run: Run, display: Display) -> None:
     recipe, net = run.recipe, run.net
+    name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
     parameters = sum(parameter.numel() for parameter in net.parameters())
     layout = "channels-last" if recipe.channels_last else "contiguous"
     processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
     display.say(
-        f"{net.architecture.variant}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
+        f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
         f"batch {recipe.batch_size}, {run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
         f"{', native max pool' if _pools_natively(run) else ''}"
     )

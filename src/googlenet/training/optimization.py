@@ -41,12 +41,12 @@ def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
     return len(labels) / (num_classes * counts.clamp(min=1).float())
 
 
-def make_optimizer(net: GoogLeNet, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and normalisation.
 
     Of a network that starts from given weights, all but the classifier is marked as `trunk`: see `trunk_factor`.
     """
-    heads = [net.fc, *(head.fc2 for head in (net.aux1, net.aux2) if head is not None)]
+    heads = net.classifiers() if isinstance(net, GoogLeNet) else []
     fresh = {id(parameter) for head in heads for parameter in head.parameters()}
     convolutions = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
@@ -67,7 +67,7 @@ def make_optimizer(net: GoogLeNet, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(described, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
     if recipe.optimizer == "muon":
-        native = resolve_precision("auto", net.conv1.conv.weight.device) == "bf16"
+        native = resolve_precision("auto", next(net.parameters()).device) == "bf16"
         dtype = torch.bfloat16 if native else torch.float32
         return Muon(described, rate, momentum=recipe.momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
     rule = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 
 from googlenet.artifact import model_file
 from googlenet.artifact.model_file import ModelInfo
+from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.evaluate import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
+from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.preparation import Run
 from googlenet.training.tracking import Row
 
@@ -28,6 +30,8 @@ class TrainingResult:
     seconds: float
     """Spent training, without evaluation."""
     interrupted: bool
+    temperature: float = 1.0
+    """What the kept model's logits are divided by before they are made probabilities; 1 where nothing was held out."""
 
 
 def judge(run: Run) -> tuple[Row, Evaluation]:
@@ -89,13 +93,8 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
     `latest` is the evaluation of the latest epoch; an interrupted run has its pictures from it, and evaluates no more.
     """
     shown, split = latest, run.dataset.test
-    kept_is_judged = run.progress.best_metrics["step"] == run.progress.step and "test" in run.progress.best_metrics
-    if not interrupted and not (kept_is_judged and latest is not None):
-        if run.is_main:
-            run.judged_net.load_state_dict(model_file.read(run.folder.model)[0].state_dict())
-        shown = evaluate_split(run, "test")
-        run.progress.best_metrics["test"] = {"loss": shown.loss, "accuracy": shown.accuracy}
-        _write_model(run)
+    if not interrupted:
+        shown = _judge_kept(run, latest)
     elif run.judged_split == "validation" and run.validation is not None:
         split = run.validation
     if run.is_main and run.recipe.pictures:
@@ -106,14 +105,45 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
             plot_mistakes(shown, split.images, run.folder.path / "mistakes.png")
     run.accelerator.end_training()
     return TrainingResult(
-        run.folder.path, run.folder.model, run.progress.best_metrics, run.progress.seconds, interrupted
+        run.folder.path,
+        run.folder.model,
+        run.progress.best_metrics,
+        run.progress.seconds,
+        interrupted,
+        1.0 if shown is None else shown.temperature,
     )
 
 
-def _write_model(run: Run) -> None:
+def _judge_kept(run: Run, latest: Evaluation | None) -> Evaluation:
+    """The kept model on the test split, at the temperature that fits the validation split, where there is one.
+
+    The model file gets both. The temperature is the kept model's, so it waits until that one is known; the test split
+    has no part in it.
+    """
+    metrics, judged = run.progress.best_metrics, latest
+    if metrics["step"] != run.progress.step or "test" not in metrics:
+        judged = None  # the latest evaluation is of another model, or of the validation split
+    if judged is not None and run.validation is None:
+        return judged
+    if judged is None:
+        if run.is_main:
+            run.judged_net.load_state_dict(model_file.read_weights(run.folder.model))
+        judged = evaluate_split(run, "test")
+        metrics["test"] = {"loss": judged.loss, "accuracy": judged.accuracy}
+    if run.validation is not None:
+        held_out = evaluate_split(run, "validation")
+        judged = replace(judged, temperature=fit_temperature(held_out.logits, held_out.labels))
+    _write_model(run, judged.temperature)
+    return judged
+
+
+def _write_model(run: Run, temperature: float = 1.0) -> None:
     if run.is_main:
-        net = run.judged_net
-        settings = run.recipe.model_dump(exclude_none=True)
-        info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, run.progress.best_metrics)
-        model_file.save(net, info, run.folder.model)
+        net, metrics = run.judged_net, run.progress.best_metrics
+        if isinstance(net, GoogLeNet):
+            settings = run.recipe.model_dump(exclude_none=True)
+            info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, metrics, temperature)
+            model_file.save(net, info, run.folder.model)
+        else:
+            model_file.save_weights(net, run.folder.model)
     run.accelerator.wait_for_everyone()

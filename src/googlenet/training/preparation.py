@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import Batch, ShuffledBatches, training_loader
 from googlenet.errors import DivergedError, UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
-from googlenet.network.googlenet import GoogLeNet, create_model
+from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
 from googlenet.training.checkpoint import Progress, save_checkpoint
 from googlenet.training.display import FileProgress
@@ -40,6 +41,8 @@ from googlenet.training.optimization import (
 )
 from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import Row, RunFolder
+
+Build = Callable[[Recipe, ImageDataset], nn.Module]
 
 LEFT_TO_VARIANT = (
     "normalization",
@@ -68,7 +71,7 @@ class Run:
     augmentation: Augmentation
     batches: ShuffledBatches
     loader: DataLoader[Batch]
-    net: GoogLeNet
+    net: nn.Module
     model: nn.Module
     """The same network as accelerate wraps it: in mixed precision, on several processes."""
     average: AveragedModel | None
@@ -111,11 +114,9 @@ class Run:
         return "validation" if self.validation is not None and self.chooser != "test" else "test"
 
     @property
-    def judged_net(self) -> GoogLeNet:
+    def judged_net(self) -> nn.Module:
         """The network that is evaluated and kept: the averaged weights where they are averaged."""
-        net = self.net if self.average is None else self.average.module
-        assert isinstance(net, GoogLeNet)
-        return net
+        return self.net if self.average is None else self.average.module
 
     def learning_rate(self, step: int, *, trunk: bool = False) -> float:
         """Of fresh weights, or of those of a trunk that was given."""
@@ -181,8 +182,19 @@ class Run:
             self.folder.forget_after(self.progress.step)
 
 
-def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
-    """Everything for a run, its folder made. Raises `UserError` for whatever will not do."""
+def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build | None = None) -> Run:
+    """Everything for a run, its folder made.
+
+    Args:
+        recipe: the settings.
+        output: the run folder.
+        resume: the folder is there already.
+        build: makes another network than the recipe's GoogLeNet, with weights drawn from torch's global generator; it
+            is trained in the same way, and its model file holds weights only.
+
+    Raises:
+        UserError: for whatever will not do.
+    """
     accelerator = _accelerator(recipe, output)
     output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
     precision = resolve_precision(recipe.precision, accelerator.device)
@@ -192,9 +204,8 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False) -> Run:
     if recipe.validation > 0:
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
     chooser = _chooser(recipe, validation)
-    net, spec = make_network(recipe, dataset, training)
+    net, spec = make_network(recipe, dataset, training, build)
     net.to(accelerator.device)
-    net.check_size(recipe.image_size, recipe.image_size)
     if recipe.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = make_average(net, recipe)
@@ -293,14 +304,21 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     )
 
 
-def make_network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[GoogLeNet, InputSpec]:
+def make_network(
+    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, build: Build | None = None
+) -> tuple[nn.Module, InputSpec]:
     """The network, and how images are made ready for it: as they were for the weights that it starts from, if any."""
     torch.manual_seed(recipe.seed)
-    if recipe.weights is not None:
-        net, spec = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
-        return net, InputSpec(dataset.channels, recipe.image_size, spec.mean, spec.std)
-    changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
-    net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
     plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     mean, std = training.pixel_statistics() if recipe.normalize else plain
-    return net, InputSpec(dataset.channels, recipe.image_size, mean, std)
+    spec = InputSpec(dataset.channels, recipe.image_size, mean, std)
+    if build is not None:
+        return build(recipe, dataset), spec
+    if recipe.weights is not None:
+        net, given = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
+        spec = InputSpec(dataset.channels, recipe.image_size, given.mean, given.std)
+    else:
+        changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
+        net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+    net.check_size(recipe.image_size, recipe.image_size)
+    return net, spec

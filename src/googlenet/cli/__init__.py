@@ -1,0 +1,36 @@
+"""The command `googlenet`: one function a command; each parses, calls, prints.
+
+What a command needs is imported inside it, so that `--help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import CycloptsError
+
+from googlenet.cli import data, learning, measuring, understanding, using  # noqa: F401  (they add their commands)
+from googlenet.cli.app import app
+from googlenet.errors import RunError, UserError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit: 0 done, 1 failed, 2 called wrongly, 130 stopped by Ctrl-C."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except (CycloptsError, UserError) as error:
+        code, message = 2, str(error)
+    except RunError as error:
+        code, message = 1, str(error)
+    except KeyboardInterrupt:
+        code, message = 130, "stopped"
+    except BrokenPipeError:  # whoever read our output has had enough
+        sys.stderr.close()
+        return 1
+    print(f"googlenet: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,137 @@
+"""A network trained and judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from googlenet.cli.app import (
+    BatchSize,
+    DataDir,
+    Device,
+    Json,
+    Output,
+    app,
+    command_name,
+    print_json,
+)
+from googlenet.recipe import Recipe, recipe_names
+
+# Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
+Settings = TypedDict(  # type: ignore[misc]
+    "Settings",
+    {
+        name: Annotated[field.annotation, Parameter(help=f"{field.description}.")]
+        for name, field in Recipe.model_fields.items()
+    },
+    total=False,
+)
+
+
+@app.command
+def train(
+    *,
+    recipe: Annotated[
+        str | None,
+        Parameter(help=f"{', '.join(recipe_names())}, or a FILE.toml; left out: fast, for a folder pictures."),
+    ] = None,
+    output: Annotated[Path | None, Output, Parameter(help="Run folder; left out: a new one in runs/.")] = None,
+    resume: Annotated[
+        bool, Parameter(help="Go on with the run in --output from its last checkpoint.", negative="")
+    ] = False,
+    find_learning_rate: Annotated[
+        bool,
+        Parameter(help="Do not train: draw the loss over a growing learning rate, and suggest one.", negative=""),
+    ] = False,
+    json: Json = False,
+    settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
+) -> int:
+    """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
+    if find_learning_rate:
+        return _find_learning_rate(recipe, output or Path("learning_rate.png"), dict(settings or {}), json=json)
+    from googlenet.training.fit import train as run_training
+
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        result = run_training(recipe, output=output, resume=resume, **(settings or {}))
+    if os.environ.get("RANK", "0") != "0":
+        pass  # of several processes, the first speaks
+    elif json:
+        print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
+    elif result.interrupted:
+        print(f"stopped. To go on: {command_name()} train --resume --output '{result.folder}'")
+    else:
+        print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
+        print(f"run folder: {result.folder}")
+        print(f"next: {command_name()} predict '{result.model}' PICTURE ...")
+    return 130 if result.interrupted else 0
+
+
+def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, Any], *, json: bool) -> int:
+    from googlenet.training.rate_finder import find_learning_rate
+    from googlenet.training.suggestion import resolve_recipe
+
+    resolved, _, reason = resolve_recipe(recipe, settings)
+    with redirect_stdout(sys.stderr):
+        print(reason, end="\n" if reason else "")
+        search = find_learning_rate(resolved, output)
+    if json:
+        print_json({"picture": str(output), **search.to_dict()})
+    else:
+        print(f"suggested: --learning-rate {search.suggestion:g}; the curve: {output}")
+    return 0
+
+
+@app.command
+def evaluate(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    *,
+    data: Annotated[str | None, Parameter(help="Name of a data set; left out: the one trained on.")] = None,
+    data_dir: DataDir = None,
+    output: Annotated[
+        Path | None, Output, Parameter(help="Folder for the report; left out: evaluation/ beside the model.")
+    ] = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"] | None,
+        Parameter(help="Of the computation; left out: as it was trained."),
+    ] = None,
+    confidence: Annotated[
+        float, Parameter(help="Also count what is answered, and rightly, at this probability and above, 0 to 1.")
+    ] = 0.0,
+    json: Json = False,
+) -> int:
+    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes, calibration."""
+    from googlenet.artifact.model_file import load
+    from googlenet.evaluation.evaluate import evaluate as run_evaluation
+    from googlenet.evaluation.judged_data import judged_data
+    from googlenet.evaluation.report import evaluation_table, write_report
+
+    net = load(model)
+    dataset = judged_data(net.info, data, data_dir)
+    evaluation = run_evaluation(
+        net,
+        dataset.test,
+        net.info.input,
+        net.info.classes,
+        device=device,
+        precision=precision or net.info.recipe.get("precision", "auto"),
+        batch_size=batch_size,
+        temperature=net.info.temperature,
+        confidence=confidence,
+    )
+    folder = output or (model if model.is_dir() else model.parent) / "evaluation"
+    write_report(evaluation, dataset.test, folder)
+    if json:
+        print_json(evaluation.to_dict())
+    else:
+        Console().print(evaluation_table(evaluation))
+        print(f"report: {folder}")
+    return 0

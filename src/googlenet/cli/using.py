@@ -1,0 +1,145 @@
+"""A trained network used: on pictures, in other programs; and other people's brought in."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from googlenet.cli.app import (
+    BatchSize,
+    DataDir,
+    Device,
+    Json,
+    Output,
+    Precision,
+    app,
+    print_json,
+)
+from googlenet.errors import UserError
+from googlenet.network.architecture import Variant
+
+
+@app.command
+def predict(
+    model: Annotated[Path, Parameter(help="Model file, run folder, or a file that export wrote.")],
+    pictures: Annotated[
+        list[Path], Parameter(help="Picture files, folders of them, or - for a list on standard input.", negative="")
+    ],
+    /,
+    *,
+    top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 3,
+    format: Annotated[Literal["table", "json", "csv"], Parameter(help="How to print the answers.")] = "table",
+    json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
+    output: Annotated[
+        Path | None, Output, Parameter(help="File to write the answers to: .csv, .jsonl or .parquet.")
+    ] = None,
+    resume: Annotated[
+        bool, Parameter(help="Go on with --output: files that it has are left out.", negative="")
+    ] = False,
+    engine: Annotated[
+        Literal["auto", "torch", "onnxruntime", "openvino"],
+        Parameter(help="What computes; auto: torch for a model file, the fastest installed for an exported one."),
+    ] = "auto",
+    batch_size: BatchSize = 32,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    confidence: Annotated[
+        float, Parameter(help="A picture whose likeliest class is less probable than this, 0 to 1, is named unsure.")
+    ] = 0.0,
+) -> int:
+    """Classify picture files. One that cannot be read is named, the others are answered, and the exit code is 1."""
+    from googlenet.deploy.answers import print_answers, write_answers
+    from googlenet.deploy.predictor import Predictor
+
+    if resume and output is None:
+        raise UserError("--resume goes on with an output: name it with --output")
+    predictor = Predictor(model, device=device, precision=precision, engine=engine)
+    settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
+    if output is not None:
+        answered, failed = write_answers(predictor, pictures, output, resume=resume, **settings)
+        summary = {"output": str(output), "answered": answered, "failed": failed}
+        if json:
+            print_json(summary)
+        else:
+            print(f"{answered:,} answered, {failed:,} could not be read: {output}")
+    else:
+        failed = print_answers(predictor, pictures, "json" if json else format, **settings)
+    return 1 if failed else 0
+
+
+@app.command
+def export(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    *,
+    to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
+    output: Annotated[Path | None, Output, Parameter(help="File to write; left out: beside the model.")] = None,
+    int8: Annotated[bool, Parameter(help="Convolutions in integers of 8 bits.", negative="")] = False,
+    with_preprocessing: Annotated[
+        bool, Parameter(help="The file takes uint8 pictures of any size and gives probabilities.", negative="")
+    ] = False,
+    calibration: Annotated[
+        Path | None, Parameter(help="Folder of pictures to calibrate and verify with; left out: the training data.")
+    ] = None,
+    data_dir: DataDir = None,
+    most_lost: Annotated[float, Parameter(help="Percentage points of accuracy that int8 may cost.")] = 0.5,
+    force: Annotated[bool, Parameter(help="Keep an int8 file that costs more.", negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Write a model for other programs, held against PyTorch on real pictures before it is kept."""
+    from googlenet.deploy.export import export as run_export
+
+    with redirect_stdout(sys.stderr):
+        exported = run_export(
+            model,
+            to,
+            output,
+            int8=int8,
+            preprocessing=with_preprocessing,
+            calibration=calibration,
+            data_dir=data_dir,
+            most_lost=most_lost,
+            force=force,
+        )
+    if json:
+        print_json(exported.to_dict())
+        return 0
+    print(f"{exported.file}: {exported.megabytes:.1f} MB")
+    print(
+        f"{exported.images_judged:,} real pictures: the same class as PyTorch for {exported.agreement:.2%}, "
+        f"probabilities within {exported.largest_difference:.1g}"
+    )
+    if exported.accuracy_before is not None:
+        print(f"accuracy {exported.accuracy_before:.2%} in PyTorch, {exported.accuracy_after:.2%} in the file")
+    return 0
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[
+        Path, Parameter(help="Weights saved from the tutorial's code, torchvision's googlenet or this package's.")
+    ],
+    *,
+    output: Annotated[
+        Path | None, Output, Parameter(help="Model file to write; left out: FILE's name with .safetensors.")
+    ] = None,
+    variant: Annotated[Variant | None, Parameter(help="What the weights are of, where they do not show it.")] = None,
+    classes: Annotated[Path | None, Parameter(help="Text file with the classes' names, one a line.")] = None,
+    json: Json = False,
+) -> int:
+    """Make a model file of other people's weights."""
+    from googlenet.artifact.foreign import import_file
+
+    target, info = import_file(file, output, variant=variant, class_file=classes)
+    if json:
+        print_json({"model": str(target), **json_format.loads(info.to_json())})
+        return 0
+    print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")
+    # Weights do not say how images are to be made ready for them, so what was taken for granted is said.
+    taken = info.input
+    print(f"input taken to be {taken.channels}x{taken.size}x{taken.size}, mean {taken.mean}, deviation {taken.std}")
+    return 0

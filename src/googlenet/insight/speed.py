@@ -1,0 +1,122 @@
+"""How fast the networks answer on this machine, and in how much memory: one beside the other, in turn."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from googlenet.errors import RunError
+from googlenet.insight.contenders import CONTENDERS, Contender
+from googlenet.insight.summary import parse_input_size
+from googlenet.machine import keep_freed_memory, memory_now, memory_peak, resolve_precision
+from googlenet.timing import alternate
+
+_BATCH_SIZE = 16
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Inference in PyTorch, with weights and images in the device's best precision, channels-last."""
+
+    precision: str
+    latency_seconds: float
+    """For one image: the median of its turns."""
+    batch_size: int
+    images_per_second: float
+    """In batches of that size: the median of their turns."""
+    peak_bytes: int
+    """In such batches, at the most: resident above the imports on a CPU, the allocator's on a GPU."""
+
+
+def measure_speed(
+    chosen: Sequence[Contender],
+    input_size: tuple[int, int, int],
+    num_classes: int,
+    device: torch.device,
+    *,
+    rounds: int,
+) -> list[Speed]:
+    """Time all of them in this process, turn by turn, and measure the memory of each in a process of its own.
+
+    Args:
+        chosen: the networks; there must be memory for all at once.
+        input_size: (C, H, W).
+        num_classes: classes.
+        device: where.
+        rounds: turns that count.
+
+    Raises:
+        RunError: where a network's own process fails.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()  # which serves all of them
+    precision = resolve_precision("auto", device)
+    nets = {contender.name: _network(contender, input_size[0], num_classes, device) for contender in chosen}
+    seconds = {}
+    for batch_size in (1, _BATCH_SIZE):
+        images = _images(batch_size, input_size, device)
+        timings = alternate({name: partial(_infer, net, images) for name, net in nets.items()}, rounds)
+        seconds[batch_size] = {name: timing.median for name, timing in timings.items()}
+    return [
+        Speed(
+            precision,
+            seconds[1][name],
+            _BATCH_SIZE,
+            _BATCH_SIZE / seconds[_BATCH_SIZE][name],
+            _peak_in_own_process(name, input_size, num_classes, device),
+        )
+        for name in nets
+    ]
+
+
+def _network(contender: Contender, in_channels: int, num_classes: int, device: torch.device) -> nn.Module:
+    before = torch.get_default_dtype()
+    # Made in the precision that it works in, since weights converted later would be there twice
+    torch.set_default_dtype(_DTYPES[resolve_precision("auto", device)])
+    try:
+        with device:
+            net = contender.build(in_channels, num_classes).eval()
+    finally:
+        torch.set_default_dtype(before)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _images(count: int, input_size: tuple[int, int, int], device: torch.device) -> Tensor:
+    images = torch.rand(count, *input_size, device=device, dtype=_DTYPES[resolve_precision("auto", device)])
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def _infer(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return net(images)
+
+
+def _peak_in_own_process(name: str, input_size: tuple[int, int, int], num_classes: int, device: torch.device) -> int:
+    size = ",".join(map(str, input_size))
+    child = [sys.executable, "-m", "googlenet.insight.speed", name, size, str(num_classes), str(device)]
+    done = subprocess.run(child, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise RunError(f"measuring the memory of {name} failed: {reason or f'exit code {done.returncode}'}")
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _peak(name: str, input_size: tuple[int, int, int], num_classes: int, device: torch.device) -> int:
+    before = memory_now()
+    net = _network(CONTENDERS[name], input_size[0], num_classes, device)
+    images = _images(_BATCH_SIZE, input_size, device)
+    for _ in range(3):
+        _infer(net, images)
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else memory_peak() - before
+
+
+if __name__ == "__main__":
+    print(_peak(sys.argv[1], parse_input_size(sys.argv[2]), int(sys.argv[3]), torch.device(sys.argv[4])))

@@ -1,0 +1,178 @@
+"""Training on folders and from given weights: what is chosen, what is carried over, what is mixed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import googlenet
+from googlenet import UserError, train
+from googlenet.data.augment import Augmentation
+from googlenet.data.catalog import load_dataset
+from googlenet.data.loader import ShuffledBatches
+from googlenet.network.googlenet import create_model
+from googlenet.recipe import Recipe
+from googlenet.training.mixing import mix
+from googlenet.training.optimization import balanced_weights, make_optimizer, trunk_factor
+from googlenet.training.rate_finder import find_learning_rate
+from googlenet.training.starting_weights import start_from
+from googlenet.training.suggestion import resolve_recipe
+from tests.conftest import QUICK, TrainingResult
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Real pictures of shoes and trousers, one class three times as large as the other."""
+    data = load_dataset("fashion-mnist").train
+    folder = tmp_path / "photos"
+    for name, label, count in (("boot", 9, 24), ("trouser", 1, 8)):
+        (folder / name).mkdir(parents=True)
+        for number in torch.nonzero(data.labels == label).squeeze(1)[:count].tolist():
+            Image.fromarray(data.images[number, 0].numpy()).resize((40, 56)).save(folder / name / f"{number}.png")
+    return folder
+
+
+SETTINGS: dict[str, Any] = {**QUICK, "image_size": 32, "batch_size": 8, "epochs": 3}
+
+
+def test_a_folder_trains_and_its_model_is_judged_on_the_same_pictures(photos: Path, tmp_path: Path) -> None:
+    from googlenet.evaluation.judged_data import judged_data
+
+    settings = {**SETTINGS, "epochs": 25, "learning_rate": 0.001, "flip": False}
+    result = train(output=tmp_path / "run", data=str(photos), **settings)
+    assert result.metrics["test"]["accuracy"] > 0.75  # the larger class alone is 5 of 7
+    info = googlenet.load(result.model).info
+    assert (info.classes, info.input.channels, info.input.size) == (("boot", "trouser"), 1, 32)
+    judged = judged_data(info)
+    expected = load_dataset(str(photos), size=32, channels=1)
+    assert torch.equal(judged.test.images, expected.test.images)
+    everything = tmp_path / "others" / "boot"
+    everything.mkdir(parents=True)
+    for number in range(3):
+        Image.new("L", (30, 30), 60 * number).save(everything / f"{number}.png")
+    others = judged_data(info, str(tmp_path / "others"))
+    assert (len(others.test), others.test.labels.tolist()) == (3, [0, 0, 0])
+
+
+def test_settings_are_chosen_for_a_folder_and_give_way(photos: Path) -> None:
+    recipe, name, reason = resolve_recipe(None, {"data": str(photos), "device": "cpu"})
+    assert name == "pictures"
+    assert (recipe.image_size, recipe.batch_size, recipe.epochs) == (64, 26, 100)
+    assert "64x64" in reason
+    named, _, _ = resolve_recipe(None, {"data": str(photos), "device": "cpu", "image_size": 96, "epochs": 2})
+    assert (named.image_size, named.epochs, named.batch_size) == (96, 2, 26)
+    exactly, _, reason = resolve_recipe("fast", {"data": str(photos)})
+    assert (exactly.image_size, reason) == (28, "")
+    assert resolve_recipe(None, {})[1] == "fast"
+
+
+def test_weights_are_carried_over_and_the_classifier_is_new(trained: TrainingResult) -> None:
+    source = googlenet.load(trained.model)
+    images = torch.rand(2, 1, 32, 32)
+    for channels in (1, 3):
+        net, spec = start_from(trained.model, ("cat", "dog"), channels)
+        assert spec.channels == channels
+        assert net.architecture.num_classes == 2
+        shown = images.expand(-1, channels, -1, -1)
+        torch.testing.assert_close(net.eval().forward_features(shown), source.forward_features(images))
+    same, _ = start_from(trained.model, source.info.classes, 1)
+    assert torch.equal(same.fc.weight, source.fc.weight)
+
+
+def test_grey_pictures_see_what_their_three_channels_saw(tmp_path: Path) -> None:
+    coloured = create_model("bn", num_classes=4, in_channels=3).eval()
+    torch.save(coloured.state_dict(), tmp_path / "weights.pt")
+    net, _ = start_from(tmp_path / "weights.pt", ("a", "b"), 1)
+    grey = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(
+        net.eval().forward_features(grey), coloured.forward_features(grey.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_frozen_trunk_stays_and_then_learns(trained: TrainingResult, photos: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "weights": str(trained.model), "data": str(photos), "optimizer": "sgd"}
+    source = googlenet.load(trained.model).conv3.conv.weight
+    frozen = train(output=tmp_path / "frozen", **settings, freeze=0.99, max_steps=3)
+    assert torch.equal(googlenet.load(frozen.model).conv3.conv.weight, source)
+    freed = train(output=tmp_path / "freed", **settings, freeze=0.5, max_steps=4)
+    assert not torch.equal(googlenet.load(freed.model).conv3.conv.weight, source)
+    recipe = Recipe(weights="x", freeze=0.5, trunk_rate=0.1)
+    assert [trunk_factor(step, 4, recipe) for step in range(4)] == [0, 0, 0.1, 0.1]
+
+
+def test_only_a_given_trunk_is_marked() -> None:
+    net = create_model("bn", num_classes=4, in_channels=1)
+    for recipe in (Recipe(), Recipe(weights="x"), Recipe(weights="x", optimizer="muon")):
+        groups = make_optimizer(net, recipe).param_groups
+        trunk = {id(p) for group in groups if group["trunk"] for p in group["params"]}
+        expected = {id(p) for name, p in net.named_parameters() if not name.startswith("fc.")}
+        assert trunk == (expected if recipe.weights else set())
+        assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
+def test_labels_are_mixed_as_the_images_are(mixup: float, cutmix: float) -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(8)
+    images = labels.view(-1, 1, 1, 1).expand(-1, 1, 20, 20).float()
+    for _ in range(20):
+        mixed, targets = mix(images, labels, 8, mixup=mixup, cutmix=cutmix)
+        torch.testing.assert_close(targets.sum(1), torch.ones(8))
+        # each pixel holds its image's label, so the mean pixel is the mean label
+        torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), targets @ torch.arange(8.0), atol=1e-4, rtol=1e-4)
+
+
+def test_balance() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    weights = balanced_weights(labels, 2)
+    assert weights.tolist() == pytest.approx([100 / 180, 5.0])
+    drawn = torch.cat(list(ShuffledBatches(100, 20, 0, weights=weights[labels])))
+    assert 30 <= int((labels[drawn] == 1).sum()) <= 70
+    assert len(drawn) == 100
+
+
+@pytest.mark.parametrize("balance", ["loss", "sampling"])
+def test_balanced_runs_train(balance: str, photos: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "balance": balance, "augment": "strong", "max_steps": 3}
+    assert np.isfinite(train(output=tmp_path / "run", data=str(photos), **settings).metrics["test"]["loss"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_and_colours(channels: int) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (16, channels, 20, 30), dtype=torch.uint8)
+    for augmentation in (Augmentation(crop_scale=0.3), Augmentation(colour=0.4)):
+        changed = augmentation(images)
+        assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
+        assert not torch.equal(changed, images)
+    ramp = torch.arange(0, 240, 8, dtype=torch.uint8).expand(64, channels, 20, 30)
+    cropped = Augmentation(crop_scale=0.25)(ramp).float()
+    steps = cropped[:, :, :, 16] - cropped[:, :, :, 14]  # a crop stretches the ramp, and never turns or shrinks it
+    assert (steps >= 0).all()
+    assert (steps <= 17).all()
+    assert steps.mean() < 15
+    assert torch.equal(Augmentation(crop_scale=1.0)(images), images)
+
+
+def test_a_learning_rate_is_found(tmp_path: Path) -> None:
+    recipe = Recipe(**{**QUICK, "schedule": "cosine"})
+    search = find_learning_rate(recipe, tmp_path / "rates.png", steps=40)
+    assert 1e-5 < search.suggestion < 0.3
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+    assert list(search.rates) == sorted(search.rates)
+
+
+def test_unreadable_pictures_are_named_in_the_run(photos: Path, tmp_path: Path) -> None:
+    (photos / "boot" / "bad.png").write_bytes(b"")
+    with pytest.raises(UserError, match="--skip-unreadable"):
+        train(output=tmp_path / "run", data=str(photos), **SETTINGS)
+    assert not (tmp_path / "run").exists()
+    train(output=tmp_path / "run", data=str(photos), skip_unreadable=True, **{**SETTINGS, "max_steps": 1})
+    assert "bad.png" in (tmp_path / "run" / "environment.json").read_text()
