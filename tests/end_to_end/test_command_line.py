@@ -155,9 +155,7 @@ def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
 
 def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:
     out, _ = command("--help")
-    for name in ("train", "evaluate", "predict", "summary", "explain", "ablate", "import", "data"):
-
-    for name in ("train", "evaluate", "predict", "summary", "compare", "draw", "import", "data"):
+    for name in ("train", "evaluate", "predict", "export", "summary", "explain", "ablate", "compare", "draw", "data"):
         assert name in out
     assert command("--version")[0].strip() == googlenet.__version__
     assert command()[0] == out

@@ -27,11 +27,12 @@ from googlenet.network.architecture import Variant
 @app.command
 def predict(
     model: Annotated[Path, Parameter(help="Model file, run folder, or a file that export wrote.")],
-    pictures: Annotated[
-        list[Path], Parameter(help="Picture files, folders of them, or - for a list on standard input.", negative="")
-    ],
+    pictures: Annotated[list[Path] | None, Parameter(help="Picture files, or folders of them.", negative="")] = None,
     /,
     *,
+    stdin: Annotated[
+        bool, Parameter(help="Read the names of picture files from standard input, one a line.", negative="")
+    ] = False,
     top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 3,
     format: Annotated[Literal["table", "json", "csv"], Parameter(help="How to print the answers.")] = "table",
     json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
@@ -53,22 +54,25 @@ def predict(
     ] = 0.0,
 ) -> int:
     """Classify picture files. One that cannot be read is named, the others are answered, and the exit code is 1."""
-    from googlenet.deploy.answers import print_answers, write_answers
+    from googlenet.deploy.answers import STDIN, print_answers, write_answers
     from googlenet.deploy.predictor import Predictor
 
+    if not pictures and not stdin:
+        raise UserError("predict needs pictures: files, folders, or --stdin with their names on standard input")
+    named = [*(pictures or []), *([STDIN] if stdin else [])]
     if resume and output is None:
         raise UserError("--resume goes on with an output: name it with --output")
     predictor = Predictor(model, device=device, precision=precision, engine=engine)
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:
-        answered, failed = write_answers(predictor, pictures, output, resume=resume, **settings)
+        answered, failed = write_answers(predictor, named, output, resume=resume, **settings)
         summary = {"output": str(output), "answered": answered, "failed": failed}
         if json:
             print_json(summary)
         else:
             print(f"{answered:,} answered, {failed:,} could not be read: {output}")
     else:
-        failed = print_answers(predictor, pictures, "json" if json else format, **settings)
+        failed = print_answers(predictor, named, "json" if json else format, **settings)
     return 1 if failed else 0
 
 

@@ -55,7 +55,7 @@ class InputSpec:
 
     def window(self, height: int, width: int) -> Window:
         """The part of a picture of `height` x `width` pixels that `prepare` leaves for the network to see."""
-        if self.resize == "stretch" or (height, width) == (self.size, self.size):
+        if self.resize == "stretch":
             return Window(0, 0, height, width)
         side = min(height, width)
         resized = round(self.size / self.crop_share)

@@ -22,6 +22,7 @@ from googlenet.errors import UserError
 from googlenet.files import writing
 
 COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
+STDIN = Path("-")
 _ROWS_A_GROUP = 10_000
 
 
@@ -82,9 +83,9 @@ def print_answers(predictor: Predictor, pictures: Iterable[Path], form: str, **s
 
 
 def _named(pictures: Iterable[Path]) -> Iterator[Path]:
-    """The files that the command line names; `-` stands for a list of files on standard input, one a line."""
+    """The files that are named, in folders too; `STDIN` stands for a list of files on standard input, one a line."""
     for path in pictures:
-        if str(path) == "-":
+        if path == STDIN:
             yield from (Path(line) for line in map(str.strip, sys.stdin) if line)
         else:
             yield from picture_files([path])
@@ -93,7 +94,7 @@ def _named(pictures: Iterable[Path]) -> Iterator[Path]:
 def _count(pictures: Iterable[Path]) -> int | None:
     """How many files there are, so that the time left can be told; None for a list that has yet to come."""
     named = list(pictures)
-    return None if any(str(path) == "-" for path in named) else sum(1 for _ in picture_files(named))
+    return None if STDIN in named else sum(1 for _ in picture_files(named))
 
 
 def _with_progress(answers: Iterator[Prediction], total: int | None, done: int) -> Iterator[Prediction]:
