@@ -32,7 +32,7 @@ class Command:
             "HOME": str(folder),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "GOOGLENET_MIRROR": "http://127.0.0.1:9",
-            "OMP_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1", "PYTHONPATH": "/tmp/x/wt-study/src",
         }
 
     def start(self, *arguments: object, module: tuple[str, ...] = ("googlenet",)) -> subprocess.Popen[str]:
@@ -305,16 +305,16 @@ def test_a_wrong_call_is_one_clear_line_and_exit_code_2(
 
 
 def test_a_study_goes_on_where_it_stopped(command: Command) -> None:
-    """Three cells of three steps; those whose results are there are not run again."""
+    """Two cells of three steps; those whose results are there are not run again."""
     arguments: tuple[object, ...] = ("study", "convergence", "--quick", "--only", "tutorial", "--steps", 3)
-    arguments += ("--seeds", 2, "--image-size", 16, "--learning-rates", "0.001,0.002", "-o", "runs/study")
+    arguments += ("--seeds", 2, "--image-size", 16, "--learning-rates", 0.001, "--workers", 1, "-o", "runs/study")
     out, _ = command(*arguments)
-    assert "5/5  " in out
+    assert "4/4  " in out
     assert "report: runs/study/report.md" in out
     folder = command.folder / "runs" / "study"
     assert "| tutorial |" in (folder / "report.md").read_text()
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/result.json")}
-    assert len(kept) == 3
+    assert len(kept) == 2
     lost = sorted(kept)[0]
     lost.unlink()
     (folder / "report.md").unlink()

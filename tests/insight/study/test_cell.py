@@ -75,6 +75,11 @@ def test_a_cell_is_trained_once_and_leaves_what_the_report_needs(
     assert (again(), again.steps_left) == (result, 0)
 
 
+def test_auxiliary_losses_do_not_count_as_more_loss(small_data: Path, tmp_path: Path) -> None:
+    result = CellTask(small_cell(auxiliary=True, image_size=48), tmp_path)()
+    assert result["final_loss"] == pytest.approx(math.log(10), abs=0.1)
+
+
 def test_a_cell_whose_loss_is_no_number_has_diverged(small_data: Path, tmp_path: Path) -> None:
     result = CellTask(small_cell(optimizer="sgd", learning_rate=1e30), tmp_path)()
     assert (result["diverged"], result["final_loss"], result["test_accuracy"]) == (True, None, None)
@@ -108,6 +113,11 @@ def test_the_default_loses_the_image_on_its_way_and_he_does_not(small_data: Path
     assert default[0].spread > 1000 * default[-1].spread
     assert he[-1].spread > 0.01
     assert he[0].gradient > 1000 * default[0].gradient
+
+
+def test_dropout_is_not_taken_for_a_difference_between_images(small_data: Path) -> None:
+    settings = {**SMALL, "head_width": 8}
+    assert probe({**settings, "dropout": 0.9})[-1].spread == pytest.approx(probe(settings)[-1].spread)
 
 
 @pytest.mark.parametrize("settings", [{"normalization": "batch"}, {"auxiliary": True}, {"head_width": 8}])

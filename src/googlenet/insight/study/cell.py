@@ -16,6 +16,7 @@ from googlenet.errors import DivergedError
 from googlenet.files import writing
 from googlenet.insight.study.grid import Cell
 from googlenet.insight.study.probe import probe
+from googlenet.recipe import load_recipe
 from googlenet.training.fit import train
 from googlenet.training.tracking import Row, RunFolder
 
@@ -86,20 +87,11 @@ class CellTask(Task):
                 test = outcome.metrics["test"]
             except DivergedError as error:
                 print(error)
-        rows = [row for row in RunFolder(place / "run").rows() if row["split"] == "train"]
+        rows = _main_rows(self.cell, RunFolder(place / "run").rows())
         # The weights of hundreds of runs would fill a disk, and nothing here asks for them
         shutil.rmtree(place / "run" / "checkpoints")
         (place / "run" / "model.safetensors").unlink(missing_ok=True)
-        return {
-            "configuration": self.cell.configuration.name,
-            "learning_rate": self.cell.learning_rate,
-            "seed": self.cell.seed,
-            "diverged": test is None,
-            **milestones(rows, diverged=test is None),
-            "test_loss": test and test["loss"],
-            "test_accuracy": test and test["accuracy"],
-            "curve": [[row["step"], round(row["loss"], 4)] for row in rows],
-        }
+        return _result(self.cell, rows, test)
 
 
 class ProbeTask(Task):
@@ -121,6 +113,26 @@ class ProbeTask(Task):
         layers = probe(self.cell.settings)
         named = {"configuration": self.cell.configuration.name, "seed": self.cell.seed}
         return [{**named, **layer.to_dict()} for layer in layers]
+
+
+def _main_rows(cell: Cell, rows: list[Row]) -> list[Row]:
+    """The training rows; with auxiliary heads the loss is the three heads' weighted mean instead of their sum."""
+    recipe = load_recipe("tutorial", **cell.settings)
+    weights = 1 + 2 * recipe.auxiliary_weight if recipe.auxiliary else 1.0
+    return [{**row, "loss": row["loss"] / weights} for row in rows if row["split"] == "train"]
+
+
+def _result(cell: Cell, rows: list[Row], test: dict[str, float] | None) -> Result:
+    return {
+        "configuration": cell.configuration.name,
+        "learning_rate": cell.learning_rate,
+        "seed": cell.seed,
+        "diverged": test is None,
+        **milestones(rows, diverged=test is None),
+        "test_loss": test and test["loss"],
+        "test_accuracy": test and test["accuracy"],
+        "curve": [[row["step"], round(row["loss"], 4)] for row in rows],
+    }
 
 
 def milestones(rows: list[Row], *, diverged: bool = False) -> Result:

@@ -47,10 +47,11 @@ def probe(settings: dict[str, Any]) -> list[LayerProbe]:
     net, spec = make_network(recipe, dataset, dataset.train)
     net.double().train()
     outputs: dict[str, Tensor] = {}
+    for module in net.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
     for name, child in net.named_children():
-        if isinstance(child, nn.Dropout):
-            child.eval()
-        elif any(True for _ in child.parameters()) and not name.startswith("aux"):
+        if any(True for _ in child.parameters()) and not name.startswith("aux"):
             child.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output))
     images, labels = dataset.train.__getitems__(range(IMAGES))
     with fused.plain():

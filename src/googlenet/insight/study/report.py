@@ -39,15 +39,16 @@ def write_report(study: Study, folder: Path) -> Path:
 
 
 def _lines(study: Study) -> Iterable[str]:
-    scale = study.scale
+    scale, several = study.scale, "s" if study.scale.seeds > 1 else ""
     yield "# Why GoogLeNet converges slowly: what was run"
     yield ""
     yield (
         f"The recipe `tutorial` at {scale.image_size}x{scale.image_size}, batch {scale.batch_size}, {scale.steps} "
-        f"steps a run, {scale.seeds} seeds, with one thing changed. Each configuration is run at seed 0 with each of "
-        f"its learning rates, and with the other seeds at the best of them. Intervals are 95%, Student's t over the "
-        f"seeds. Accuracy and losses on the way are of the training batches, which within the first epoch are images "
-        f"that the network has not learned from yet."
+        f"steps a run, {scale.seeds} seed{several}, with one thing changed. Each configuration is run at seed 0 with "
+        "each of its learning rates, and with the other seeds at the best of them. Intervals are 95%, Student's t over "
+        "the seeds. Accuracy and losses on the way are of the training batches, which within the first epoch are "
+        "images that the network has not learned from yet. With auxiliary heads, a loss is the weighted mean of the "
+        "three."
     )
     yield from ("", "## When they got where", "", *_milestone_table(study), "", "![](plateau.png)", "")
     yield (
