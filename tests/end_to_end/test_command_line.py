@@ -32,7 +32,7 @@ class Command:
             "HOME": str(folder),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "GOOGLENET_MIRROR": "http://127.0.0.1:9",
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": "/tmp/x/wt-study/src",
+            "OMP_NUM_THREADS": "1",
         }
 
     def start(self, *arguments: object, module: tuple[str, ...] = ("googlenet",)) -> subprocess.Popen[str]:
