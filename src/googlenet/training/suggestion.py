@@ -19,8 +19,8 @@ PICTURES = "pictures"
 _LOOKED_AT = 200
 _ACTIVATION_BYTES = 22 * 2**20
 """Of a training step, an image of 224x224: measured (docs/performance.md: 16 MiB), and a third on top."""
-_IMAGES = {"cpu": 40_000, "gpu": 600_000}
-"""Training images seen in a run at the largest size: about three minutes on two cores, or on a GPU."""
+_IMAGES = {"cpu": 34_000, "gpu": 600_000}
+"""Training images seen in a run at the largest size: some four minutes on two cores."""
 
 
 def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any]) -> tuple[Recipe, str, str]:
