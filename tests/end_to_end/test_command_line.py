@@ -93,8 +93,10 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
     (pictures / "broken.png").write_bytes(b"")
     out, err = command("predict", run / "model.safetensors", pictures, "--top", 2, "--format", "csv", code=1)
     rows = list(csv.DictReader(StringIO(out)))
-    assert len(rows) == 10
-    assert {row["rank"] for row in rows} == {"1", "2"}
+    answered = [row for row in rows if not row["error"]]
+    assert len(answered) == 10
+    assert {row["rank"] for row in answered} == {"1", "2"}
+    assert [Path(row["file"]).name for row in rows if row["error"]] == ["broken.png"]
     assert "broken.png" in err
     out, _ = command("predict", run, pictures / "1.png", "--json")
     (answer,) = json.loads(out)
@@ -144,7 +146,7 @@ def test_an_answer_may_be_unsure(command: Command, pictures: Path) -> None:
     unsure = {answer["file"] for answer in answers if not answer["sure"] and answer["error"] is None}
     assert len(unsure) == 2
     rows = list(csv.DictReader(StringIO(command(*arguments, "--format", "csv", code=1)[0])))
-    assert {row["file"] for row in rows if row["sure"] == "false"} == unsure
+    assert {row["file"] for row in rows if row["sure"] == "false" and not row["error"]} == unsure
     assert {row["sure"] for row in rows} == {"true", "false"}
     lines = command(*arguments, code=1)[0].splitlines()
     assert {line.partition("  ")[0] for line in lines if "  unsure: " in line} == unsure

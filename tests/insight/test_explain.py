@@ -138,7 +138,8 @@ def test_probabilities_are_the_predictors(trained: TrainingResult, tmp_path: Pat
     (answer,) = Predictor(trained.model, precision="fp32").predict([tmp_path / "a.png"], top=10)
     found = explain(load(trained.model), image)
     assert found.classes == answer.classes
-    assert found.probabilities == pytest.approx(answer.probabilities, abs=1e-5)
+    # the predictor rounds pixels to 8 bits after resizing
+    assert found.probabilities == pytest.approx(answer.probabilities, abs=5e-3)
     as_json = json.loads(json.dumps(found.to_dict()))
     assert as_json["explained"] == answer.classes[0]
     assert as_json["window"] == {"top": 0, "left": 0, "height": 1, "width": 1}

@@ -58,7 +58,7 @@ def predict(
     from googlenet.deploy.predictor import Predictor
 
     if not pictures and not stdin:
-        raise UserError("predict needs pictures: files, folders, or --stdin with their names on standard input")
+        raise UserError("predict needs PICTURES: files, folders, or --stdin with their names on standard input")
     named = [*(pictures or []), *([STDIN] if stdin else [])]
     if resume and output is None:
         raise UserError("--resume goes on with an output: name it with --output")
