@@ -204,3 +204,17 @@ def test_the_report_is_json(photos: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text()) == found.to_dict()
     assert found.to_dict()["classes"] == {"cats": 10, "dogs": 10}
     assert inspect(list_folder(photos)).unreadable == {}
+
+
+def test_a_strange_folder_beside_train_is_no_silent_loss(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "split" / "train")
+    shutil.copytree(photos, tmp_path / "split" / "holdout")
+    with pytest.raises(UserError, match="'holdout' beside train"):
+        list_folder(tmp_path / "split")
+
+
+def test_a_picture_more_leaves_the_others_on_their_side(photos: Path) -> None:
+    before = {image.numpy().tobytes() for image in load_dataset(str(photos), size=16).test.images}
+    picture(photos / "cats" / "another.png", 77)
+    after = {image.numpy().tobytes() for image in load_dataset(str(photos), size=16).test.images}
+    assert len(before - after) <= 1

@@ -78,3 +78,11 @@ def test_parquet_is_whole_or_not_there(tmp_path: Path) -> None:
         writer(ANSWERS[0])
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    for name, content in (("x.jsonl", b"[1, 2]"), ("x.csv", b"a;b\nc"), ("report.json", b"{}")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError):
+            answered(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content

@@ -32,5 +32,7 @@ def _run(arguments: list[str] | None) -> int:
     except BrokenPipeError:  # whoever read our output has had enough
         sys.stderr.close()
         return 1
+    except OSError as error:
+        code, message = 1, f"{error.filename}: {error.strerror}" if error.filename else str(error)
     print(f"googlenet: {' '.join(message.split())}", file=sys.stderr)
     return code

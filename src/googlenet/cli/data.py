@@ -90,7 +90,7 @@ def data_show(
     from googlenet.evaluation.plots import plot_sample
 
     dataset = load_dataset(name, data_dir)
-    sheet = output or Path(f"{name}.png")
+    sheet = output or Path(f"{dataset.name}.png")
     plot_sample(dataset, sheet, count=count, seed=seed)
     counts = dataset.class_counts()
     if json:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 MAX_PIXELS = 100_000_000
@@ -132,8 +132,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
                         f"GOOGLENET_MAX_PIXELS in the environment sets another limit"
                     )
                 yield image
-    except UserError:
+    except (UserError, RunError):
         raise
+    except MemoryError as error:
+        raise RunError(f"{path}: the memory does not hold it") from error
     except Image.DecompressionBombError as error:
         most = min(_most_pixels(), 2 * (Image.MAX_IMAGE_PIXELS or 0))  # Pillow has a limit of its own
         raise UserError(f"{path}: more than {most:,} pixels") from error
@@ -150,7 +152,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 def _most_pixels() -> int:
     given = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
     if not given.isdecimal():
-        raise UserError(f"GOOGLENET_MAX_PIXELS is a number of pixels, not {given!r}")
+        raise RunError(f"GOOGLENET_MAX_PIXELS is a number of pixels, not {given!r}")
     return int(given)
 
 

@@ -22,6 +22,7 @@ _SPLIT_NAMES: dict[str, SplitName] = {
     "valid": "validation",
     "validation": "validation",
     "test": "test",
+    "testing": "test",
 }
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many files are done, and of how many."""
@@ -121,6 +122,8 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
     splits = {path: _SPLIT_NAMES.get(path.name.lower()) for path in inside}
     roots: list[tuple[Path, SplitName | None]] = [(top, None)]
     if "train" in splits.values():
+        if odd := [path.name for path, split in splits.items() if split is None]:
+            raise UserError(f"{top} has {odd[0]!r} beside train, which is neither val nor test: rename it")
         roots = [(path, split) for path, split in splits.items() if split is not None]
         if {split for _, split in roots} == {"train"}:  # nothing to test on: the seed decides
             roots = [(path, None) for path, _ in roots]

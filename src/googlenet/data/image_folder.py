@@ -7,7 +7,6 @@ with `val` or `test` beside it, as torchvision's and Ultralytics' tools have the
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -74,7 +73,7 @@ def load(
         unreadable.update(errors)
         split = ImageSplit(pictures.images, torch.tensor([facts.label for facts in members], dtype=torch.int64))
         kept = [number for number in range(len(members)) if number not in pictures.errors]
-        decoded[name] = split.subset(torch.tensor(kept)) if errors else split
+        decoded[name] = split.subset(torch.tensor(kept, dtype=torch.int64)) if errors else split
     nothing = ImageSplit(torch.empty(0, channels, size, size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
     for name in ("train", "test"):
         if not len(decoded.setdefault(name, nothing)) and not (name == "train" and test_share == 1):
@@ -84,7 +83,7 @@ def load(
         classes=listing.classes,
         train=decoded["train"],
         test=decoded["test"],
-        validation=decoded.get("validation"),
+        validation=decoded["validation"] if len(decoded.get("validation", nothing)) else None,
         source=str(folder),
         digest=_digest(good, listing.folder),
         note=f"{len(unreadable):,} files that cannot be read are left out" if unreadable else "",
@@ -117,7 +116,8 @@ def _split(facts: Sequence[Facts], seed: int, test_share: float) -> dict[SplitNa
     held_out: set[bytes] = set()
     for label, members in sorted(undecided.items()):
         digests = list(dict.fromkeys(fact.digest for fact in members))
-        random.Random(f"{seed} {label}").shuffle(digests)
+        # An order that a picture added or taken away leaves as it is, so that the others stay on their side
+        digests.sort(key=partial(_drawn, f"{seed} {label} ".encode()))
         held_out.update(digests[: round(test_share * len(digests))])
     for members in undecided.values():
         for fact in members:
@@ -125,6 +125,10 @@ def _split(facts: Sequence[Facts], seed: int, test_share: float) -> dict[SplitNa
     if "test" not in splits and "validation" in splits:  # train and val alone: val is what the model is judged on
         splits["test"] = splits.pop("validation")
     return splits
+
+
+def _drawn(start: bytes, digest: bytes) -> bytes:
+    return hashlib.sha256(start + digest).digest()
 
 
 def _digest(facts: Iterable[Facts], folder: Path) -> str:

@@ -125,11 +125,13 @@ def answered(path: Path) -> set[str]:
     Raises:
         UserError: where it is no output of `predict`.
     """
+    _check_suffix(path)
     if not path.exists():
         return set()
     try:
         if path.suffix == ".parquet":
             return set(_parquet().read_table(path, columns=["file"])["file"].to_pylist())
+        _check_start(path)
         _drop_cut_line(path)
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix == ".jsonl":
@@ -149,8 +151,7 @@ def open_writer(path: Path, *, resume: bool) -> Iterator[Writer]:
     Raises:
         UserError: for another suffix, or an output that is there already and is not to be gone on with.
     """
-    if path.suffix not in (".csv", ".jsonl", ".parquet"):
-        raise UserError(f"{path}: answers are written to a .csv, .jsonl or .parquet file")
+    _check_suffix(path)
     if path.exists() and not resume:
         raise UserError(f"{path} is there already; --resume goes on with it, another --output starts anew")
     if path.suffix == ".parquet":
@@ -172,6 +173,21 @@ def open_writer(path: Path, *, resume: bool) -> Iterator[Writer]:
             file.flush()  # an answer is in the file whole, or, after a crash, not at all
 
         yield write
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".csv", ".jsonl", ".parquet"):
+        raise UserError(f"{path}: answers are written to a .csv, .jsonl or .parquet file")
+
+
+def _check_start(path: Path) -> None:
+    """Nothing is cut off a file that did not come from here. Raises `ValueError` for one that did not."""
+    with path.open("rb") as file:
+        start = file.readline()
+    header = (",".join(COLUMNS) + "\n").encode()
+    ours = header.startswith(start) if path.suffix == ".csv" else not start or start.startswith(b'{"file"')
+    if not ours:
+        raise ValueError("it begins otherwise")
 
 
 def _drop_cut_line(path: Path) -> None:

@@ -202,6 +202,8 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
         dataset = _dataset(recipe, quiet=not accelerator.is_main_process)
     training, validation = dataset.train, dataset.validation
     if recipe.validation > 0:
+        if validation is not None:
+            raise UserError("the data have validation pictures of their own; leave validation out")
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
     chooser = _chooser(recipe, validation)
     net, spec = make_network(recipe, dataset, training, build)

@@ -59,12 +59,13 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Rat
             smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * loss
             rates.append(rate)
             losses.append(smoothed / (1 - _SMOOTHING ** (step + 1)))
-            if not losses[-1] < 4 * best:  # it has left for good, or is no number
+            if not math.isfinite(losses[-1]) or (step >= 10 and losses[-1] >= 4 * best):
                 break
             best = min(best, losses[-1])
     finite = [loss for loss in losses if math.isfinite(loss)]
     if len(finite) < 10:
-        raise UserError(f"the loss is no number from the learning rate {rates[len(finite)]:.1g} on: nothing to suggest")
+        left = rates[min(len(finite), len(rates) - 1)]
+        raise UserError(f"the loss is no number from the learning rate {left:.1g} on: nothing to suggest")
     search = RateSearch(tuple(rates[: len(finite)]), tuple(finite), _steepest(rates, finite))
     plot_rates(search.rates, search.losses, search.suggestion, output)
     return search

@@ -38,6 +38,8 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     if recipe == PICTURES and data is not None and is_folder(data):
         chosen, reason = suggest(data, settings.get("device", "auto"))
         settings = {**chosen, **settings}
+    if data is not None and is_folder(data):  # the model is judged on the same folder from wherever it is asked
+        settings = {**settings, "data": str(Path(data).resolve())}
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
     return load_recipe(recipe, **settings), name, reason
 
@@ -58,7 +60,7 @@ def suggest(folder: str, device: str) -> tuple[dict[str, Any], str]:
     size = min(max(32 * round(side / 32), 64), largest)
     batch = 32 if count < 4_000 else 64 if count < 20_000 else 128
     fits = int(memory_bytes() / 4 / (_ACTIVATION_BYTES * (size / 224) ** 2)) if memory_bytes() else batch
-    batch = max(min(batch, fits, count), 1)
+    batch = max(min(batch, fits, count // 2), 1)  # every class rounds its share, and some may be held out besides
     seen = _IMAGES["gpu" if on_gpu else "cpu"] * (largest / size) ** 2
     epochs = max(min(round(seen / count), 100), 8)
     rate = round(0.006 * (batch / 128) ** 0.5, 5)
