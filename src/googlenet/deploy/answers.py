@@ -8,10 +8,10 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
@@ -26,10 +26,7 @@ STDIN = Path("-")
 _ROWS_A_GROUP = 10_000
 
 
-class Writer(Protocol):
-    def __call__(self, answer: Prediction) -> None: ...
-
-
+Writer = Callable[[Prediction], None]
 Row = tuple[str, int, str, float | None, bool, str]
 
 

@@ -6,7 +6,15 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from googlenet.training.tracking import Row
 
@@ -14,27 +22,18 @@ LINE_EVERY = 100
 """Batches between two plain lines, as in the tutorial."""
 
 
-class Display:
-    """The console of a run. One that is `quiet` shows nothing: every process but the first has such a one."""
+class _Bar:
+    """A progress bar where there is a terminal, and what is said above it. One that is `quiet` shows nothing."""
 
-    def __init__(self, epochs: int, batches: int, total_steps: int, *, quiet: bool) -> None:
+    def __init__(self, *columns: ProgressColumn, quiet: bool, expand: bool = False) -> None:
         # Wide enough that a line is never folded where there is no terminal to say how wide it is
         console = Console(quiet=quiet)
         self._console = console if console.is_terminal else Console(quiet=quiet, width=200)
-        self._epochs, self._batches, self._total = epochs, batches, total_steps
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-        )
-        self._bar = Progress(*columns, console=self._console, transient=True, expand=True)
-        self._task: TaskID | None = None
+        shown = self._console.is_terminal
+        self._bar = Progress(*columns, console=self._console, transient=True, expand=expand, disable=not shown)
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(
@@ -44,6 +43,22 @@ class Display:
 
     def say(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False)
+
+
+class Display(_Bar):
+    """The console of a run. Every process but the first has a `quiet` one."""
+
+    def __init__(self, epochs: int, batches: int, total_steps: int, *, quiet: bool) -> None:
+        self._epochs, self._batches, self._total = epochs, batches, total_steps
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+        )
+        super().__init__(*columns, quiet=quiet, expand=True)
+        self._task: TaskID | None = None
 
     def batch(self, epoch: int, batch: int, step: int, figures: Row, seconds_left: float) -> None:
         """One training batch done. `figures` are those of the latest batches; epoch and batch count from 1."""
@@ -66,27 +81,12 @@ class Display:
         )
 
 
-class FileProgress:
-    """What is shown while picture files are read: a bar in a terminal, nothing but what is said elsewhere."""
+class FileProgress(_Bar):
+    """What is shown while picture files are read."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        console = Console(quiet=quiet)
-        self._console = console if console.is_terminal else Console(quiet=quiet, width=200)
-        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        super().__init__(*Progress.get_default_columns(), MofNCompleteColumn(), quiet=quiet)
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False)
 
     def show(self, what: str, done: int, of: int) -> None:
         if what not in self._tasks:
