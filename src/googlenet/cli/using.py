@@ -122,6 +122,28 @@ def export(
     return 0
 
 
+@app.command
+def demo(
+    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    *,
+    host: Annotated[
+        str, Parameter(help="Address to listen at; 0.0.0.0 lets other machines in, and whoever is on them.")
+    ] = "127.0.0.1",
+    port: Annotated[int | None, Parameter(help="Port; left out: the first free one from 7860.")] = None,
+    top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 5,
+    most_megabytes: Annotated[int, Parameter(help="Largest file that may be uploaded, MB.")] = 20,
+    device: Device = "auto",
+) -> int:
+    """A page in the browser to try a model on: drop or paste a picture. It can be reached from this machine alone."""
+    from googlenet.deploy.demo import serve
+
+    def ready(address: str) -> None:
+        print(f"open {address}   (Ctrl-C ends it)", flush=True)
+
+    serve(model, host=host, port=port, top=top, most_megabytes=most_megabytes, device=device, ready=ready)
+    return 0
+
+
 @app.command(name="import")
 def import_(
     file: Annotated[

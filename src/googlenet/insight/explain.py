@@ -32,6 +32,7 @@ class Explanation:
     classes: tuple[str, ...]
     """All that the network knows, the likeliest first."""
     probabilities: tuple[float, ...]
+    """At the temperature that the model file says."""
     explained: str
     """The class that `grad_cam` and `shares` are about."""
     block: str
@@ -123,7 +124,7 @@ def explain(net: GoogLeNet, image: Tensor, *, class_name: str | None = None, blo
         gradients = torch.autograd.grad(logits[target], list(outputs.values()))
     found = {name: (maps.detach(), grad) for (name, maps), grad in zip(outputs.items(), gradients, strict=True)}
     block = block or _legible_block(outputs)
-    probabilities, order = logits.detach().softmax(dim=0).sort(descending=True, stable=True)
+    probabilities, order = (logits.detach() / info.temperature).softmax(dim=0).sort(descending=True, stable=True)
     shown = _at_most(image.cpu(), PICTURE_SIDE)
     down, across = shown.shape[1] / image.shape[1], shown.shape[2] / image.shape[2]
     seen = info.input.window(*image.shape[1:])

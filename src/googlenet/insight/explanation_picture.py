@@ -56,21 +56,23 @@ def _draw_picture(axes: Axes, explanation: Explanation, name: str) -> None:
     axes.set(xticks=[], yticks=[], anchor="N")
 
 
-def _draw_heat(axes: Axes, explanation: Explanation) -> None:
-    """The picture in pale grey, warm where something speaks for the class; what the network did not see is darkened."""
-    height, width = explanation.image.shape[1:]
-    top, left, seen_height, seen_width = explanation.window
-    grey = 0.25 + 0.6 * _pixels(explanation.image).mean(axis=2)
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+def heat_picture(explanation: Explanation) -> NDArray[np.uint8]:
+    """The picture in pale grey, warm where something speaks for the class explained; what the network did not see is
+    darkened. (H, W, 3), 0 to 255."""
+    grey = 0.25 + 0.6 * _pixels(explanation.image).mean(axis=2, keepdims=True)
     heat = explanation.heat.numpy()
-    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(1.4 * heat, 0, 0.75), interpolation="bilinear")
-    unseen = np.ones((height, width))
-    unseen[round(top) : round(top + seen_height), round(left) : round(left + seen_width)] = 0
-    axes.imshow(np.zeros((height, width)), cmap="gray", vmin=0, vmax=1, alpha=0.7 * unseen)
+    warmth = np.clip(1.4 * heat, 0, 0.75)[:, :, None]
+    picture = grey * (1 - warmth) + matplotlib.colormaps["inferno"](heat)[:, :, :3] * warmth
+    picture[~_seen(explanation)] *= 0.3
+    return (255 * picture).round().astype(np.uint8)
+
+
+def _draw_heat(axes: Axes, explanation: Explanation) -> None:
+    axes.imshow(heat_picture(explanation))
     axes.set_title(f"What speaks for {_shortened(explanation.explained, 28)}")
     rows, columns = explanation.grad_cam.shape
     found = "the warmer, the more" if explanation.grad_cam.any() else "nothing that Grad-CAM finds"
-    cut = "; dark: never seen" if unseen.any() else ""
+    cut = "" if _seen(explanation).all() else "; dark: never seen"
     axes.set_xlabel(f"{found}{cut}\n(Grad-CAM, block {explanation.block}, {rows}x{columns} cells)", color=_QUIET)
     axes.set(xticks=[], yticks=[], anchor="N")
 
@@ -115,6 +117,14 @@ def _draw_shares(axes: Axes, explanation: Explanation) -> None:
     )
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], title="branch", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def _seen(explanation: Explanation) -> NDArray[np.bool_]:
+    """(H, W): what of the picture the network saw."""
+    top, left, height, width = explanation.window
+    seen = np.zeros(explanation.image.shape[1:], dtype=bool)
+    seen[round(top) : round(top + height), round(left) : round(left + width)] = True
+    return seen
 
 
 def _pixels(image: Tensor) -> NDArray[np.float64]:

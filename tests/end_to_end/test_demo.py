@@ -1,0 +1,71 @@
+"""The page in a real browser: a real picture goes up, an answer comes back."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
+
+from googlenet.deploy.predictor import Predictor
+from googlenet.training.outcome import TrainingResult
+from tests.conftest import bundled
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def address(trained: TrainingResult) -> Iterator[str]:
+    command = [sys.executable, "-m", "googlenet", "demo", str(trained.folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("open http://127.0.0.1:"), line
+    yield line.split()[1]
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def test_page_answers_a_picture(page: Page, address: str, trained: TrainingResult, tmp_path: Path) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    picture = tmp_path / "boot.png"
+    Image.fromarray(bundled("t10k-images-idx3-ubyte")[0]).resize((280, 280)).save(picture)
+    page.goto(address)
+    page.set_input_files("input[type=file]", picture)
+    said = page.get_by_test_id("label-output-value")
+    expect(said).to_be_visible(timeout=60_000)
+    (right,) = Predictor(trained.model, precision="fp32").predict([picture])
+    assert said.inner_text().strip() == right.classes[0]
+    expect(page.get_by_text(f"{right.probabilities[0]:.0%}", exact=True).first).to_be_visible()
+    # the picture, and where the network looked
+    expect(page.locator("img[src*='/file=']")).to_have_count(2, timeout=60_000)
+    hosts = {urlsplit(url).hostname for url in asked if url.startswith("http")}
+    assert hosts == {"127.0.0.1"}
+
+
+def test_page_says_what_is_wrong_with_a_file(page: Page, address: str, tmp_path: Path) -> None:
+    good = tmp_path / "good.png"
+    Image.fromarray(bundled("t10k-images-idx3-ubyte")[0]).save(good)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:-200])
+    page.goto(address)
+    page.set_input_files("input[type=file]", cut)
+    expect(page.get_by_text("cut.png: cannot be read as a picture")).to_be_visible(timeout=60_000)
