@@ -198,6 +198,9 @@ def test_data_commands(command: Command) -> None:
     assert "Ankle boot" in out
     with Image.open(command.folder / "fashion-mnist.png") as sheet:
         assert sheet.size[0] > 500
+    command("data", "show", "--augment", "strong", "--count", 16, "-o", "changed.png")
+    with Image.open(command.folder / "changed.png") as sheet:
+        assert sheet.size[0] > 500
     out, err = command("data", "fetch", code=1)
     assert err.startswith("googlenet: http://127.0.0.1:9/")
 
@@ -292,6 +295,7 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("import", "taken"), "weights"),
         (("data", "show", "cifar"), "no data set 'cifar'"),
         (("data", "show", "--count", 0), "1 picture or more"),
+        (("data", "show", "--count", 15, "--augment", "light"), "16 or more"),
         (("study", "convergence", "--only", "heads"), "no 'heads'"),
         (("study", "convergence", "--learning-rates", "0"), "above 0"),
         (("train", "--blocks", 5, "--auxiliary"), "4a and 4d"),

@@ -16,9 +16,9 @@ from googlenet import UserError, train
 from googlenet.data.augment import Augmentation
 from googlenet.data.catalog import load_dataset
 from googlenet.data.loader import ShuffledBatches
+from googlenet.data.mixing import mix
 from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
-from googlenet.training.mixing import mix
 from googlenet.training.optimization import balanced_weights, make_optimizer, trunk_factor
 from googlenet.training.rate_finder import find_learning_rate
 from googlenet.training.starting_weights import start_from

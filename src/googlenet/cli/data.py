@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -77,21 +77,30 @@ def data_check(
 
 @data_app.command(name="show")
 def data_show(
-    name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist",
+    name: Annotated[str, Parameter(help="Name of a data set, or a folder of pictures.")] = "fashion-mnist",
     *,
     output: Annotated[Path | None, Output, Parameter(help="Contact sheet to write; left out: NAME.png here.")] = None,
     data_dir: DataDir = None,
     count: Annotated[int, Parameter(help="Pictures on the sheet.")] = 80,
     seed: Annotated[int, Parameter(help="Which pictures.")] = 0,
+    augment: Annotated[
+        Literal["none", "light", "medium", "strong"] | None,
+        Parameter(help="Show a few of them, each beside what this setting of training makes of it."),
+    ] = None,
     json: Json = False,
 ) -> int:
     """A contact sheet of training pictures with their labels, and the count of each class."""
+    from googlenet.data.augment import Augmentation
     from googlenet.data.catalog import load_dataset
-    from googlenet.evaluation.plots import plot_sample
+    from googlenet.evaluation.plots import plot_augmented, plot_sample
+    from googlenet.recipe import AUGMENT
 
     dataset = load_dataset(name, data_dir)
     sheet = output or Path(f"{dataset.name}.png")
-    plot_sample(dataset, sheet, count=count, seed=seed)
+    if augment is None:
+        plot_sample(dataset, sheet, count=count, seed=seed)
+    else:
+        plot_augmented(dataset, Augmentation(**AUGMENT[augment]), sheet, count=count, seed=seed)
     counts = dataset.class_counts()
     if json:
         print_json({"sheet": str(sheet), **dataset.provenance(), "classes": counts})

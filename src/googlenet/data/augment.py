@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.data.mixing import mix
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -22,6 +24,8 @@ class Augmentation:
         colour: change brightness, contrast and saturation of each image, each by a factor of 1 - colour to 1 + colour.
         erasing: put noise over a rectangle of each image with this probability (Zhong et al. 2017,
             https://arxiv.org/abs/1708.04896).
+        mixup: alpha of mixup, 0: none; see `mixing.mix`.
+        cutmix: alpha of cutmix, 0: none.
     """
 
     flip: bool = False
@@ -29,6 +33,8 @@ class Augmentation:
     crop_scale: float = 1.0
     colour: float = 0.0
     erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), of the same type."""
@@ -44,6 +50,12 @@ class Augmentation:
         if self.erasing:
             images = _erased(images, self.erasing)
         return images
+
+    def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+        """What `mixing.mix` gives of images (N, C, H, W) and labels (N,); both as they are where nothing is mixed."""
+        if self.mixup == self.cutmix == 0:
+            return images, labels
+        return mix(images, labels, num_classes, mixup=self.mixup, cutmix=self.cutmix)
 
 
 def _shifted(images: Tensor, padding: int) -> Tensor:

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from googlenet.data.augment import Augmentation
 from googlenet.data.dataset import ImageDataset
 from googlenet.errors import UserError
 from googlenet.evaluation.evaluate import Evaluation
@@ -145,6 +146,37 @@ def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> 
     drawn = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:count]
     captions = [dataset.classes[label] for label in dataset.train.labels[drawn].tolist()]
     plot_contact_sheet(dataset.train.images[drawn], captions, path, title=dataset.name, columns=10)
+
+
+def plot_augmented(dataset: ImageDataset, augmentation: Augmentation, path: Path, *, count: int, seed: int) -> None:
+    """Training pictures drawn by `seed`, a row each: as it is, then as training may see it. `count` is that of all.
+
+    Raises:
+        UserError: for fewer than fill two rows, which mixing needs.
+    """
+    columns = 8
+    if count < 2 * columns:
+        raise UserError(f"a sheet of changed pictures shows {2 * columns} or more, not {count}")
+    split, names = dataset.train, dataset.classes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drawn = torch.randperm(len(split))[: count // columns]
+        images, labels = split.images[drawn], split.labels[drawn]
+        versions, captions = [images], [[names[label] for label in labels.tolist()]]
+        for _ in range(columns - 1):
+            mixed, targets = augmentation.mix(augmentation(images).float(), labels, len(names))
+            versions.append(mixed.round().to(torch.uint8))
+            captions.append(
+                [_shares_in_words(target, names) for target in targets] if targets.ndim == 2 else [""] * len(labels)
+            )
+    sheet = torch.stack(versions, dim=1).flatten(0, 1)
+    in_rows = [caption for row in zip(*captions, strict=True) for caption in row]
+    plot_contact_sheet(sheet, in_rows, path, title="as it is, and as training may see it", columns=columns)
+
+
+def _shares_in_words(target: Tensor, names: Sequence[str]) -> str:
+    present = target.nonzero().flatten().tolist()
+    return "\n".join(f"{float(target[label]):.0%} {names[label]}" for label in present) if len(present) > 1 else ""
 
 
 def plot_mistakes(evaluation: Evaluation, images: Tensor, path: Path, *, count: int = 32) -> None:

@@ -31,7 +31,6 @@ from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
 from googlenet.training.checkpoint import Progress, save_checkpoint
 from googlenet.training.display import FileProgress
-from googlenet.training.mixing import mix
 from googlenet.training.optimization import (
     balanced_weights,
     learning_rate_at,
@@ -129,11 +128,8 @@ class Run:
         return self.input.prepare(images).contiguous(memory_format=self.memory_format)
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A prepared batch and its targets, mixed where the recipe says so: see `mixing.mix`."""
-        mixup, cutmix = self.recipe.mixup, self.recipe.cutmix
-        if mixup == cutmix == 0:
-            return images, labels
-        mixed, targets = mix(images, labels, len(self.dataset.classes), mixup=mixup, cutmix=cutmix)
+        """A prepared batch and its targets, mixed where the recipe says so: see `Augmentation.mix`."""
+        mixed, targets = self.augmentation.mix(images, labels, len(self.dataset.classes))
         return mixed.contiguous(memory_format=self.memory_format), targets
 
     def check_finite(self, row: Row) -> None:
@@ -245,7 +241,9 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
         dataset=dataset,
         validation=validation,
         input=spec,
-        augmentation=Augmentation(recipe.flip, recipe.crop_padding, recipe.crop_scale, recipe.colour, recipe.erasing),
+        augmentation=Augmentation(
+            **{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Augmentation)}
+        ),
         batches=batches,
         loader=training_loader(training, batches, recipe.num_workers, pin=accelerator.device.type == "cuda"),
         net=net,
