@@ -10,6 +10,11 @@ from pathlib import Path
 from googlenet.errors import RunError
 
 
+def printable(path: str | Path) -> str:
+    """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 appear as \\xNN."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` at the end, or goes away where writing failed.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from googlenet.errors import RunError, UserError
+from googlenet.errors import UserError
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -98,24 +98,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
-
-
-def memory_now() -> int:
-    """Bytes of this process that are resident. Raises `RunError` where the system is not Linux."""
-    return _status("VmRSS")
-
-
-def memory_peak() -> int:
-    """Bytes of this process that were resident at the most, since it began. Raises as `memory_now` does."""
-    return _status("VmHWM")
-
-
-def _status(field: str) -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError as error:
-        raise RunError("the memory of a process can be measured on Linux only") from error
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024
 
 
 def available_cores() -> int:

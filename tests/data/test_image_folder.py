@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def test_a_folder_with_splits_of_its_own(names: tuple[str, ...], tmp_path: Path)
     else:
         assert (len(data.train), len(data.test)) == (5, 5)
         assert (data.validation is not None) == (len(names) == 3)
+
+
+def test_names_of_files_need_not_be_text(photos: Path) -> None:
+    odd = Path(os.fsdecode(b"\xff\xfe.png"))
+    picture(photos / "cats" / odd, 50)
+    data = load_dataset(str(photos), size=16)
+    assert len(data.train) + len(data.test) == 21
+    (photos / odd.stem).mkdir()
+    picture(photos / odd.stem / "x.png", 51)
+    with pytest.raises(UserError, match=r"class \\xff\\xfe .* rename"):
+        load_dataset(str(photos), size=16)
 
 
 def test_grey_pictures_make_one_channel(tmp_path: Path) -> None:

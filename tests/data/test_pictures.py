@@ -19,10 +19,10 @@ def test_pictures_are_read_in_order_and_errors_are_told(tmp_path: Path) -> None:
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(np.full((20 + number, 30, 3), 20 * number, np.uint8)).save(paths[-1])
     paths[4].write_bytes(b"no picture")
-    done: list[int] = []
-    read = read_pictures(paths, 3, 16, progress=done.append)
+    done: list[tuple[str, int, int]] = []
+    read = read_pictures(paths, 3, 16, what="reading", progress=lambda *told: done.append(told))
     assert (read.images.shape, read.images.dtype) == ((9, 3, 16, 16), torch.uint8)
-    assert done == list(range(1, 10))
+    assert done == [("reading", number, 9) for number in range(1, 10)]
     assert list(read.errors) == [4]
     assert "is no picture" in read.errors[4]
     assert not read.images[4].any()

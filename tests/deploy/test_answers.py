@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from googlenet import UserError
-from googlenet.deploy.answers import COLUMNS, answered, open_writer
-from googlenet.deploy.predictor import Prediction
+from googlenet.deploy.answers import COLUMNS, answered, open_writer, write_answers
+from googlenet.deploy.predictor import Prediction, Predictor
+from googlenet.training.outcome import TrainingResult
 
 ANSWERS = (
     Prediction("a, b.png", ("cat", 'the "dog"'), (0.75, 0.25), sure=True),
@@ -52,6 +55,18 @@ def test_what_is_in_them(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["file"] for line in lines] == [answer.file for answer in ANSWERS]
     assert lines[0]["classes"] == ["cat", 'the "dog"']
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_name_that_is_no_text_is_written_and_known_again(
+    suffix: str, trained: TrainingResult, tmp_path: Path
+) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.png")
+    Image.new("L", (28, 28)).save(odd)
+    predictor, output = Predictor(trained.model), tmp_path / f"x.{suffix}"
+    assert write_answers(predictor, [odd], output, resume=False) == (1, 0)
+    assert answered(output) == {f"{tmp_path}/\\xff.png"}
+    assert write_answers(predictor, [odd], output, resume=True) == (0, 0)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

@@ -41,6 +41,8 @@ class ModelInfo:
     temperature: float = 1.0
     """What logits are divided by before they are made probabilities; fitted on the validation split where there was
     one. Files from before there was one do not have it, and are read as 1."""
+    data_digest: str = ""
+    """Of the data that it was trained on, see `ImageDataset.digest`; empty where that is not known."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a temperature that is no positive, finite number."""
@@ -57,6 +59,7 @@ class ModelInfo:
                 "input": self.input.to_dict(),
                 "recipe": self.recipe,
                 "metrics": self.metrics,
+                "data_digest": self.data_digest,
                 "temperature": self.temperature,
             }
         )
@@ -77,6 +80,7 @@ class ModelInfo:
             input=InputSpec.from_dict(fields["input"]),
             recipe=fields["recipe"],
             metrics=fields["metrics"],
+            data_digest=fields.get("data_digest", ""),
             temperature=fields.get("temperature", 1.0),
         )
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from googlenet.bench.report import Table
-from googlenet.errors import RunError
+from googlenet.peak_memory import in_own_process, peak_of
 
 _SIZE = 224
 _BATCH = 64
@@ -23,7 +22,7 @@ _FORMS = ("plain", "googlenet")
 def measure_memory(device: torch.device) -> Iterator[Table]:
     """Memory above that of the imports: resident on a CPU, the allocator's on a GPU."""
     for what in ("training step", "inference"):
-        peaks = {form: _peak_in_own_process(what, form, device) for form in _FORMS}
+        peaks = {form: in_own_process("googlenet.bench.memory", what, form, str(device)) for form in _FORMS}
         rows: list[dict[str, Any]] = [
             {"form": form, "peak MiB": peak / 2**20, "times plain": peak / peaks["plain"]}
             for form, peak in peaks.items()
@@ -49,34 +48,21 @@ def _file_sizes() -> dict[str, Any]:
         }
 
 
-def _peak_in_own_process(what: str, form: str, device: torch.device) -> int:
-    child = [sys.executable, "-m", "googlenet.bench.memory", what, form, str(device)]
-    done = subprocess.run(child, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RunError(f"measuring the memory of {what}, {form}, failed: {done.stderr.strip().splitlines()[-1:]}")
-    return int(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _peak(what: str, form: str, device: torch.device) -> int:
-    """Bytes at the most, above those after the imports."""
+def _prepared(what: str, form: str, device: torch.device) -> Callable[[], object]:
     from googlenet.bench.inference import eager_inference
     from googlenet.bench.training import training_steps
-    from googlenet.machine import keep_freed_memory, memory_now, memory_peak
+    from googlenet.machine import keep_freed_memory
     from googlenet.network.googlenet import create_model
 
-    before = memory_now()
     net = create_model("tutorial", num_classes=10, in_channels=1, initialization="he").to(device)
     images = torch.rand(_BATCH, 1, _SIZE, _SIZE, device=device)
-    if what == "training step":
-        if form == "googlenet" and device.type == "cpu":
-            keep_freed_memory()
-        step = training_steps(net, images, torch.arange(_BATCH, device=device) % 10)[form][0]
-    else:
-        step = eager_inference(net, images)[form][0]
-    for _ in range(3):
-        step()
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else memory_peak() - before
+    if what == "inference":
+        return eager_inference(net, images)[form][0]
+    if form == "googlenet" and device.type == "cpu":
+        keep_freed_memory()
+    return training_steps(net, images, torch.arange(_BATCH, device=device) % 10)[form][0]
 
 
 if __name__ == "__main__":
-    print(_peak(sys.argv[1], sys.argv[2], torch.device(sys.argv[3])))
+    where = torch.device(sys.argv[3])
+    print(peak_of(partial(_prepared, sys.argv[1], sys.argv[2], where), where))

@@ -6,6 +6,7 @@ What a command needs is imported inside it, so that `--help` does not wait for t
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from cyclopts import CycloptsError
 
@@ -20,6 +21,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
         return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json as json_format
 import shutil
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from googlenet.artifact.model_file import ModelInfo
+    from googlenet.data.dataset import ImageDataset
 
 Output = Parameter(name=["--output", "-o"])
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -18,6 +23,16 @@ Precision = Annotated[
 ]
 BatchSize = Annotated[int, Parameter(help="Images a batch.")]
 DataDir = Annotated[str | None, Parameter(help="Folder with the data set's files, or bundled; left out: searched for.")]
+JudgedData = Annotated[
+    str | None, Parameter(help="Name of a data set, or a folder of pictures; left out: the one trained on.")
+]
+JudgingPrecision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"] | None,
+    Parameter(help="Of the computation; left out: as it was trained."),
+]
+SkipUnreadable = Annotated[
+    bool, Parameter(help="Leave out picture files that cannot be read, and say how many.", negative="")
+]
 Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 
 app = App(
@@ -29,6 +44,22 @@ data_app = App(name="data", help="The data sets that training knows by name.")
 app.command(data_app)
 study_app = App(name="study", help="Questions answered by many small runs.")
 app.command(study_app)
+
+
+def judged_data_shown(
+    info: ModelInfo, data: str | None, data_dir: str | None, *, skip_unreadable: bool, json: bool
+) -> ImageDataset:
+    """What `judged_data` gives, while what is found and what is left out are said."""
+    from googlenet.evaluation.judged_data import judged_data
+    from googlenet.training.display import FileProgress
+
+    with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
+        dataset = judged_data(
+            info, data, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show
+        )
+        if dataset.note:
+            progress.say(f"note: {dataset.note}")
+    return dataset
 
 
 def command_name() -> str:

@@ -66,12 +66,12 @@ def data_check(
 
     with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
         found = check(folder, quarantine, progress.show)
-    if output is not None:
-        found.write(output)
     if json:
         print_json(found.to_dict())
     else:
         print("\n".join(found.lines()))
+    if output is not None:  # last: what was moved has been said, whether or not this can be written
+        found.write(output)
     return 0 if found.is_clean else 1
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -17,9 +17,13 @@ from googlenet.cli.app import (
     DataDir,
     Device,
     Json,
+    JudgedData,
+    JudgingPrecision,
     Output,
+    SkipUnreadable,
     app,
     command_name,
+    judged_data_shown,
     print_json,
 )
 from googlenet.recipe import Recipe, recipe_names
@@ -92,17 +96,15 @@ def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, An
 def evaluate(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
-    data: Annotated[str | None, Parameter(help="Name of a data set; left out: the one trained on.")] = None,
+    data: JudgedData = None,
     data_dir: DataDir = None,
+    skip_unreadable: SkipUnreadable = False,
     output: Annotated[
         Path | None, Output, Parameter(help="Folder for the report; left out: evaluation/ beside the model.")
     ] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"] | None,
-        Parameter(help="Of the computation; left out: as it was trained."),
-    ] = None,
+    precision: JudgingPrecision = None,
     confidence: Annotated[
         float, Parameter(help="Also count what is answered, and rightly, at this probability and above, 0 to 1.")
     ] = 0.0,
@@ -111,11 +113,10 @@ def evaluate(
     """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes, calibration."""
     from googlenet.artifact.model_file import load
     from googlenet.evaluation.evaluate import evaluate as run_evaluation
-    from googlenet.evaluation.judged_data import judged_data
     from googlenet.evaluation.report import evaluation_table, write_report
 
     net = load(model)
-    dataset = judged_data(net.info, data, data_dir)
+    dataset = judged_data_shown(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
     evaluation = run_evaluation(
         net,
         dataset.test,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -15,8 +15,12 @@ from googlenet.cli.app import (
     DataDir,
     Device,
     Json,
+    JudgedData,
+    JudgingPrecision,
     Output,
+    SkipUnreadable,
     app,
+    judged_data_shown,
     print_json,
     study_app,
 )
@@ -106,30 +110,28 @@ def explain(
 def ablate(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
-    data: Annotated[str | None, Parameter(help="Name of a data set; left out: the one trained on.")] = None,
+    data: JudgedData = None,
     data_dir: DataDir = None,
+    skip_unreadable: SkipUnreadable = False,
     limit: Annotated[
         int | None, Parameter(help="Test images to use, spread evenly over the test set; left out: all.")
     ] = None,
     output: Annotated[Path | None, Output, Parameter(help="PNG of the table to write; left out: none.")] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"] | None,
-        Parameter(help="Of the computation; left out: as it was trained."),
-    ] = None,
+    precision: JudgingPrecision = None,
     json: Json = False,
 ) -> int:
     """Silence each branch of each Inception block in turn: the accuracy on the test images lost without it."""
     from googlenet.artifact.model_file import load
-    from googlenet.evaluation.judged_data import judged_data
     from googlenet.insight.ablate import ablate as run_ablation
     from googlenet.insight.ablate import draw_ablation
 
     net = load(model)
+    dataset = judged_data_shown(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
     found = run_ablation(
         net,
-        judged_data(net.info, data, data_dir).test,
+        dataset.test,
         limit=limit,
         device=device,
         precision=precision or net.info.recipe.get("precision", "auto"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from googlenet.data import fashion_mnist, image_folder
 from googlenet.data.dataset import ImageDataset
-from googlenet.data.folder_listing import Progress
+from googlenet.data.parallel import Progress
 from googlenet.errors import UserError
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from torch import Tensor
 from googlenet.errors import RunError, UserError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
+Resize = Literal["stretch", "crop"]
+"""How a picture of another shape is made square: stretched, or the middle cut out."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: a few kilobytes can unpack to gigabytes. `$GOOGLENET_MAX_PIXELS` sets another limit."""
 
@@ -36,9 +40,10 @@ class Header:
         return self.mode in ("1", "L", "LA", "F") or self.mode.startswith("I")
 
 
-def read_header(path: str | Path) -> Header:
-    """Open a picture file and read no pixels. Raises as `decode_image` does, where that shows already."""
-    with _opened(path) as image:
+def read_header(path: str | Path, content: bytes | None = None) -> Header:
+    """Open a picture file, or its content where that was read already, and read no pixels. Raises as `decode_image`
+    does, where that shows already."""
+    with _opened(path, content) as image:
         return Header(image.mode, image.size, getattr(image, "n_frames", 1))
 
 
@@ -58,13 +63,19 @@ def decode_image(path: str | Path, channels: int) -> Tensor:
     return _tensor(_decoded(path, channels))
 
 
-def decode_resized(path: str | Path, channels: int, size: int) -> Tensor:
-    """A picture stretched to a square of `size` pixels, uint8 (C, size, size): what `decode_image` and resizing give.
+def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
+    """A picture as a square of `size` pixels, uint8 (C, size, size): what `decode_image` and resizing give.
 
     A JPEG much larger than that is decoded at a half, a quarter or an eighth of its size, which is far less work; what
     is left is twice the size asked for or more, so that the result differs by rounding only. Raises as `decode_image`.
     """
-    return _tensor(_decoded(path, channels, at_least=2 * size).resize((size, size), Image.Resampling.BILINEAR))
+    image = _decoded(path, channels, at_least=2 * size)
+    box = None
+    if resize == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+    return _tensor(image.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
 def picture_files(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -120,12 +131,12 @@ def _decoded(path: str | Path, channels: int, at_least: int | None = None) -> Im
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """A picture file, its first frame; whatever goes wrong with it, then or later, is a `UserError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs, whose limit is ours, and of odd metadata, which is not used
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 if image.width * image.height > _most_pixels():
                     raise UserError(
                         f"{path}: {image.width}x{image.height} pixels are more than {_most_pixels():,}; "

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from googlenet.data.decode import decode_image
-from googlenet.data.folder_listing import FolderReport, Progress, inspect, list_folder
+from googlenet.data.folder_listing import FolderReport, inspect, list_folder
+from googlenet.data.parallel import Progress, on_all_cores
 from googlenet.errors import RunError, UserError
 from googlenet.files import writing
-from googlenet.machine import available_cores
 
 _TINY = 32
 _LONGEST_SHAPE = 5
@@ -109,13 +108,8 @@ def _unreadable(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
             return str(error)
         return None
 
-    found = {}
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for done, (path, reason) in enumerate(zip(paths, pool.map(read, paths), strict=True), start=1):
-            if reason is not None:
-                found[path] = reason
-            progress("reading every picture", done, len(paths))
-    return found
+    reasons = on_all_cores(read, paths, "reading every picture", progress)
+    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
 
 
 def _free(path: Path) -> Path:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from googlenet.data.decode import SUFFIXES, Header, read_header, walk
+from googlenet.data.parallel import Progress, on_all_cores
 from googlenet.errors import UserError
-from googlenet.machine import available_cores
+from googlenet.files import printable
 
 SplitName = Literal["train", "validation", "test"]
 _SPLIT_NAMES: dict[str, SplitName] = {
@@ -24,8 +23,6 @@ _SPLIT_NAMES: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many files are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +143,9 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
             f"{top} holds {'pictures of one class' if classes else 'no pictures'}; it needs a folder for each class, "
             f"FOLDER/CLASS/*.jpg, and two classes or more"
         )
+    for name in classes:
+        if printable(name) != name:
+            raise UserError(f"the name of the class {printable(name)} in {top} is not UTF-8: rename the folder")
     numbers = {name: number for number, name in enumerate(classes)}
     files = tuple((path, numbers[name], split) for path, name, split in found)
     return Listing(top, classes, files, tuple(others))
@@ -157,18 +157,15 @@ def inspect(listing: Listing, progress: Progress = lambda *_: None) -> FolderRep
     def look(entry: tuple[Path, int, SplitName | None]) -> Facts:
         path, label, split = entry
         try:
-            digest = hashlib.sha256(path.read_bytes()).digest()
-            return Facts(path, label, split, digest, read_header(path))
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).digest()
+            return Facts(path, label, split, digest, read_header(path, content))
         except OSError as error:
             return Facts(path, label, split, b"", f"{path}: {error.strerror}")
         except UserError as error:
             return Facts(path, label, split, digest, str(error))
 
-    facts = []
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for done, fact in enumerate(pool.map(look, listing.files), start=1):
-            facts.append(fact)
-            progress("looking at the pictures", done, len(listing.files))
+    facts = list(on_all_cores(look, listing.files, "looking at the pictures", progress))
     groups: dict[bytes, list[Facts]] = defaultdict(list)
     for fact in facts:
         if isinstance(fact.header, Header):

@@ -7,6 +7,7 @@ with `val` or `test` beside it, as torchvision's and Ultralytics' tools have the
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,7 +16,9 @@ from pathlib import Path
 import torch
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.folder_listing import Facts, Progress, SplitName, inspect, list_folder
+from googlenet.data.decode import Resize
+from googlenet.data.folder_listing import Facts, SplitName, inspect, list_folder
+from googlenet.data.parallel import Progress
 from googlenet.data.pictures import read_pictures
 from googlenet.errors import UserError
 
@@ -27,6 +30,7 @@ def load(
     folder: str | Path,
     *,
     size: int,
+    resize: Resize = "stretch",
     seed: int = 0,
     skip_unreadable: bool = False,
     channels: int | None = None,
@@ -35,11 +39,12 @@ def load(
     say: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> ImageDataset:
-    """Every picture, decoded once and stretched to a square.
+    """Every picture, decoded once and made square.
 
     Args:
         folder: see the top of this file.
         size: height and width in pixels.
+        resize: how a picture of another shape is made square.
         seed: which pictures are held out, where the folder does not say.
         skip_unreadable: leave files out that cannot be read; they are named in the data set's provenance.
         channels: 1 or 3; left out, 1 where every picture is grey, else 3.
@@ -66,7 +71,9 @@ def load(
             [facts.path for facts in members],
             channels,
             size,
-            progress=partial(_decoding, progress, name, len(members)),
+            resize=resize,
+            what=f"decoding: {name}",
+            progress=progress,
         )
         errors = {members[number].path: text for number, text in pictures.errors.items()}
         _refuse(errors, skip_unreadable)
@@ -89,10 +96,6 @@ def load(
         note=f"{len(unreadable):,} files that cannot be read are left out" if unreadable else "",
         left_out=tuple(f"{path}: {reason}" for path, reason in unreadable.items()),
     )
-
-
-def _decoding(progress: Progress, name: str, of: int, done: int) -> None:
-    progress(f"decoding: {name}", done, of)
 
 
 def _refuse(unreadable: dict[Path, str], skip: bool) -> None:
@@ -134,5 +137,5 @@ def _drawn(start: bytes, digest: bytes) -> bytes:
 def _digest(facts: Iterable[Facts], folder: Path) -> str:
     whole = hashlib.sha256()
     for fact in facts:
-        whole.update(f"{fact.path.relative_to(folder).as_posix()}\0{fact.digest.hex()}\n".encode())
+        whole.update(os.fsencode(f"{fact.path.relative_to(folder).as_posix()}\0{fact.digest.hex()}\n"))
     return whole.hexdigest()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from googlenet.data.decode import Resize
 
 
 class Window(NamedTuple):
@@ -31,10 +33,20 @@ class InputSpec:
     """Of each channel, for pixels in 0..1; subtracted."""
     std: tuple[float, ...]
     """Of each channel, for pixels in 0..1; divided by."""
-    resize: Literal["stretch", "crop"] = "stretch"
+    resize: Resize = "stretch"
     """How a picture of another shape is made square: stretched, or its shorter side resized and the middle cut out."""
     crop_share: float = 1.0
     """With `crop`: the share of the resized shorter side that is cut out, 224 / 256 = 0.875 for ImageNet."""
+
+    @property
+    def decoded_size(self) -> int:
+        """Height and width in pixels of the square that `decode.decode_resized` makes of a picture, by the rule
+        `resize`, for `prepare` to leave at most its border out."""
+        return self.size if self.resize == "stretch" else self._resized_side
+
+    @property
+    def _resized_side(self) -> int:
+        return round(self.size / self.crop_share)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -58,7 +70,7 @@ class InputSpec:
         if self.resize == "stretch":
             return Window(0, 0, height, width)
         side = min(height, width)
-        resized = round(self.size / self.crop_share)
+        resized = self._resized_side
         margin = (resized - self.size) // 2 * side / resized
         seen = self.size * side / resized
         return Window((height - side) // 2 + margin, (width - side) // 2 + margin, seen, seen)
@@ -69,8 +81,7 @@ class InputSpec:
             return _interpolated(images, self.size, self.size)
         # The middle square first: a long thin picture would become gigabytes on the way to its middle.
         square = _middle(images, min(height, width))
-        resized = round(self.size / self.crop_share)
-        return _middle(_interpolated(square, resized, resized), self.size)
+        return _middle(_interpolated(square, self._resized_side, self._resized_side), self.size)
 
 
 def _middle(images: Tensor, side: int) -> Tensor:

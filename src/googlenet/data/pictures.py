@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from googlenet.data.decode import decode_resized
+from googlenet.data.decode import Resize, decode_resized
+from googlenet.data.parallel import Progress, on_all_cores
 from googlenet.errors import RunError, UserError
-from googlenet.machine import available_cores
 
 
 @dataclass(frozen=True)
@@ -34,17 +33,21 @@ def read_pictures(
     channels: int,
     size: int,
     *,
+    resize: Resize = "stretch",
     threads: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    what: str = "decoding",
+    progress: Progress = lambda *_: None,
 ) -> Pictures:
-    """Every picture stretched to a square of `size` pixels (see `decode.decode_resized`), in the order of `paths`.
+    """Every picture as a square of `size` pixels (see `decode.decode_resized`), in the order of `paths`.
 
     Args:
         paths: the files.
         channels: 1 (grey) or 3 (red, green, blue).
         size: height and width in pixels.
-        threads: files decoded at the same time; left out, one a core. Pillow decodes without holding Python's lock.
-        progress: called with the number of pictures done, after each.
+        resize: how a picture of another shape is made square.
+        threads: files decoded at the same time; left out, one a core.
+        what: what `progress` is told is being done.
+        progress: see `parallel.Progress`.
 
     Raises:
         RunError: where the disk has no room for the pixels.
@@ -54,14 +57,12 @@ def read_pictures(
 
     def read(number: int) -> None:
         try:
-            pixels[number] = decode_resized(paths[number], channels, size).numpy()
+            pixels[number] = decode_resized(paths[number], channels, size, resize).numpy()
         except UserError as error:
             errors[number] = str(error)
 
-    with ThreadPoolExecutor(threads or available_cores()) as pool:
-        for done, _ in enumerate(pool.map(read, range(len(paths))), start=1):
-            if progress is not None:
-                progress(done)
+    for _ in on_all_cores(read, range(len(paths)), what, progress, threads=threads):
+        pass
     return Pictures(torch.from_numpy(pixels), dict(sorted(errors.items())))
 
 

@@ -19,7 +19,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from googlenet.data.decode import picture_files
 from googlenet.deploy.predictor import Prediction, Predictor
 from googlenet.errors import UserError
-from googlenet.files import writing
+from googlenet.files import printable, writing
 
 COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
 STDIN = Path("-")
@@ -46,7 +46,7 @@ def write_answers(
     `settings` are those of `Predictor.predict`.
     """
     done = answered(output) if resume else set()
-    files = (file for file in _named(pictures) if str(file) not in done)
+    files = (file for file in _named(pictures) if printable(file) not in done)
     with open_writer(output, resume=resume) as write:
         total = _count(pictures)
         outcomes = Counter[bool]()

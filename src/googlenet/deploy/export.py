@@ -15,13 +15,13 @@ from googlenet.artifact.model_file import load
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import Engine, open_file
 from googlenet.deploy.graphs import SUFFIX, Format, quantize_graph, require, write_graph
-from googlenet.deploy.sample import Sample, take_sample
+from googlenet.deploy.sample import VERIFIED_IMAGES, Sample, take_sample
 from googlenet.errors import RunError, UserError
 
 TOLERANCE = 1e-3
 """The most that a probability may differ from PyTorch's in floating point."""
-_VERIFIED = 64
 _BATCH = 16
+_CALIBRATION_BATCH = 10
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ def _target(model: Path, output: Path | None, to: Format, int8: bool) -> Path:
 
 def _quantized(written: Path, to: Format, model: Deployable, sample: Sample) -> Path:
     target = written.with_name("quantized" + written.suffix)
-    batches = sample.pictures if model.preprocessing else sample.prepared(model.spec)
-    quantize_graph(to, written, target, batches)
+    batches = sample.calibration.split(_CALIBRATION_BATCH)
+    quantize_graph(to, written, target, batches if model.preprocessing else [model.spec.prepare(b) for b in batches])
     return target
 
 
@@ -130,12 +130,10 @@ def _compared(
     model: Deployable, engine: Engine, sample: Sample, target: Path, written: Path, *, int8: bool
 ) -> Exported:
     """A floating-point file is verified on some pictures; one in int8 is judged on all that there are."""
-    images, labels = sample.pictures, None
+    images, labels = list(sample.calibration.split(_BATCH)) if int8 else sample.pictures, None
     if sample.test_images is not None and sample.test_labels is not None:
-        count = len(sample.test_labels) if int8 else _VERIFIED
+        count = len(sample.test_labels) if int8 else VERIFIED_IMAGES
         images, labels = list(sample.test_images[:count].split(_BATCH)), sample.test_labels[:count]
-    elif not int8:
-        images = images[:_VERIFIED]
     pairs = [_both(model, engine, batch) for batch in images]
     theirs, ours = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
     right = None if labels is None else labels == ours.argmax(1)

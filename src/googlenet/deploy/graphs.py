@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +83,7 @@ def openvino_graph(model: Deployable) -> Any:
     return graph
 
 
-def quantize_graph(to: Format, path: Path, target: Path, batches: list[Tensor]) -> None:
+def quantize_graph(to: Format, path: Path, target: Path, batches: Sequence[Tensor]) -> None:
     """Write the file at `path` anew with convolutions in integers of 8 bits, their ranges those that `batches` show.
 
     Matrix products stay in floating point: they resize, and make the logits.
@@ -95,7 +95,7 @@ def quantize_graph(to: Format, path: Path, target: Path, batches: list[Tensor]) 
             _quantize_openvino(path, target, batches)
 
 
-def _quantize_onnx(path: Path, target: Path, batches: list[Tensor]) -> None:
+def _quantize_onnx(path: Path, target: Path, batches: Sequence[Tensor]) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -126,7 +126,7 @@ def _quantize_onnx(path: Path, target: Path, batches: list[Tensor]) -> None:
     onnx.save(quantized, target)
 
 
-def _quantize_openvino(path: Path, target: Path, batches: list[Tensor]) -> None:
+def _quantize_openvino(path: Path, target: Path, batches: Sequence[Tensor]) -> None:
     import nncf
     import openvino
 

@@ -19,6 +19,7 @@ from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, ope
 from googlenet.deploy.graphs import SUFFIX
 from googlenet.errors import UserError
 from googlenet.evaluation.coverage import check_confidence
+from googlenet.files import printable
 from googlenet.machine import available_cores
 from googlenet.network.googlenet import GoogLeNet
 
@@ -104,7 +105,7 @@ class Predictor:
                 answers = self._classify([image for image in read if isinstance(image, Tensor)], top)
                 for file, image in zip(batch, read, strict=True):
                     if isinstance(image, str):
-                        yield Prediction(str(file), error=image)
+                        yield Prediction(printable(file), error=printable(image))
                     else:
                         yield self._named(file, *next(answers), confidence)
 
@@ -114,9 +115,8 @@ class Predictor:
         try:
             if self._opened.preprocesses:
                 return decode_image(file, spec.channels)[None]
-            if spec.resize == "stretch":  # as pictures are decoded for training
-                return spec.prepare(decode_resized(file, spec.channels, spec.size)[None])
-            return spec.prepare(decode_image(file, spec.channels)[None])
+            # as pictures are decoded for training and judging
+            return spec.prepare(decode_resized(file, spec.channels, spec.decoded_size, spec.resize)[None])
         except UserError as error:
             return str(error)
 
@@ -134,4 +134,4 @@ class Predictor:
         self, file: str | Path, probabilities: Sequence[float], indices: Sequence[int], confidence: float
     ) -> Prediction:
         names = tuple(self.info.classes[index] for index in indices)
-        return Prediction(str(file), names, tuple(probabilities), sure=probabilities[0] >= confidence)
+        return Prediction(printable(file), names, tuple(probabilities), sure=probabilities[0] >= confidence)

@@ -10,27 +10,26 @@ from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo
 from googlenet.data.decode import decode_image, picture_files
-from googlenet.data.input_spec import InputSpec
+from googlenet.data.pictures import read_pictures
 from googlenet.errors import UserError
 from googlenet.evaluation.judged_data import judged_data
 
 CALIBRATION_IMAGES = 300
+VERIFIED_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures as the model's caller has them."""
+    """Real pictures, the same ones at each call."""
 
     pictures: list[Tensor]
-    """uint8 (N, C, H, W), one size each; enough of them to calibrate with."""
+    """As the model's caller has them: uint8 (N, C, H, W), one size each."""
+    calibration: Tensor
+    """More of them, each made square as the model's input is: uint8 (N, C, side, side)."""
     test_images: Tensor | None = None
     """uint8 (N, C, H, W), kept for judging alone; None where the pictures have no labels."""
     test_labels: Tensor | None = None
     """int64 (N,)."""
-
-    def prepared(self, spec: InputSpec) -> list[Tensor]:
-        """The pictures as the network takes them, float32 (N, C, size, size), in batches."""
-        return [spec.prepare(batch) for batch in self.pictures]
 
 
 def take_sample(info: ModelInfo, folder: Path | None, data_dir: str | None = None) -> Sample:
@@ -43,7 +42,12 @@ def take_sample(info: ModelInfo, folder: Path | None, data_dir: str | None = Non
         files = list(picture_files([folder]))
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
         chosen = [files[number] for number in order[:CALIBRATION_IMAGES].tolist()]
-        return Sample([decode_image(file, info.input.channels)[None] for file in chosen])
+        spec = info.input
+        square = read_pictures(chosen, spec.channels, spec.decoded_size, resize=spec.resize)
+        for error in square.errors.values():
+            raise UserError(error)
+        # whole pictures, of which each may take a hundred megabytes, only as many as show that sizes do not matter
+        return Sample([decode_image(file, spec.channels)[None] for file in chosen[:VERIFIED_IMAGES]], square.images)
     if "data" not in info.recipe:
         raise UserError("the model file does not say what it was trained on: name a folder of pictures: --calibration")
     data = judged_data(info, data_dir=data_dir)
@@ -51,4 +55,4 @@ def take_sample(info: ModelInfo, folder: Path | None, data_dir: str | None = Non
         raise UserError(f"{data.name} has other classes than the model; name a folder of pictures: --calibration")
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     chosen_images = data.train.images[order[:CALIBRATION_IMAGES]]
-    return Sample(list(chosen_images.split(10)), data.test.images, data.test.labels)
+    return Sample([chosen_images[:VERIFIED_IMAGES]], chosen_images, data.test.images, data.test.labels)

@@ -10,6 +10,7 @@ from googlenet.artifact.model_file import ModelInfo
 from googlenet.data import image_folder
 from googlenet.data.catalog import entry, is_folder
 from googlenet.data.dataset import ImageDataset
+from googlenet.data.parallel import Progress
 from googlenet.errors import UserError
 
 
@@ -18,7 +19,9 @@ def judged_data(
     data: str | None = None,
     data_dir: str | Path | None = None,
     *,
+    skip_unreadable: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
 ) -> ImageDataset:
     """A data set whose labels are the model's classes.
 
@@ -29,7 +32,9 @@ def judged_data(
         info: of the model.
         data: a name from the catalog or a folder; left out, what the model was trained on.
         data_dir: the folder with the files of a data set of the catalog.
+        skip_unreadable: leave picture files out that cannot be read, as is done in any case where the training did.
         say: gets what was found in a folder, line by line.
+        progress: see `parallel.Progress`.
 
     Raises:
         UserError: where the model does not say what it was trained on, or the data are of other classes.
@@ -42,13 +47,18 @@ def judged_data(
         return entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
     same = trained_on is not None and Path(name).resolve() == Path(trained_on).resolve()
     settings: dict[str, Any] = {} if same else {"test_share": 1.0}
-    return image_folder.load(
+    dataset = image_folder.load(
         name,
-        size=info.input.size,
+        size=info.input.decoded_size,
+        resize=info.input.resize,
         seed=info.recipe.get("seed", 0),
-        skip_unreadable=info.recipe.get("skip_unreadable", False),
+        skip_unreadable=skip_unreadable or info.recipe.get("skip_unreadable", False),
         channels=info.input.channels,
         classes=info.classes,
         say=say,
+        progress=progress,
         **settings,
     )
+    if same and info.data_digest not in ("", dataset.digest):
+        say("the folder has changed since the training: what was learnt from may be among the pictures judged")
+    return dataset

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from googlenet.errors import RunError
 from googlenet.insight.contenders import CONTENDERS, Contender
 from googlenet.insight.summary import parse_input_size
-from googlenet.machine import keep_freed_memory, memory_now, memory_peak, resolve_precision
+from googlenet.machine import keep_freed_memory, resolve_precision
+from googlenet.peak_memory import in_own_process, peak_of
 from googlenet.timing import alternate
 
 _BATCH_SIZE = 16
@@ -59,6 +57,7 @@ def measure_speed(
     if device.type == "cpu":
         keep_freed_memory()  # which serves all of them
     precision = resolve_precision("auto", device)
+    size = ",".join(map(str, input_size))
     nets = {contender.name: _network(contender, input_size[0], num_classes, device) for contender in chosen}
     seconds = {}
     for batch_size in (1, _BATCH_SIZE):
@@ -71,7 +70,7 @@ def measure_speed(
             seconds[1][name],
             _BATCH_SIZE,
             _BATCH_SIZE / seconds[_BATCH_SIZE][name],
-            _peak_in_own_process(name, input_size, num_classes, device),
+            in_own_process("googlenet.insight.speed", name, size, str(num_classes), str(device)),
         )
         for name in nets
     ]
@@ -99,24 +98,13 @@ def _infer(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return net(images)
 
 
-def _peak_in_own_process(name: str, input_size: tuple[int, int, int], num_classes: int, device: torch.device) -> int:
-    size = ",".join(map(str, input_size))
-    child = [sys.executable, "-m", "googlenet.insight.speed", name, size, str(num_classes), str(device)]
-    done = subprocess.run(child, capture_output=True, text=True)
-    if done.returncode != 0:
-        reason = done.stderr.strip().rpartition("\n")[2]
-        raise RunError(f"measuring the memory of {name} failed: {reason or f'exit code {done.returncode}'}")
-    return int(json.loads(done.stdout.splitlines()[-1]))
-
-
-def _peak(name: str, input_size: tuple[int, int, int], num_classes: int, device: torch.device) -> int:
-    before = memory_now()
+def _prepared(
+    name: str, input_size: tuple[int, int, int], num_classes: int, device: torch.device
+) -> Callable[[], Tensor]:
     net = _network(CONTENDERS[name], input_size[0], num_classes, device)
-    images = _images(_BATCH_SIZE, input_size, device)
-    for _ in range(3):
-        _infer(net, images)
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else memory_peak() - before
+    return partial(_infer, net, _images(_BATCH_SIZE, input_size, device))
 
 
 if __name__ == "__main__":
-    print(_peak(sys.argv[1], parse_input_size(sys.argv[2]), int(sys.argv[3]), torch.device(sys.argv[4])))
+    where = torch.device(sys.argv[4])
+    print(peak_of(partial(_prepared, sys.argv[1], parse_input_size(sys.argv[2]), int(sys.argv[3]), where), where))

@@ -142,7 +142,9 @@ def _write_model(run: Run, temperature: float = 1.0) -> None:
         net, metrics = run.judged_net, run.progress.best_metrics
         if isinstance(net, GoogLeNet):
             settings = run.recipe.model_dump(exclude_none=True)
-            info = ModelInfo(net.architecture, run.dataset.classes, run.input, settings, metrics, temperature)
+            info = ModelInfo(
+                net.architecture, run.dataset.classes, run.input, settings, metrics, temperature, run.dataset.digest
+            )
             model_file.save(net, info, run.folder.model)
         else:
             model_file.save_weights(net, run.folder.model)

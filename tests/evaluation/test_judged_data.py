@@ -1,0 +1,75 @@
+"""Models judged on folders: the same pictures as `predict` sees, and nothing passed over in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import googlenet
+from googlenet import Predictor, UserError
+from googlenet.artifact.model_file import ModelInfo
+from googlenet.data.input_spec import InputSpec
+from googlenet.evaluation.evaluate import evaluate
+from googlenet.evaluation.judged_data import judged_data
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes with eight pictures each, none of them square."""
+    generator = np.random.default_rng(0)
+    for number in range(16):
+        path = tmp_path / "photos" / ("cats", "dogs")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = generator.integers(0, 256, (4, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((90 + number, 50)).save(path)
+    return tmp_path / "photos"
+
+
+def model(data: Path, **spec: object) -> googlenet.GoogLeNet:
+    torch.manual_seed(0)
+    net = googlenet.create_model("bn", num_classes=2)
+    info = ModelInfo(
+        net.architecture,
+        ("cats", "dogs"),
+        InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3, **spec),  # type: ignore[arg-type]
+        recipe={"data": str(data), "seed": 0},
+    )
+    net.info = info
+    return net.eval()
+
+
+@pytest.mark.parametrize("spec", [{}, {"resize": "crop", "crop_share": 0.875}, {"resize": "crop"}])
+def test_a_folder_is_judged_as_its_files_are_predicted(spec: dict[str, object], photos: Path, tmp_path: Path) -> None:
+    net = model(tmp_path / "elsewhere", **spec)
+    test = judged_data(net.info, str(photos)).test
+    assert len(test) == 16
+    judged = evaluate(net, test, net.info.input, net.info.classes, precision="fp32").probabilities
+    files = sorted((photos / "cats").iterdir()) + sorted((photos / "dogs").iterdir())
+    for answer, row in zip(Predictor(net, precision="fp32").predict(files), judged, strict=True):
+        said = dict(zip(answer.classes, answer.probabilities, strict=True))
+        assert [said["cats"], said["dogs"]] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_what_cannot_be_read_is_refused_or_counted(photos: Path) -> None:
+    (photos / "cats" / "bad.png").write_bytes(b"nothing")
+    net = model(photos)
+    with pytest.raises(UserError, match="--skip-unreadable"):
+        judged_data(net.info)
+    assert judged_data(net.info, skip_unreadable=True).note == "1 files that cannot be read are left out"
+
+
+def test_a_folder_that_changed_is_told(photos: Path) -> None:
+    net = model(photos)
+    said: list[str] = []
+    digest = judged_data(net.info, say=said.append).digest
+    net.info = dataclasses.replace(net.info, data_digest=digest)
+    judged_data(net.info, say=said.append)
+    assert not any("changed" in line for line in said)
+    (photos / "cats" / "0.png").unlink()
+    judged_data(net.info, say=said.append)
+    assert "has changed since the training" in said[-1]
