@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def train(
     *,
     output: str | Path | None = None,
     resume: bool = False,
+    on_step: Callable[[Run], None] | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a network.
@@ -41,6 +43,7 @@ def train(
         output: the run folder; left out, a new one under `runs/`.
         resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
             would have been.
+        on_step: called after each step with the run, to look at its network, `run.net`, say. Its time is not counted.
         settings: any setting of the recipe by its name, `epochs=2` say.
 
     Raises:
@@ -49,7 +52,9 @@ def train(
     """
     if not resume:
         resolved, name, reason = resolve_recipe(recipe, settings)
-        return fit(prepare(resolved, Path(output or RunFolder.next_name(name))), reason)
+        run = prepare(resolved, Path(output or RunFolder.next_name(name)))
+        run.on_step = on_step
+        return fit(run, reason)
     if output is None:
         raise UserError("resume needs the run folder to go on with: --output runs/NAME")
     state = read_checkpoint(RunFolder(Path(output)).checkpoint)
@@ -57,6 +62,7 @@ def train(
     _check_unchanged(resolved, load_recipe(recipe or resolved, **settings))
     run = prepare(resolved, Path(output), resume=True)
     run.restore(state)
+    run.on_step = on_step
     return fit(run)
 
 
@@ -98,6 +104,10 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, boo
     for images, labels in run.loader:
         train_step(run, images, labels, (whole_epoch, since_row))
         batch, run.progress.step = batch + 1, run.progress.step + 1
+        if run.on_step is not None:
+            paused = time.perf_counter()
+            run.on_step(run)
+            clock += time.perf_counter() - paused
         last = batch == len(run.batches) or run.progress.step == run.total_steps
         checkpoint = run.progress.step % run.recipe.checkpoint_every == 0 and not last
         if not (batch % report_every == 0 or last or checkpoint):

@@ -78,6 +78,8 @@ class Run:
     class_weights: Tensor | None
     """What each class's images count in the loss; None: all the same."""
     progress: Progress = field(default_factory=Progress)
+    on_step: Callable[[Run], None] | None = None
+    """Called after each step."""
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ import pytest
 from googlenet.insight.study import cell as cell_module
 from googlenet.insight.study.cell import CellTask, ProbeTask, milestones, smoothed
 from googlenet.insight.study.grid import QUICK, Cell, Configuration, cell
-from googlenet.insight.study.probe import probe
+from googlenet.insight.study.probe import probe_start
 
 SMALL: dict[str, Any] = {"image_size": 16, "max_steps": 3, "test_images": 20, "row_every": 1}
 
@@ -57,6 +57,7 @@ def test_marks_are_averages_over_a_hundred_steps() -> None:
 def test_a_cell_is_trained_once_and_leaves_what_the_report_needs(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cell_module, "PROBED", (2,))
     task = CellTask(small_cell(), tmp_path)
     assert task.steps_left == 3
     task.kept.parent.mkdir(parents=True)
@@ -64,6 +65,8 @@ def test_a_cell_is_trained_once_and_leaves_what_the_report_needs(
     (task.kept.parent / "run" / "metrics.jsonl").write_text("half a run")
     result = task()
     assert [step for step, _ in result["curve"]] == [1, 2, 3]
+    assert {row["step"] for row in result["on_the_way"]} == {2}
+    assert [row["layer"] for row in result["on_the_way"]][-1] == "fc"
     assert result["test_accuracy"] * 20 == pytest.approx(round(result["test_accuracy"] * 20))
     assert {path.name for path in (task.kept.parent / "run").iterdir()} == {
         "environment.json",
@@ -101,13 +104,13 @@ def test_a_cell_that_is_told_to_stop_keeps_nothing(
 def test_a_probe_is_made_once(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = ProbeTask(small_cell(), tmp_path)()
     assert {(layer["configuration"], layer["seed"]) for layer in layers} == {("head=any", 1)}
-    monkeypatch.setattr(cell_module, "probe", lambda _: pytest.fail("probed again"))
+    monkeypatch.setattr(cell_module, "probe_start", lambda _: pytest.fail("probed again"))
     assert ProbeTask(small_cell(), tmp_path)() == layers
 
 
 def test_the_default_loses_the_image_on_its_way_and_he_does_not(small_data: Path) -> None:
-    default = probe({**SMALL})
-    he = probe({**SMALL, "initialization": "he"})
+    default = probe_start({**SMALL})
+    he = probe_start({**SMALL, "initialization": "he"})
     assert [layer.layer for layer in he][:3] == ["conv1", "conv2", "conv3"]
     assert [layer.layer for layer in he][-2:] == ["inception5b", "fc"]
     assert default[0].spread > 1000 * default[-1].spread
@@ -117,11 +120,11 @@ def test_the_default_loses_the_image_on_its_way_and_he_does_not(small_data: Path
 
 def test_dropout_is_not_taken_for_a_difference_between_images(small_data: Path) -> None:
     settings = {**SMALL, "head_width": 8}
-    assert probe({**settings, "dropout": 0.9})[-1].spread == pytest.approx(probe(settings)[-1].spread)
+    assert probe_start({**settings, "dropout": 0.9})[-1].spread == pytest.approx(probe_start(settings)[-1].spread)
 
 
 @pytest.mark.parametrize("settings", [{"normalization": "batch"}, {"auxiliary": True}, {"head_width": 8}])
 def test_probes_of_other_networks(settings: dict[str, Any], small_data: Path) -> None:
-    layers = probe({**SMALL, "image_size": 48, **settings})
+    layers = probe_start({**SMALL, "image_size": 48, **settings})
     assert all(layer.variance > 0 and layer.gradient > 0 for layer in layers)
     assert any(layer.layer == "hidden" for layer in layers) == ("head_width" in settings)

@@ -20,9 +20,11 @@ def result(name: str, rate: float, seed: int, loss: float | None, plateau: int |
     marks = {f"{mark}_{unit}": None for mark in MARKS for unit in ("steps", "seconds")}
     curve = [[step, loss or 2.3] for step in (20, 40)]
     told = {"configuration": name, "learning_rate": rate, "seed": seed, "diverged": loss is None}
+    probed = {"variance": 1.0, "spread": 0.01 * (1 + seed), "gradient": 1e-9}
+    way = [{"step": 10, "layer": layer, **probed} for layer in ("conv1", "fc")]
     test = {"test_loss": loss, "test_accuracy": None if loss is None else 0.5}
     seconds = {"plateau_steps": plateau, "plateau_seconds": None if plateau is None else plateau / 10}
-    return {**told, **marks, **seconds, "final_loss": loss, **test, "curve": curve}
+    return {**told, **marks, **seconds, "final_loss": loss, **test, "curve": curve, "on_the_way": way}
 
 
 def whole_study(*, all_diverge: bool = False) -> Study:
@@ -35,7 +37,15 @@ def whole_study(*, all_diverge: bool = False) -> Study:
         result("initialization=he", 0.01, seed, loss, None if seed == 2 else 20) for seed, loss in enumerate(rises)
     ]
     probes = [
-        {"configuration": name, "seed": seed, "layer": layer, "variance": 1.0, "spread": 0.01, "gradient": 1e-9}
+        {
+            "configuration": name,
+            "seed": seed,
+            "step": 0,
+            "layer": layer,
+            "variance": 1.0,
+            "spread": 0.01,
+            "gradient": 1e-9,
+        }
         for name in ("tutorial", "initialization=he")
         for seed in range(3)
         for layer in ("conv1", "fc")
@@ -50,15 +60,16 @@ def test_the_report_says_what_was_run(tmp_path: Path) -> None:
         "| initialization=he | 0.01 | 1.510 ± 0.025 | **-0.800 ± 0.000** to tutorial | 50.0 ± 0.0 |",
         "| tutorial | **2.300** | 2.400 |",
         "| tutorial | 1.0e-02 | 1.0e-02 | 1.0e-09 | 1.0e-09 |",
+        "| tutorial | 1.0e-02 | 1.8e-02 |  |",
     ):
         assert line in text
-    for picture in ("losses.png", "plateau.png", "probes.png"):
+    for picture in ("losses.png", "plateau.png", "probes.png", "on_the_way.png"):
         assert picture in text
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert len(rows) == 8
     assert {row["learning_rate"] for row in rows} == {"0.001", "0.01"}
-    assert len(list(csv.DictReader((tmp_path / "probes.csv").open()))) == 12
+    assert len(list(csv.DictReader((tmp_path / "probes.csv").open()))) == 12 + 12
 
 
 def test_a_configuration_that_diverges_at_every_rate_is_told(tmp_path: Path) -> None:

@@ -15,15 +15,19 @@ from typing import Any
 from googlenet.errors import DivergedError
 from googlenet.files import writing
 from googlenet.insight.study.grid import Cell
-from googlenet.insight.study.probe import probe
+from googlenet.insight.study.probe import probe, probe_start
 from googlenet.recipe import load_recipe
 from googlenet.training.fit import train
+from googlenet.training.preparation import Run
 from googlenet.training.tracking import Row, RunFolder
 
 PLATEAU = 2.2
 """A loss clearly below ln 10 = 2.303, which is guessing."""
 SHORT, LONG = 20, 100
 """Steps that a figure is averaged over: for the plateau, and for what is told apart less easily from noise."""
+
+PROBED = (10, 30, 100, 300, 1000)
+"""Steps after which a run's network is looked at."""
 
 Result = dict[str, Any]
 
@@ -79,9 +83,18 @@ class CellTask(Task):
         shutil.rmtree(place, ignore_errors=True)  # a run that was killed left it
         place.mkdir(parents=True)
         test = None
+        on_the_way: list[Result] = []
+
+        def look(run: Run) -> None:
+            if (step := run.progress.step) in PROBED:
+                layers = probe(run.net, run.input, run.dataset)
+                found = [{"step": step, **layer.to_dict()} for layer in layers]
+                if all(math.isfinite(layer.gradient) for layer in layers):  # else the run is about to diverge
+                    on_the_way.extend(found)
+
         with (place / "log.txt").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             try:
-                outcome = train("tutorial", output=place / "run", **self.cell.settings)
+                outcome = train("tutorial", output=place / "run", on_step=look, **self.cell.settings)
                 if outcome.interrupted:
                     return None
                 test = outcome.metrics["test"]
@@ -91,7 +104,7 @@ class CellTask(Task):
         # The weights of hundreds of runs would fill a disk, and nothing here asks for them
         shutil.rmtree(place / "run" / "checkpoints")
         (place / "run" / "model.safetensors").unlink(missing_ok=True)
-        return _result(self.cell, rows, test)
+        return {**_result(self.cell, rows, test), "on_the_way": on_the_way}
 
 
 class ProbeTask(Task):
@@ -110,8 +123,8 @@ class ProbeTask(Task):
         return 20
 
     def work(self) -> list[Result]:
-        layers = probe(self.cell.settings)
-        named = {"configuration": self.cell.configuration.name, "seed": self.cell.seed}
+        layers = probe_start(self.cell.settings)
+        named = {"configuration": self.cell.configuration.name, "seed": self.cell.seed, "step": 0}
         return [{**named, **layer.to_dict()} for layer in layers]
 
 

@@ -23,6 +23,9 @@ from googlenet.insight.study.cell import CellTask, ProbeTask, Result, Task
 from googlenet.insight.study.grid import Configuration, Scale, cell, choose, configurations, rates
 from googlenet.machine import available_cores, describe
 
+SERIES = ("curve", "on_the_way")
+"""Of a result: what is a list by step."""
+
 Progress = Callable[[int, int, float | None, str], None]
 """Told after each task: tasks done, tasks in all, seconds left (None: not known yet), what was done."""
 
@@ -43,8 +46,14 @@ class Study:
         runs = [run for configuration in self.configurations for run in self.chosen(configuration)]
         return {
             "scale": dataclasses.asdict(self.scale),
-            "runs": [{name: value for name, value in run.items() if name != "curve"} for run in runs],
+            "runs": [{name: run[name] for name in run if name not in SERIES} for run in runs],
         }
+
+    def probed(self, configuration: Configuration) -> list[Result]:
+        """Each layer before the first step and on the way, with every seed, at the best learning rate."""
+        start = [found for found in self.probes if found["configuration"] == configuration.name]
+        named = [(run["configuration"], run["seed"], run["on_the_way"]) for run in self.chosen(configuration)]
+        return start + [{"configuration": name, "seed": seed, **row} for name, seed, rows in named for row in rows]
 
     def chosen(self, configuration: Configuration) -> list[Result]:
         """The runs at the configuration's best learning rate, by seed."""

@@ -15,6 +15,7 @@ from googlenet.evaluation.plots import save_figure
 from googlenet.insight.study.cell import PLATEAU, SHORT, smoothed
 from googlenet.insight.study.convergence import Study
 from googlenet.insight.study.grid import BASELINE, Configuration
+from googlenet.insight.study.statistics import geometric_mean
 
 ADAM_EPSILON = 1e-8
 
@@ -95,7 +96,7 @@ def plot_probes(study: Study, path: Path) -> None:
         layers = list(dict.fromkeys(probe["layer"] for probe in mine))
         for axes, figure_name in ((spread, "spread"), (gradient, "gradient")):
             values = [[probe[figure_name] for probe in mine if probe["layer"] == layer] for layer in layers]
-            middle = [float(np.exp(np.mean(np.log(np.maximum(value, 1e-30))))) for value in values]
+            middle = [geometric_mean(value) for value in values]
             color = "black" if configuration.name == BASELINE else None
             axes.plot(range(len(layers)), middle, marker="o", markersize=3, label=configuration.name, color=color)
             axes.set_xticks(range(len(layers)), [layer.removeprefix("inception") for layer in layers], rotation=60)
@@ -107,4 +108,33 @@ def plot_probes(study: Study, path: Path) -> None:
         axes.set(title=title, yscale="log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
+    save_figure(figure, path)
+
+
+def plot_on_the_way(study: Study, path: Path) -> None:
+    """A panel for each initialisation and normalisation: what is left of the difference between images, layer by layer,
+    before the first step and on the way."""
+    shown = [c for c in study.configurations if c.factor in ("baseline", "initialization", "normalization")]
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.6 * rows), layout="constrained", squeeze=False, sharey=True
+    )
+    for axes, configuration in zip(grid.flat, shown, strict=False):
+        probed = study.probed(configuration)
+        layers = list(dict.fromkeys(row["layer"] for row in probed))
+        steps = sorted({row["step"] for row in probed})
+        for place, step in enumerate(steps):
+            now = [row for row in probed if row["step"] == step]
+            middle = [geometric_mean([row["spread"] for row in now if row["layer"] == layer]) for layer in layers]
+            colour = plt.colormaps["viridis"](place / max(1, len(steps) - 1))
+            axes.plot(range(len(layers)), middle, marker="o", markersize=3, color=colour, label=f"after {step} steps")
+        axes.set_xticks(range(len(layers)), [layer.removeprefix("inception") for layer in layers], rotation=60)
+        axes.set(title=configuration.name, yscale="log")
+        axes.grid(alpha=0.3)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("deviation of outputs over images")
+    grid[0, 0].legend(fontsize=7)
+    for axes in list(grid.flat)[len(shown) :]:
+        axes.axis("off")
     save_figure(figure, path)

@@ -1,7 +1,8 @@
-"""What a network is like before its first step: how much of its input reaches each layer, and how much gradient."""
+"""What a network is like at one moment: how much of its input reaches each layer, and how much gradient."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from googlenet.data.catalog import load_dataset
+from googlenet.data.dataset import ImageDataset
+from googlenet.data.input_spec import InputSpec
 from googlenet.network import fused
 from googlenet.recipe import load_recipe
 from googlenet.training.preparation import make_network
@@ -33,19 +36,22 @@ class LayerProbe:
         return asdict(self)
 
 
-def probe(settings: dict[str, Any]) -> list[LayerProbe]:
-    """Pass the first training images through the network that a run with these settings starts from, and back.
-
-    In training mode, since batch normalisation then works with the batch's own statistics, but without dropout; in
-    float64, so that what is small is not lost in rounding.
-
-    Args:
-        settings: as for `train`, over the recipe `tutorial`.
-    """
+def probe_start(settings: dict[str, Any]) -> list[LayerProbe]:
+    """`probe` of the network that a run with these settings starts from, over the recipe `tutorial`."""
     recipe = load_recipe("tutorial", **settings)
     dataset = load_dataset(recipe.data, recipe.data_dir)
     net, spec = make_network(recipe, dataset, dataset.train)
-    net.double().train()
+    return probe(net, spec, dataset)
+
+
+def probe(net: nn.Module, spec: InputSpec, dataset: ImageDataset) -> list[LayerProbe]:
+    """Pass the first training images through a copy of the network, and back.
+
+    In training mode, since batch normalisation then works with the batch's own statistics, but without dropout; in
+    float64, so that what is small is not lost in rounding.
+    """
+    net = copy.deepcopy(net).double().train()
+    net.zero_grad()
     outputs: dict[str, Tensor] = {}
     for module in net.modules():
         if isinstance(module, nn.Dropout):

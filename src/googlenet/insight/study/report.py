@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from googlenet.files import writing
-from googlenet.insight.study.cell import LONG, PLATEAU, SHORT, Result
-from googlenet.insight.study.convergence import Study
+from googlenet.insight.study.cell import LONG, PLATEAU, PROBED, SHORT, Result
+from googlenet.insight.study.convergence import SERIES, Study
 from googlenet.insight.study.grid import BASELINE, Configuration, rates
-from googlenet.insight.study.plots import plot_losses, plot_plateau, plot_probes
+from googlenet.insight.study.plots import plot_losses, plot_on_the_way, plot_plateau, plot_probes
 from googlenet.insight.study.probe import IMAGES
-from googlenet.insight.study.statistics import mean
+from googlenet.insight.study.statistics import geometric_mean, mean
 
 MILESTONES = {
     "plateau": "leave the plateau",
@@ -26,12 +25,13 @@ MILESTONES = {
 
 
 def write_report(study: Study, folder: Path) -> Path:
-    """`report.md`, `results.csv`, `probes.csv` and three pictures; returns the report's path."""
-    _write_csv(folder / "results.csv", [{k: v for k, v in r.items() if k != "curve"} for r in study.results])
-    _write_csv(folder / "probes.csv", study.probes)
+    """`report.md`, `results.csv`, `probes.csv` and four pictures; returns the report's path."""
+    _write_csv(folder / "results.csv", [{k: v for k, v in r.items() if k not in SERIES} for r in study.results])
+    _write_csv(folder / "probes.csv", [row for one in study.configurations for row in study.probed(one)])
     plot_losses(study, folder / "losses.png")
     plot_plateau(study, folder / "plateau.png")
     plot_probes(study, folder / "probes.png")
+    plot_on_the_way(study, folder / "on_the_way.png")
     report = folder / "report.md"
     with writing(report) as temporary:
         temporary.write_text("\n".join(_lines(study)) + "\n", encoding="utf-8")
@@ -69,6 +69,8 @@ def _lines(study: Study) -> Iterable[str]:
         "mean square of the loss's gradient by its kernels; geometric means over the seeds. Adam divides by the "
         "gradient's size plus 1e-8, so gradients far below 1e-8 move nothing."
     )
+    yield from ("", "## On the way", "", *_way_table(study), "", "![](on_the_way.png)", "")
+    yield "Deviation of the logits over the same images, at the chosen rate: geometric means over the seeds."
 
 
 def _milestone_table(study: Study) -> list[str]:
@@ -148,13 +150,19 @@ def _probe_table(study: Study) -> list[str]:
     for configuration in study.configurations:
         mine = [probe for probe in study.probes if probe["configuration"] == configuration.name]
         values = [[probe[figure] for probe in mine if probe["layer"] == layer] for figure, layer in shown]
-        rows.append([configuration.name, *(f"{_geometric_mean(value):.1e}" for value in values)])
+        rows.append([configuration.name, *(f"{geometric_mean(value):.1e}" for value in values)])
     headings = ["deviation after conv1", "deviation of the logits", "gradient of conv1", "gradient of fc"]
     return _table(["", *headings], rows)
 
 
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(math.log(max(value, 1e-300)) for value in values) / len(values))
+def _way_table(study: Study) -> list[str]:
+    steps = [step for step in (0, *PROBED) if step <= study.scale.steps]
+    rows = []
+    for configuration in study.configurations:
+        logits = [row for row in study.probed(configuration) if row["layer"] == "fc"]
+        at = [[row["spread"] for row in logits if row["step"] == step] for step in steps]
+        rows.append([configuration.name, *(f"{geometric_mean(values):.1e}" if values else "" for values in at)])
+    return _table(["", *(f"after {step} steps" for step in steps)], rows)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -39,3 +39,8 @@ def mean(values: Sequence[float]) -> Mean:
     deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (count - 1))
     quantile = _STUDENT[count - 2] if count - 2 < len(_STUDENT) else 1.960
     return Mean(middle, quantile * deviation / math.sqrt(count), count)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of one value or more; a 0 counts as the smallest number that there is."""
+    return math.exp(sum(math.log(max(value, 1e-300)) for value in values) / len(values))
