@@ -39,7 +39,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
     if top < 1:
         raise UserError(f"top is 1 or more, not {top}")
     gr = _gradio()
-    # What is uploaded and drawn is deleted within the hour
+    # What is uploaded and drawn is deleted an hour later
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# {title}\nKnows: {', '.join(net.info.classes)}.")
         with gr.Row():
