@@ -1,22 +1,22 @@
 // Classify a picture in Node: the exported model prepares it by itself.
-//   googlenet export MODEL --to onnx --with-preprocessing --output model.onnx
-//   npm install onnxruntime-node sharp
-//   node predict.mjs model.onnx classes.json picture.jpg      (classes.json: ["name", ...], from model.onnx's metadata)
+//   googlenet export MODEL --to onnx --with-preprocessing --output model.onnx     (model.json beside it has the classes)
+//   ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-node sharp              (skip: what is for GPUs)
+//   node predict.mjs model.onnx picture.jpg
 import { readFileSync } from "node:fs";
 import ort from "onnxruntime-node";
 import sharp from "sharp";
 
-const [model, classes, picture] = process.argv.slice(2);
+const [model, picture] = process.argv.slice(2);
+const { classes, input } = JSON.parse(readFileSync(model.replace(/\.onnx$/, ".json"), "utf8"));
 const session = await ort.InferenceSession.create(model);
-const names = JSON.parse(readFileSync(classes, "utf8"));
-const channels = Number(process.env.CHANNELS ?? 3);
-const image = sharp(picture).rotate().flatten({ background: "white" }).toColourspace(channels === 1 ? "b-w" : "srgb");
+const onWhite = sharp(picture).rotate().flatten({ background: "white" });
+const image = input.channels === 1 ? onWhite.greyscale() : onWhite.toColourspace("srgb");
 const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
 const planes = new Uint8Array(data.length); // (1, channels, height, width)
 for (let i = 0; i < data.length; i++) {
-  planes[(i % channels) * info.width * info.height + Math.floor(i / channels)] = data[i];
+  planes[(i % info.channels) * info.width * info.height + Math.floor(i / info.channels)] = data[i];
 }
-const shape = [1, channels, info.height, info.width];
+const shape = [1, info.channels, info.height, info.width];
 const { probabilities } = await session.run({ images: new ort.Tensor("uint8", planes, shape) });
-const ranked = names.map((name, i) => [name, probabilities.data[i]]).sort((a, b) => b[1] - a[1]);
+const ranked = classes.map((name, i) => [name, probabilities.data[i]]).sort((a, b) => b[1] - a[1]);
 for (const [name, share] of ranked.slice(0, 3)) console.log(`${name} ${(100 * share).toFixed(1)}%`);

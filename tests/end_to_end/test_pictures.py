@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +69,23 @@ def test_from_a_folder_to_an_exported_file(command: Command, photos: Path) -> No
     without_torch = subprocess.run(program, cwd=command.folder, capture_output=True, text=True, check=True).stdout
     assert without_torch.splitlines()[0].rpartition(" ")[0] == said["classes"][0]
     assert command("predict", "m.onnx", picture)[0].split()[1] == said["classes"][0]
+    assert json.loads((command.folder / "m.json").read_text(encoding="utf-8"))["classes"] == ["boot", "trouser"]
+    in_node = _in_node(command.folder, "m.onnx", picture)
+    assert in_node is None or in_node == without_torch
+
+
+def _in_node(folder: Path, *arguments: object) -> str | None:
+    """What the example for Node prints; None where there is no Node, or npm cannot fetch what it needs."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        return None
+    shutil.copy(ROOT / "examples" / "predict.mjs", folder)
+    environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
+    packages = ("onnxruntime-node", "sharp")
+    install = subprocess.run(["npm", "install", "--silent", *packages], cwd=folder, env=environment)
+    if install.returncode != 0:
+        return None
+    node = ["node", "predict.mjs", *map(str, arguments)]
+    return subprocess.run(node, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.skipif(not STAMPS.is_dir(), reason="needs Debian's package tuxpaint-stamps-default")

@@ -63,7 +63,8 @@ def export(
     most_lost: float = 0.5,
     force: bool = False,
 ) -> Exported:
-    """Write a model file in another format.
+    """Write a model file in another format, and beside it what it says of itself, as JSON, for programs whose engine
+    does not show a file's metadata.
 
     Args:
         model: a model file or run folder.
@@ -105,6 +106,7 @@ def export(
                 f"int8 costs {exported.points_lost:.2f} points of {_what(exported)}, more than {most_lost}: not kept; "
                 f"--force keeps it, more or other pictures in --calibration may mend it"
             )
+        written.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         for part in _parts(written):
             part.replace(target.with_suffix(part.suffix))
     return exported
@@ -161,8 +163,7 @@ def _both(model: Deployable, engine: Engine, images: Tensor) -> tuple[Tensor, Te
 
 
 def _parts(written: Path) -> list[Path]:
-    weights = written.with_suffix(".bin")
-    return [weights, written] if weights.exists() else [written]
+    return [part for suffix in (".json", ".bin") if (part := written.with_suffix(suffix)).exists()] + [written]
 
 
 def _what(exported: Exported) -> str:
