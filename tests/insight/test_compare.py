@@ -21,7 +21,7 @@ from googlenet.insight.contest import Training, train_for
 from googlenet.insight.speed import Speed
 from googlenet.network.rivals import Fire, SqueezeNet
 from googlenet.training.outcome import TrainingResult
-from googlenet.training.preparation import Run
+from googlenet.training.run import Run
 
 SIZE = (3, 224, 224)
 

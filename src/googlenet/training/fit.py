@@ -22,7 +22,8 @@ from googlenet.training.display import Display
 from googlenet.training.interruption import StopRequest
 from googlenet.training.optimization import training_loss
 from googlenet.training.outcome import TrainingResult, finish, judge, keep
-from googlenet.training.preparation import Run, prepare
+from googlenet.training.preparation import prepare
+from googlenet.training.run import Run
 from googlenet.training.suggestion import resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
 

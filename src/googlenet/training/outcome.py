@@ -15,7 +15,7 @@ from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.evaluate import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
 from googlenet.network.googlenet import GoogLeNet
-from googlenet.training.preparation import Run
+from googlenet.training.run import Run
 from googlenet.training.tracking import Row
 
 

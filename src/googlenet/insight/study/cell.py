@@ -18,7 +18,7 @@ from googlenet.insight.study.grid import Cell
 from googlenet.insight.study.probe import probe, probe_start
 from googlenet.recipe import load_recipe
 from googlenet.training.fit import train
-from googlenet.training.preparation import Run
+from googlenet.training.run import Run
 from googlenet.training.tracking import Row, RunFolder
 
 PLATEAU = 2.2
