@@ -1,5 +1,5 @@
 // Classify a picture in Node: the exported model prepares it by itself.
-//   googlenet export MODEL --to onnx --with-preprocessing --output model.onnx     (model.json beside it has the classes)
+//   googlenet export MODEL --to onnx --with-preprocessing --output model.onnx     (model.onnx.json beside it has the classes)
 //   ONNXRUNTIME_NODE_INSTALL=skip npm install onnxruntime-node sharp              (skip: what is for GPUs)
 //   node predict.mjs model.onnx picture.jpg
 import { readFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import ort from "onnxruntime-node";
 import sharp from "sharp";
 
 const [model, picture] = process.argv.slice(2);
-const { classes, input } = JSON.parse(readFileSync(model.replace(/\.onnx$/, ".json"), "utf8"));
+const { classes, input } = JSON.parse(readFileSync(`${model}.json`, "utf8"));
 const session = await ort.InferenceSession.create(model);
 const onWhite = sharp(picture).rotate().flatten({ background: "white" });
 const image = input.channels === 1 ? onWhite.greyscale() : onWhite.toColourspace("srgb");

@@ -16,7 +16,7 @@ from PIL import Image
 
 from googlenet import UserError
 from googlenet.data import decode
-from googlenet.data.decode import decode_image, decode_resized
+from googlenet.data.decode import Resize, decode_image, decode_resized
 from googlenet.data.input_spec import InputSpec
 
 GRADIENT = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (12, 1))
@@ -149,16 +149,25 @@ def test_damage_anywhere_is_a_picture_or_a_clear_error(
         assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(("size", "shape"), [((3000, 1000), (20, 60)), ((40, 50), (50, 40)), ((61, 4), (4, 60))])
+def test_a_picture_of_at_most_so_many_pixels(size: tuple[int, int], shape: tuple[int, int], tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jpg", Image.new("RGB", size))
+    assert decode_image(path, 1, at_most=60).shape == (1, *shape)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(37, 50), (640, 900), (1500, 1100)])
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
 def test_a_resized_picture_is_what_decoding_and_resizing_give(
-    channels: int, shape: tuple[int, int], tmp_path: Path
+    channels: int, shape: tuple[int, int], resize: Resize, tmp_path: Path
 ) -> None:
     rows, columns = np.linspace(0, 9, shape[0])[:, None], np.linspace(0, 6, shape[1])[None]
     waves = np.stack([np.sin(rows * k + columns) for k in (1, 2, 3)], axis=-1) * 100 + 128
     path = write(tmp_path / "x.jpg", Image.fromarray(waves.astype(np.uint8)), quality=90)
-    resized = decode_resized(path, channels, 96)
-    spec = InputSpec(channels, 96, (0.0,) * channels, (1.0,) * channels)
+    spec = InputSpec(channels, 96, (0.0,) * channels, (1.0,) * channels, resize, 0.875 if resize == "crop" else 1.0)
+    square = decode_resized(path, channels, spec.decoded_size, resize)
+    assert square.shape == (channels, spec.decoded_size, spec.decoded_size)
+    resized = (spec.prepare(square[None])[0] * 255).round()
     expected = spec.prepare(decode_image(path, channels)[None])[0] * 255
     assert resized.shape == (channels, 96, 96)
     assert float((resized.float() - expected).abs().mean()) < 1

@@ -26,11 +26,13 @@ def address(trained: TrainingResult) -> Iterator[str]:
     command = [sys.executable, "-m", "googlenet", "demo", str(trained.folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("open http://127.0.0.1:"), line
-    yield line.split()[1]
-    process.terminate()
-    process.wait(timeout=30)
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("open http://127.0.0.1:"), line
+        yield line.split()[1]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -132,11 +133,14 @@ def test_heat_stays_in_the_part_that_the_network_saw(height: int, width: int) ->
 
 
 @pytest.mark.usefixtures("small_data")
-def test_probabilities_are_the_predictors(trained: TrainingResult, tmp_path: Path) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_probabilities_are_the_predictors(temperature: float, trained: TrainingResult, tmp_path: Path) -> None:
+    net = load(trained.model)
+    net.info = dataclasses.replace(net.info, temperature=temperature)
     image = random_picture(1, 50, 70)
     Image.fromarray(image[0].numpy()).save(tmp_path / "a.png")
-    (answer,) = Predictor(trained.model, precision="fp32").predict([tmp_path / "a.png"], top=10)
-    found = explain(load(trained.model), image)
+    found = explain(net, image)
+    (answer,) = Predictor(net, precision="fp32").predict([tmp_path / "a.png"], top=10)
     assert found.classes == answer.classes
     # the predictor rounds pixels to 8 bits after resizing
     assert found.probabilities == pytest.approx(answer.probabilities, abs=5e-3)

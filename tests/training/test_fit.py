@@ -23,6 +23,7 @@ from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, fit, outcome
 from googlenet.training.fit import train
 from googlenet.training.outcome import TrainingResult
+from googlenet.training.run import Run
 from tests.conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -54,6 +55,19 @@ def test_a_run_folder_holds_what_the_contract_names(trained: TrainingResult) -> 
     assert environment["data"]["train_images"] == 320
     assert environment["precision"] == "fp32"
     assert load_recipe(trained.folder / "recipe.toml").image_size == 28
+
+
+def test_whoever_asks_is_called_after_each_step(tmp_path: Path) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def look(run: Run) -> None:
+        seen.append((run.progress.step, float(next(run.net.parameters()).detach().sum())))
+
+    settings = {**QUICK, "max_steps": 3}
+    result = train(output=tmp_path / "run", on_step=look, **settings)
+    assert [step for step, _ in seen] == [1, 2, 3]
+    assert len({total for _, total in seen}) == 3
+    assert_same_weights(result.folder, train(output=tmp_path / "unseen", **settings).folder)
 
 
 def test_rows_have_the_contracts_fields(trained: TrainingResult) -> None:

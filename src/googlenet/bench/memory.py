@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 
+from googlenet.artifact.model_file import ModelInfo, save
+from googlenet.bench.inference import eager_inference
 from googlenet.bench.report import Table
+from googlenet.bench.training import training_steps
+from googlenet.data.input_spec import InputSpec
+from googlenet.machine import keep_freed_memory
+from googlenet.network.googlenet import create_model
 from googlenet.peak_memory import in_own_process, peak_of
 
 _SIZE = 224
@@ -32,10 +38,6 @@ def measure_memory(device: torch.device) -> Iterator[Table]:
 
 
 def _file_sizes() -> dict[str, Any]:
-    from googlenet.artifact.model_file import ModelInfo, save
-    from googlenet.data.input_spec import InputSpec
-    from googlenet.network.googlenet import create_model
-
     net = create_model("tutorial", num_classes=10, in_channels=1)
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder) / "model.safetensors", Path(folder) / "model.pt"
@@ -49,11 +51,6 @@ def _file_sizes() -> dict[str, Any]:
 
 
 def _prepared(what: str, form: str, device: torch.device) -> Callable[[], object]:
-    from googlenet.bench.inference import eager_inference
-    from googlenet.bench.training import training_steps
-    from googlenet.machine import keep_freed_memory
-    from googlenet.network.googlenet import create_model
-
     net = create_model("tutorial", num_classes=10, in_channels=1, initialization="he").to(device)
     images = torch.rand(_BATCH, 1, _SIZE, _SIZE, device=device)
     if what == "inference":

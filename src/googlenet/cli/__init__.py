@@ -24,6 +24,8 @@ def _run(arguments: list[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
         return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)

@@ -13,6 +13,7 @@ from googlenet.cli.app import (
     DataDir,
     Json,
     Output,
+    SkipUnreadable,
     data_app,
     print_json,
 )
@@ -81,6 +82,7 @@ def data_show(
     *,
     output: Annotated[Path | None, Output, Parameter(help="Contact sheet to write; left out: NAME.png here.")] = None,
     data_dir: DataDir = None,
+    skip_unreadable: SkipUnreadable = False,
     count: Annotated[int, Parameter(help="Pictures on the sheet.")] = 80,
     seed: Annotated[int, Parameter(help="Which pictures.")] = 0,
     augment: Annotated[
@@ -94,8 +96,12 @@ def data_show(
     from googlenet.data.catalog import load_dataset
     from googlenet.evaluation.plots import plot_augmented, plot_sample
     from googlenet.recipe import AUGMENT
+    from googlenet.training.display import FileProgress
 
-    dataset = load_dataset(name, data_dir)
+    with redirect_stdout(sys.stderr), FileProgress() as progress:
+        dataset = load_dataset(
+            name, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show
+        )
     sheet = output or Path(f"{dataset.name}.png")
     if augment is None:
         plot_sample(dataset, sheet, count=count, seed=seed)

@@ -86,6 +86,7 @@ def explain(
     """One picture of why: where the network looked, how sure it is, and each branch's share in every block."""
     from googlenet.artifact.model_file import load
     from googlenet.data.decode import decode_image
+    from googlenet.insight.explain import MOST_PIXELS_A_SIDE
     from googlenet.insight.explain import explain as run_explanation
     from googlenet.insight.explanation_picture import draw_explanation
     from googlenet.machine import resolve_device
@@ -94,7 +95,7 @@ def explain(
     if target.resolve() == picture.resolve():
         raise UserError(f"{target} is the picture itself; give --output another name")
     net = load(model, resolve_device(device))
-    image = decode_image(picture, net.info.input.channels)
+    image = decode_image(picture, net.info.input.channels, at_most=MOST_PIXELS_A_SIDE)
     explanation = run_explanation(net, image, class_name=class_, block=block)
     draw_explanation(explanation, target, top=top, name=picture.name)
     if json:

@@ -17,6 +17,7 @@ from googlenet.cli.app import (
     Json,
     Output,
     Precision,
+    SkipUnreadable,
     app,
     print_json,
 )
@@ -90,6 +91,7 @@ def export(
         Path | None, Parameter(help="Folder of pictures to calibrate and verify with; left out: the training data.")
     ] = None,
     data_dir: DataDir = None,
+    skip_unreadable: SkipUnreadable = False,
     most_lost: Annotated[float, Parameter(help="Percentage points of accuracy that int8 may cost.")] = 0.5,
     force: Annotated[bool, Parameter(help="Keep an int8 file that costs more.", negative="")] = False,
     json: Json = False,
@@ -106,6 +108,8 @@ def export(
             preprocessing=with_preprocessing,
             calibration=calibration,
             data_dir=data_dir,
+            skip_unreadable=skip_unreadable,
+            say=print,
             most_lost=most_lost,
             force=force,
         )

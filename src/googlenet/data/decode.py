@@ -47,7 +47,7 @@ def read_header(path: str | Path, content: bytes | None = None) -> Header:
         return Header(image.mode, image.size, getattr(image, "n_frames", 1))
 
 
-def decode_image(path: str | Path, channels: int) -> Tensor:
+def decode_image(path: str | Path, channels: int, at_most: int | None = None) -> Tensor:
     """The first frame of a picture file as uint8 (C, H, W), turned as its EXIF orientation says.
 
     Transparent parts are laid on white. Pixels of 16 bits are scaled to 8. A grey picture has its channel repeated
@@ -56,11 +56,15 @@ def decode_image(path: str | Path, channels: int) -> Tensor:
     Args:
         path: PNG, JPEG, WebP, BMP or GIF.
         channels: 1 (grey) or 3 (red, green, blue).
+        at_most: pixels on a side; a larger picture is made smaller, in proportion. Left out, it keeps its size.
 
     Raises:
         UserError: for a file that is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
     """
-    return _tensor(_decoded(path, channels))
+    image = _decoded(path, channels, at_least=None if at_most is None else 2 * at_most)
+    if at_most is not None:
+        image.thumbnail((at_most, at_most), Image.Resampling.BILINEAR)
+    return _tensor(image)
 
 
 def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = "stretch") -> Tensor:

@@ -13,7 +13,7 @@ from googlenet.data.decode import decode_image
 from googlenet.data.folder_listing import FolderReport, inspect, list_folder
 from googlenet.data.parallel import Progress, on_all_cores
 from googlenet.errors import RunError, UserError
-from googlenet.files import writing
+from googlenet.files import printable, writing
 
 _TINY = 32
 _LONGEST_SHAPE = 5
@@ -45,9 +45,9 @@ class FolderCheck:
             "animated; their first frame counts": [header for header in headers if header.frames > 1],
         }
         found += [f"{len(those):,} pictures are {what}" for what, those in odd.items() if those]
-        found += [f"the same picture: {', '.join(map(str, group))}" for group in self.report.duplicates]
+        found += [f"the same picture: {', '.join(map(printable, group))}" for group in self.report.duplicates]
         found += [f"cannot be read: {reason}" for reason in self.unreadable.values()]
-        found += [f"moved: {path} to {target}" for path, target in self.moved.items()]
+        found += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]
         return [
             *found,
             "nothing to mend" if self.is_clean else "googlenet train wants --skip-unreadable, or these mended",
@@ -59,11 +59,11 @@ class FolderCheck:
             "folder": str(listing.folder),
             "classes": dict(zip(listing.classes, listing.counts(), strict=True)),
             "pictures": len(self.report.facts),
-            "other_files": list(map(str, listing.others)),
-            "duplicates": [list(map(str, group)) for group in self.report.duplicates],
-            "leaks": [list(map(str, group)) for group in self.report.leaks],
-            "unreadable": {str(path): reason for path, reason in self.unreadable.items()},
-            "moved": {str(path): str(target) for path, target in self.moved.items()},
+            "other_files": list(map(printable, listing.others)),
+            "duplicates": [list(map(printable, group)) for group in self.report.duplicates],
+            "leaks": [list(map(printable, group)) for group in self.report.leaks],
+            "unreadable": {printable(path): reason for path, reason in self.unreadable.items()},
+            "moved": {printable(path): printable(target) for path, target in self.moved.items()},
             "is_clean": self.is_clean,
         }
 
@@ -105,7 +105,7 @@ def _unreadable(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
         try:
             decode_image(path, 3)
         except UserError as error:
-            return str(error)
+            return printable(str(error))
         return None
 
     reasons = on_all_cores(read, paths, "reading every picture", progress)

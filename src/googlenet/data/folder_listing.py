@@ -91,10 +91,11 @@ class FolderReport:
             )
         if self.duplicates:
             spare = sum(len(group) - 1 for group in self.duplicates)
-            found.append(f"{spare:,} pictures are exact copies of others, {self.duplicates[0][1]} for one")
+            found.append(f"{spare:,} pictures are exact copies of others, {printable(self.duplicates[0][1])} for one")
         if self.leaks:
+            one = printable(self.leaks[0][0])
             found.append(
-                f"leakage: {len(self.leaks):,} pictures lie in more than one split, {self.leaks[0][0]} for one; "
+                f"leakage: {len(self.leaks):,} pictures lie in more than one split, {one} for one; "
                 f"the accuracy will look better than it is"
             )
         if self.unreadable:
@@ -161,9 +162,9 @@ def inspect(listing: Listing, progress: Progress = lambda *_: None) -> FolderRep
             digest = hashlib.sha256(content).digest()
             return Facts(path, label, split, digest, read_header(path, content))
         except OSError as error:
-            return Facts(path, label, split, b"", f"{path}: {error.strerror}")
+            return Facts(path, label, split, b"", f"{printable(path)}: {error.strerror}")
         except UserError as error:
-            return Facts(path, label, split, digest, str(error))
+            return Facts(path, label, split, digest, printable(str(error)))
 
     facts = list(on_all_cores(look, listing.files, "looking at the pictures", progress))
     groups: dict[bytes, list[Facts]] = defaultdict(list)

@@ -21,6 +21,7 @@ from googlenet.data.folder_listing import Facts, SplitName, inspect, list_folder
 from googlenet.data.parallel import Progress
 from googlenet.data.pictures import read_pictures
 from googlenet.errors import UserError
+from googlenet.files import printable
 
 TEST_SHARE = 0.2
 """Of each class, where the folder has no test pictures of its own."""
@@ -94,7 +95,7 @@ def load(
         source=str(folder),
         digest=_digest(good, listing.folder),
         note=f"{len(unreadable):,} files that cannot be read are left out" if unreadable else "",
-        left_out=tuple(f"{path}: {reason}" for path, reason in unreadable.items()),
+        left_out=tuple(f"{printable(path)}: {printable(reason)}" for path, reason in unreadable.items()),
     )
 
 

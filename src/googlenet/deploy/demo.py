@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +16,8 @@ from numpy.typing import NDArray
 
 from googlenet.artifact.model_file import load
 from googlenet.data.decode import decode_image
-from googlenet.errors import UserError
-from googlenet.insight.explain import explain
+from googlenet.errors import RunError, UserError, first_line
+from googlenet.insight.explain import MOST_PIXELS_A_SIDE, explain
 from googlenet.insight.explanation_picture import heat_picture
 from googlenet.machine import resolve_device
 from googlenet.network.googlenet import GoogLeNet
@@ -21,6 +25,7 @@ from googlenet.network.googlenet import GoogLeNet
 if TYPE_CHECKING:
     import gradio
 
+_PORTS = range(7860, 7960)
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 """The reader's own: the page asks no other machine for anything."""
 
@@ -58,6 +63,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
                     interactive=False,
                     buttons=["download", "fullscreen"],
                 )
+        _take_uploads_alone(picture)
         picture.change(_answering(net), picture, [answer, looked], api_name="classify")
     return page
 
@@ -72,11 +78,11 @@ def serve(
     device: str = "auto",
     ready: Callable[[str], None],
 ) -> None:
-    """The page of `make_page` for a model file or run folder, until Ctrl-C.
+    """The page of `make_page` for a model file or run folder, until Ctrl-C or SIGTERM.
 
     Args:
         model: a model file or run folder.
-        host: the address to listen at; 127.0.0.1 can be reached from this machine alone.
+        host: the address to listen at, IPv4 or a name; 127.0.0.1 can be reached from this machine alone.
         port: left out, the first free one from 7860.
         top: how many classes are named.
         most_megabytes: the largest file that may be uploaded. How many pixels, says `decode.MAX_PIXELS`.
@@ -85,28 +91,70 @@ def serve(
 
     Raises:
         UserError: where Gradio is not installed, for a file that is no model, or an address that is not to be had.
+        RunError: where the page cannot be opened for another reason.
     """
     if most_megabytes < 1:
         raise UserError(f"a file to upload has 1 MB or more, not {most_megabytes}")
     gr = _gradio()
+    port = _free_port(host, port)
     net = load(model, resolve_device(device))
-    page = make_page(net, title=Path(model).resolve().name if Path(model).is_dir() else Path(model).stem, top=top)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            ssr_mode=False,
-            quiet=True,
-            footer_links=[],
-            max_file_size=f"{most_megabytes}mb",
-            theme=gr.themes.Default(**_FONTS),
-            prevent_thread_lock=True,
-        )
-    except OSError as error:
-        raise UserError(f"{host}{f' port {port}' if port else ''} cannot be listened at: {error}") from error
-    ready(address)
-    page.block_thread()
+    title = Path(model).resolve().name if Path(model).is_dir() else Path(model).stem
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was uploaded goes away then too
+    with tempfile.TemporaryDirectory(prefix="googlenet-demo-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = make_page(net, title=title, top=top)
+        try:
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                ssr_mode=False,
+                quiet=True,
+                footer_links=[],
+                max_file_size=f"{most_megabytes}mb",
+                theme=gr.themes.Default(**_FONTS),
+                prevent_thread_lock=True,
+            )
+        except Exception as error:  # whatever Gradio, its server and its own request to it raise
+            raise RunError(f"the page cannot be opened at {host} port {port}: {first_line(error)}") from error
+        ready(address)
+        page.block_thread()
+
+
+def _free_port(host: str, port: int | None) -> int:
+    """The port wanted, or the first that is free: Gradio itself would try one after the other for minutes."""
+    if port is not None and not 1 <= port <= 65535:
+        raise UserError(f"a port is 1 to 65535, not {port}")
+    reason = ""
+    for candidate in _PORTS if port is None else (port,):
+        try:
+            socket.create_server((host, candidate)).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+        else:
+            return candidate
+    wanted = f"{_PORTS[0]} to {_PORTS[-1]}" if port is None else str(port)
+    raise UserError(f"{host} port {wanted} cannot be listened at: {reason}; name another --host or --port")
+
+
+def _take_uploads_alone(picture: Any) -> None:
+    """Have an image component refuse what is no uploaded file: an address, which Gradio would fetch, or a picture
+    inside a request, which it would decode and keep. The limits of uploads do not hold for these."""
+    gr = _gradio()
+    preprocess, move = picture.preprocess, picture.async_move_resource_to_block_cache
+
+    def preprocess_uploaded(payload: Any) -> Any:
+        if payload is not None and (payload.path is None or str(payload.url or "").startswith("data:")):
+            raise gr.Error("upload the picture as a file")
+        return preprocess(payload)
+
+    async def move_uploaded(path: Any) -> Any:
+        if str(path).lower().startswith(("http://", "https://")):
+            raise gr.Error("upload the picture as a file")
+        return await move(path)
+
+    picture.preprocess = preprocess_uploaded
+    picture.async_move_resource_to_block_cache = move_uploaded
 
 
 def _answering(net: GoogLeNet) -> Callable[[str | None], tuple[dict[str, float] | None, NDArray[np.uint8] | None]]:
@@ -116,7 +164,7 @@ def _answering(net: GoogLeNet) -> Callable[[str | None], tuple[dict[str, float] 
         if file is None:
             return None, None
         try:
-            explanation = explain(net, decode_image(file, net.info.input.channels))
+            explanation = explain(net, decode_image(file, net.info.input.channels, at_most=MOST_PIXELS_A_SIDE))
         except UserError as error:
             raise gr.Error(str(error).replace(file, Path(file).name)) from error
         return dict(zip(explanation.classes, explanation.probabilities, strict=True)), heat_picture(explanation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from googlenet.deploy.engines import Engine, open_file
 from googlenet.deploy.graphs import SUFFIX, Format, quantize_graph, require, write_graph
 from googlenet.deploy.sample import VERIFIED_IMAGES, Sample, take_sample
 from googlenet.errors import RunError, UserError
+from googlenet.files import writing
 
 TOLERANCE = 1e-3
 """The most that a probability may differ from PyTorch's in floating point."""
@@ -60,11 +62,13 @@ def export(
     preprocessing: bool = False,
     calibration: Path | None = None,
     data_dir: str | None = None,
+    skip_unreadable: bool = False,
     most_lost: float = 0.5,
     force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Write a model file in another format, and beside it what it says of itself, as JSON, for programs whose engine
-    does not show a file's metadata.
+    """Write a model file in another format, and what it says of itself as JSON beside it (`model.onnx.json`), for
+    programs whose engine does not show a file's metadata.
 
     Args:
         model: a model file or run folder.
@@ -74,8 +78,10 @@ def export(
         preprocessing: the file takes uint8 pictures of any size and gives probabilities.
         calibration: a folder of pictures; left out, the data that the model was trained on.
         data_dir: the folder with the files of that data.
+        skip_unreadable: leave pictures of that data out that cannot be read.
         most_lost: percentage points that int8 may cost.
         force: keep a file that costs more.
+        say: gets what is found in the folder that the model was trained on, line by line.
 
     Raises:
         UserError: for a missing package, model or picture.
@@ -85,7 +91,7 @@ def export(
     net = load(model)
     info = net.info
     target = _target(Path(model), Path(output) if output else None, to, int8)
-    sample = take_sample(info, calibration, data_dir)
+    sample = take_sample(info, calibration, data_dir, skip_unreadable=skip_unreadable, say=say)
     deployable = Deployable(net, info, preprocessing=preprocessing).eval()
     described = json.loads(info.to_json()) | {"exported": {"preprocessing": preprocessing, "int8": int8}}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +112,10 @@ def export(
                 f"int8 costs {exported.points_lost:.2f} points of {_what(exported)}, more than {most_lost}: not kept; "
                 f"--force keeps it, more or other pictures in --calibration may mend it"
             )
-        written.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         for part in _parts(written):
             part.replace(target.with_suffix(part.suffix))
+        with writing(target.with_name(f"{target.name}.json")) as temporary:
+            temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return exported
 
 
@@ -123,7 +130,7 @@ def _target(model: Path, output: Path | None, to: Format, int8: bool) -> Path:
 
 def _quantized(written: Path, to: Format, model: Deployable, sample: Sample) -> Path:
     target = written.with_name("quantized" + written.suffix)
-    batches = sample.calibration.split(_CALIBRATION_BATCH)
+    batches = sample.square.split(_CALIBRATION_BATCH)
     quantize_graph(to, written, target, batches if model.preprocessing else [model.spec.prepare(b) for b in batches])
     return target
 
@@ -132,10 +139,11 @@ def _compared(
     model: Deployable, engine: Engine, sample: Sample, target: Path, written: Path, *, int8: bool
 ) -> Exported:
     """A floating-point file is verified on some pictures; one in int8 is judged on all that there are."""
-    images, labels = list(sample.calibration.split(_BATCH)) if int8 else sample.pictures, None
+    images: Iterable[Tensor] = sample.whole() if model.preprocessing else sample.square.split(_BATCH)
+    labels = None
     if sample.test_images is not None and sample.test_labels is not None:
         count = len(sample.test_labels) if int8 else VERIFIED_IMAGES
-        images, labels = list(sample.test_images[:count].split(_BATCH)), sample.test_labels[:count]
+        images, labels = sample.test_images[:count].split(_BATCH), sample.test_labels[:count]
     pairs = [_both(model, engine, batch) for batch in images]
     theirs, ours = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
     right = None if labels is None else labels == ours.argmax(1)
@@ -163,7 +171,8 @@ def _both(model: Deployable, engine: Engine, images: Tensor) -> tuple[Tensor, Te
 
 
 def _parts(written: Path) -> list[Path]:
-    return [part for suffix in (".json", ".bin") if (part := written.with_suffix(suffix)).exists()] + [written]
+    weights = written.with_suffix(".bin")
+    return [weights, written] if weights.exists() else [written]
 
 
 def _what(exported: Exported) -> str:

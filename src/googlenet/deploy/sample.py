@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +23,40 @@ VERIFIED_IMAGES = 64
 class Sample:
     """Real pictures, the same ones at each call."""
 
-    pictures: list[Tensor]
-    """As the model's caller has them: uint8 (N, C, H, W), one size each."""
-    calibration: Tensor
-    """More of them, each made square as the model's input is: uint8 (N, C, side, side)."""
+    square: Tensor
+    """Each made square as the model's input is: uint8 (N, C, side, side); enough of them to calibrate with."""
+    files: tuple[Path, ...] = ()
+    """Some of them as they lie on the disk; none where the data are no picture files."""
     test_images: Tensor | None = None
     """uint8 (N, C, H, W), kept for judging alone; None where the pictures have no labels."""
     test_labels: Tensor | None = None
     """int64 (N,)."""
 
+    def whole(self) -> Iterator[Tensor]:
+        """Pictures as the model's caller has them, uint8 (1, C, H, W), one size each. One at a time: each may take a
+        hundred megabytes."""
+        for file in self.files:
+            yield decode_image(file, self.square.shape[1])[None]
+        if not self.files:
+            yield from self.square[:VERIFIED_IMAGES].split(1)
 
-def take_sample(info: ModelInfo, folder: Path | None, data_dir: str | None = None) -> Sample:
+
+def take_sample(
+    info: ModelInfo,
+    folder: Path | None,
+    data_dir: str | None = None,
+    *,
+    skip_unreadable: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Sample:
     """From a folder of pictures, without labels; where none is named, from the data that the model was trained on.
+
+    Args:
+        info: of the model.
+        folder: of pictures.
+        data_dir: the folder with the files of the data that the model was trained on.
+        skip_unreadable: leave pictures of that data out that cannot be read.
+        say: gets what is found there, line by line.
 
     Raises:
         UserError: where there are no pictures, or one cannot be read.
@@ -46,13 +69,13 @@ def take_sample(info: ModelInfo, folder: Path | None, data_dir: str | None = Non
         square = read_pictures(chosen, spec.channels, spec.decoded_size, resize=spec.resize)
         for error in square.errors.values():
             raise UserError(error)
-        # whole pictures, of which each may take a hundred megabytes, only as many as show that sizes do not matter
-        return Sample([decode_image(file, spec.channels)[None] for file in chosen[:VERIFIED_IMAGES]], square.images)
+        return Sample(square.images, tuple(chosen[:VERIFIED_IMAGES]))
     if "data" not in info.recipe:
         raise UserError("the model file does not say what it was trained on: name a folder of pictures: --calibration")
-    data = judged_data(info, data_dir=data_dir)
+    data = judged_data(info, data_dir=data_dir, skip_unreadable=skip_unreadable, say=say)
     if data.classes != info.classes:
         raise UserError(f"{data.name} has other classes than the model; name a folder of pictures: --calibration")
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    chosen_images = data.train.images[order[:CALIBRATION_IMAGES]]
-    return Sample([chosen_images[:VERIFIED_IMAGES]], chosen_images, data.test.images, data.test.labels)
+    return Sample(
+        data.train.images[order[:CALIBRATION_IMAGES]], test_images=data.test.images, test_labels=data.test.labels
+    )

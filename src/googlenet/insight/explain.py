@@ -21,6 +21,8 @@ BLOCKS = tuple(row.name for row in TABLE_1)
 LEGIBLE_SIDE = 7
 """The last block's map has 7x7 cells at 224x224. With fewer a heat map says little, and is often empty."""
 PICTURE_SIDE = 1024
+MOST_PIXELS_A_SIDE = 2048
+"""Of a picture to decode for `explain`: more is not seen, and would take gigabytes."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def train(
         output: the run folder; left out, a new one under `runs/`.
         resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
             would have been.
-        on_step: called after each step with the run, to look at its network, `run.net`, say. Its time is not counted.
+        on_step: called after each step with the run, to look at its network, `run.net`, say. Its time is not
+            in the `seconds` of the rows.
         settings: any setting of the recipe by its name, `epochs=2` say.
 
     Raises:

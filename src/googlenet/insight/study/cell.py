@@ -124,7 +124,7 @@ class ProbeTask(Task):
 
     def work(self) -> list[Result]:
         layers = probe_start(self.cell.settings)
-        named = {"configuration": self.cell.configuration.name, "seed": self.cell.seed, "step": 0}
+        named = {"configuration": self.cell.configuration.name, "seed": self.cell.seed}
         return [{**named, **layer.to_dict()} for layer in layers]
 
 

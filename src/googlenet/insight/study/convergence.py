@@ -51,8 +51,9 @@ class Study:
 
     def probed(self, configuration: Configuration) -> list[Result]:
         """Each layer before the first step and on the way, with every seed, at the best learning rate."""
-        start = [found for found in self.probes if found["configuration"] == configuration.name]
-        named = [(run["configuration"], run["seed"], run["on_the_way"]) for run in self.chosen(configuration)]
+        start = [{"step": 0, **found} for found in self.probes if found["configuration"] == configuration.name]
+        # A study of an earlier version, gone on with, has runs without
+        named = [(run["configuration"], run["seed"], run.get("on_the_way", [])) for run in self.chosen(configuration)]
         return start + [{"configuration": name, "seed": seed, **row} for name, seed, rows in named for row in rows]
 
     def chosen(self, configuration: Configuration) -> list[Result]:

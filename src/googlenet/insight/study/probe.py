@@ -50,7 +50,7 @@ def probe(net: nn.Module, spec: InputSpec, dataset: ImageDataset) -> list[LayerP
     In training mode, since batch normalisation then works with the batch's own statistics, but without dropout; in
     float64, so that what is small is not lost in rounding.
     """
-    net = copy.deepcopy(net).double().train()
+    net = copy.deepcopy(net).cpu().double().train()
     net.zero_grad()
     outputs: dict[str, Tensor] = {}
     for module in net.modules():

@@ -42,5 +42,5 @@ def mean(values: Sequence[float]) -> Mean:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Of one value or more; a 0 counts as the smallest number that there is."""
-    return math.exp(sum(math.log(max(value, 1e-300)) for value in values) / len(values))
+    """Of one value or more; a 0 counts as 1e-30, so that a plot shows the others too."""
+    return math.exp(sum(math.log(max(value, 1e-30)) for value in values) / len(values))
