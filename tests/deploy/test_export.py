@@ -58,9 +58,10 @@ def test_a_file_computes_what_the_model_does(
     exported = export(trained.model, to, tmp_path / f"x{SUFFIX[to]}", preprocessing=preprocessing)
     assert exported.largest_difference < 1e-4
     assert exported.agreement == 1
-    assert sorted(file.suffix for file in tmp_path.iterdir()) == sorted(
-        {".xml": [".bin", ".xml"]}.get(SUFFIX[to], [SUFFIX[to]])
-    )
+    parts = {"openvino": {"x.xml", "x.bin"}}.get(to, {f"x{SUFFIX[to]}"})
+    assert {file.name for file in tmp_path.iterdir()} == parts | {f"x{SUFFIX[to]}.json"}
+    described = json.loads((tmp_path / f"x{SUFFIX[to]}.json").read_text(encoding="utf-8"))
+    assert (len(described["classes"]), described["exported"]["preprocessing"]) == (10, preprocessing)
     opened = open_file(exported.file, precision="fp32")
     net = googlenet.load(trained.model)
     assert opened.info == net.info
