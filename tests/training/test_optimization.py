@@ -92,7 +92,7 @@ def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(shape
         return float((one * nearest).sum() / (one.norm() * nearest.norm()))
 
     assert cosine(update) > 0.8
-    assert cosine(matrix) < 0.6
+    assert cosine(matrix) < 0.7
 
 
 def test_muon_turns_kernels_and_leaves_the_rest_to_adamw() -> None:
