@@ -16,7 +16,7 @@ from googlenet.artifact.model_file import load
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import Engine, open_file
 from googlenet.deploy.graphs import SUFFIX, Format, quantize_graph, require, write_graph
-from googlenet.deploy.sample import VERIFIED_IMAGES, Sample, take_sample
+from googlenet.deploy.sample import CALIBRATION_IMAGES, VERIFIED_IMAGES, Sample, take_sample
 from googlenet.errors import RunError, UserError
 from googlenet.files import writing
 
@@ -91,7 +91,8 @@ def export(
     net = load(model)
     info = net.info
     target = _target(Path(model), Path(output) if output else None, to, int8)
-    sample = take_sample(info, calibration, data_dir, skip_unreadable=skip_unreadable, say=say)
+    count = CALIBRATION_IMAGES if int8 else VERIFIED_IMAGES
+    sample = take_sample(info, calibration, data_dir, count=count, skip_unreadable=skip_unreadable, say=say)
     deployable = Deployable(net, info, preprocessing=preprocessing).eval()
     described = json.loads(info.to_json()) | {"exported": {"preprocessing": preprocessing, "int8": int8}}
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ def take_sample(
     folder: Path | None,
     data_dir: str | None = None,
     *,
+    count: int,
     skip_unreadable: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Sample:
@@ -55,6 +56,7 @@ def take_sample(
         info: of the model.
         folder: of pictures.
         data_dir: the folder with the files of the data that the model was trained on.
+        count: pictures at the most, test images not counted.
         skip_unreadable: leave pictures of that data out that cannot be read.
         say: gets what is found there, line by line.
 
@@ -64,7 +66,7 @@ def take_sample(
     if folder is not None:
         files = list(picture_files([folder]))
         order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
-        chosen = [files[number] for number in order[:CALIBRATION_IMAGES].tolist()]
+        chosen = [files[number] for number in order[:count].tolist()]
         spec = info.input
         square = read_pictures(chosen, spec.channels, spec.decoded_size, resize=spec.resize)
         for error in square.errors.values():
@@ -76,6 +78,4 @@ def take_sample(
     if data.classes != info.classes:
         raise UserError(f"{data.name} has other classes than the model; name a folder of pictures: --calibration")
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    return Sample(
-        data.train.images[order[:CALIBRATION_IMAGES]], test_images=data.test.images, test_labels=data.test.labels
-    )
+    return Sample(data.train.images[order[:count]], test_images=data.test.images, test_labels=data.test.labels)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +162,15 @@ def collect_logits(
     return torch.cat(collected)
 
 
+@contextmanager
+def progress_bar(what: str, images: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal; what it gives is told how many images more are done."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=images)
+        yield lambda done: progress.advance(task, done)
+
+
 def evaluate(
     net: nn.Module,
     split: ImageSplit,
@@ -197,9 +207,7 @@ def evaluate(
     where = resolve_device(device)
     how = resolve_precision(precision, where)
     net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("evaluating", total=len(split))
+    with progress_bar("evaluating", len(split)) as advance:
         start = time.perf_counter()
         logits = collect_logits(
             net,
@@ -208,7 +216,7 @@ def evaluate(
             device=where,
             precision=how,
             batch_size=batch_size,
-            progress=lambda images: progress.advance(task, images),
+            progress=advance,
         )
         seconds = time.perf_counter() - start
     return Evaluation(tuple(classes), logits, split.labels, len(split) / seconds, temperature, confidence)

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor, nn
 
 from googlenet.artifact.model_file import description
 from googlenet.data.dataset import ImageSplit
 from googlenet.errors import UserError
-from googlenet.evaluation.evaluate import BATCH_SIZE, check_fits
+from googlenet.evaluation.evaluate import BATCH_SIZE, check_fits, progress_bar
 from googlenet.files import writing
 from googlenet.machine import autocast, resolve_device, resolve_precision
 from googlenet.network.architecture import TABLE_1
@@ -124,10 +122,8 @@ def ablate(
     where = resolve_device(device)
     how = resolve_precision(precision, where)
     net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("silencing branches", total=len(split))
-        right = _collect(net, split, where, how, batch_size, lambda images: progress.advance(task, images))
+    with progress_bar("silencing branches", len(split)) as advance:
+        right = _collect(net, split, where, how, batch_size, advance)
     blocks = right[:, 1:].T.reshape(len(TABLE_1), -1, len(split))
     return Ablation(net.architecture.branch_names, right[:, 0], blocks)
 
