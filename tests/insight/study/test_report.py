@@ -19,7 +19,7 @@ MARKS = ("plateau", "loss_1", "loss_0.5", "accuracy_85", "accuracy_90")
 def result(name: str, rate: float, seed: int, loss: float | None, plateau: int | None) -> dict[str, Any]:
     marks = {f"{mark}_{unit}": None for mark in MARKS for unit in ("steps", "seconds")}
     curve = [[step, loss or 2.3] for step in (20, 40)]
-    told = {"configuration": name, "learning_rate": rate, "seed": seed, "diverged": loss is None}
+    told = {"configuration": name, "learning_rate": rate, "seed": seed, "steps": 40, "diverged": loss is None}
     probed = {"variance": 1.0, "spread": 0.01 * (1 + seed), "gradient": 1e-9}
     way = [{"step": 10, "layer": layer, **probed} for layer in ("conv1", "fc")]
     test = {"test_loss": loss, "test_accuracy": None if loss is None else 0.5}

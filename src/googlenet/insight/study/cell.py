@@ -68,7 +68,11 @@ class Task:
 
 
 class CellTask(Task):
-    """Train a cell in `folder`/cells and read off its rows."""
+    """Train a cell in `folder`/cells and read off its rows; `probed`: look at its layers on the way."""
+
+    def __init__(self, cell: Cell, folder: Path, *, probed: bool = True) -> None:
+        super().__init__(cell, folder)
+        self.probed = probed
 
     @property
     def kept(self) -> Path:
@@ -76,7 +80,7 @@ class CellTask(Task):
 
     @property
     def steps(self) -> int:
-        return self.cell.settings["max_steps"]
+        return self.cell.steps
 
     def work(self) -> Result | None:
         place = self.kept.parent
@@ -86,7 +90,7 @@ class CellTask(Task):
         on_the_way: list[Result] = []
 
         def look(run: Run) -> None:
-            if (step := run.progress.step) in PROBED:
+            if self.probed and (step := run.progress.step) in PROBED:
                 layers = probe(run.net, run.input, run.dataset)
                 found = [{"step": step, **layer.to_dict()} for layer in layers]
                 if all(math.isfinite(layer.gradient) for layer in layers):  # else the run is about to diverge
@@ -116,7 +120,7 @@ class ProbeTask(Task):
 
     @property
     def name(self) -> str:
-        return f"{self.cell.folder_name.partition('_')[0]}_probe-{self.cell.seed}"
+        return f"{self.cell.folder_name.partition('_rate-')[0]}_probe-{self.cell.seed}"
 
     @property
     def steps(self) -> int:
@@ -140,6 +144,7 @@ def _result(cell: Cell, rows: list[Row], test: dict[str, float] | None) -> Resul
         "configuration": cell.configuration.name,
         "learning_rate": cell.learning_rate,
         "seed": cell.seed,
+        "steps": cell.steps,
         "diverged": test is None,
         **milestones(rows, diverged=test is None),
         "test_loss": test and test["loss"],

@@ -20,7 +20,7 @@ import torch
 from googlenet.errors import RunError, UserError
 from googlenet.files import writing
 from googlenet.insight.study.cell import CellTask, ProbeTask, Result, Task
-from googlenet.insight.study.grid import Configuration, Scale, cell, choose, configurations, rates
+from googlenet.insight.study.grid import Configuration, Scale, cell, choose, configurations, rates, sweep_steps
 from googlenet.machine import available_cores, describe
 
 SERIES = ("curve", "on_the_way")
@@ -56,11 +56,15 @@ class Study:
         named = [(run["configuration"], run["seed"], run.get("on_the_way", [])) for run in self.chosen(configuration)]
         return start + [{"configuration": name, "seed": seed, **row} for name, seed, rows in named for row in rows]
 
+    def sweep(self, configuration: Configuration) -> list[Result]:
+        """The runs that choose the configuration's learning rate."""
+        return sweep(self.results, configuration, self.scale)
+
     def chosen(self, configuration: Configuration) -> list[Result]:
         """The runs at the configuration's best learning rate, by seed."""
-        mine = [result for result in self.results if result["configuration"] == configuration.name]
-        best = best_rate([result for result in mine if result["seed"] == 0])
-        return sorted((r for r in mine if r["learning_rate"] == best), key=lambda result: result["seed"])
+        best = best_rate(self.sweep(configuration))
+        whole = [r for r in self.results if r["configuration"] == configuration.name and r["steps"] == self.scale.steps]
+        return sorted((r for r in whole if r["learning_rate"] == best), key=lambda result: result["seed"])
 
 
 def study(
@@ -74,8 +78,8 @@ def study(
 ) -> Study:
     """Run the grid, or what is left of it, in `folder`.
 
-    Each configuration is trained with every one of its learning rates at seed 0; the one with the lowest loss over the
-    last fifth of the run is then trained with the other seeds.
+    Each configuration is trained with every one of its learning rates at seed 0, for a few steps; the one with the
+    lowest loss over the last fifth of them is then trained with every seed.
 
     Args:
         folder: where everything is kept; what it holds already is not run again.
@@ -110,9 +114,16 @@ def study(
     return Study(scale, chosen, results, probes)
 
 
-def best_rate(sweep: Sequence[Result]) -> float:
+def sweep(results: Sequence[Result], configuration: Configuration, scale: Scale) -> list[Result]:
+    """Of the results, those that choose the configuration's learning rate."""
+    steps = sweep_steps(configuration, scale)
+    mine = [result for result in results if result["configuration"] == configuration.name]
+    return [result for result in mine if result["seed"] == 0 and result["steps"] == steps]
+
+
+def best_rate(tried: Sequence[Result]) -> float:
     """The learning rate with the lowest final loss."""
-    return min(sweep, key=lambda result: math.inf if result["final_loss"] is None else result["final_loss"])[
+    return min(tried, key=lambda result: math.inf if result["final_loss"] is None else result["final_loss"])[
         "learning_rate"
     ]
 
@@ -125,7 +136,7 @@ class _Work:
         self.running: dict[Future[Any], Task] = {}
         self.results: list[Result] = []
         self.probes: list[Result] = []
-        self.sweeps_open = 0
+        self.sweeps_open: list[Configuration] = []
 
     def run(self, chosen: Sequence[Configuration]) -> tuple[list[Result], list[Result]]:
         """Every task of these configurations: (results of the cells, probes)."""
@@ -134,10 +145,12 @@ class _Work:
             for seed in range(self.scale.seeds):
                 self._submit(ProbeTask(cell(configuration, self.scale, learning_rate=first, seed=seed), self.folder))
         for configuration in chosen:
+            steps = sweep_steps(configuration, self.scale)
             for rate in rates(configuration, self.scale):
-                self._submit(CellTask(cell(configuration, self.scale, learning_rate=rate, seed=0), self.folder))
-        self.sweeps_open = len(chosen)
-        total = len(self.running) + len(chosen) * (self.scale.seeds - 1)
+                tried = cell(configuration, self.scale, learning_rate=rate, seed=0, steps=steps)
+                self._submit(CellTask(tried, self.folder, probed=steps == self.scale.steps))
+        self.sweeps_open = list(chosen)
+        total = len(self.running) + sum(len(self._seeds_to_come(configuration)) for configuration in chosen)
         done, spent, started = 0, 0, time.monotonic()
         while self.running:
             for future in wait(self.running, return_when=FIRST_COMPLETED).done:
@@ -159,15 +172,20 @@ class _Work:
             return
         self.results.append(outcome)
         configuration = task.cell.configuration
-        sweep = [r for r in self.results if r["configuration"] == configuration.name and r["seed"] == 0]
-        if task.cell.seed == 0 and len(sweep) == len(rates(configuration, self.scale)):
-            self.sweeps_open -= 1
-            for seed in range(1, self.scale.seeds):
-                again = cell(configuration, self.scale, learning_rate=best_rate(sweep), seed=seed)
+        tried = sweep(self.results, configuration, self.scale)
+        if configuration in self.sweeps_open and len(tried) == len(rates(configuration, self.scale)):
+            self.sweeps_open.remove(configuration)
+            for seed in self._seeds_to_come(configuration):
+                again = cell(configuration, self.scale, learning_rate=best_rate(tried), seed=seed)
                 self._submit(CellTask(again, self.folder))
 
+    def _seeds_to_come(self, configuration: Configuration) -> range:
+        """Seeds to be run after the sweep, whose runs count as seed 0 where they were whole ones."""
+        whole = sweep_steps(configuration, self.scale) == self.scale.steps
+        return range(1 if whole else 0, self.scale.seeds)
+
     def _steps_left(self) -> int:
-        to_come = self.sweeps_open * (self.scale.seeds - 1) * self.scale.steps
+        to_come = sum(len(self._seeds_to_come(configuration)) for configuration in self.sweeps_open) * self.scale.steps
         return to_come + sum(task.steps_left for task in self.running.values())
 
 

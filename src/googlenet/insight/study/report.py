@@ -10,7 +10,7 @@ from typing import Any
 from googlenet.files import writing
 from googlenet.insight.study.cell import LONG, PLATEAU, PROBED, SHORT, Result
 from googlenet.insight.study.convergence import SERIES, Study
-from googlenet.insight.study.grid import BASELINE, Configuration, rates
+from googlenet.insight.study.grid import BASELINE, Configuration, rates, sweep_steps
 from googlenet.insight.study.plots import plot_losses, plot_on_the_way, plot_plateau, plot_probes
 from googlenet.insight.study.probe import IMAGES
 from googlenet.insight.study.statistics import geometric_mean, mean
@@ -40,12 +40,13 @@ def write_report(study: Study, folder: Path) -> Path:
 
 def _lines(study: Study) -> Iterable[str]:
     scale, several = study.scale, "s" if study.scale.seeds > 1 else ""
+    sweep = sweep_steps(study.configurations[0], scale)
     yield "# Why GoogLeNet converges slowly: what was run"
     yield ""
     yield (
         f"The recipe `tutorial` at {scale.image_size}x{scale.image_size}, batch {scale.batch_size}, {scale.steps} "
-        f"steps a run, {scale.seeds} seed{several}, with one thing changed. Each configuration is run at seed 0 with "
-        "each of its learning rates, and with the other seeds at the best of them. Intervals are 95%, Student's t over "
+        f"steps a run, {scale.seeds} seed{several}, with one thing changed. The learning rate of each configuration "
+        f"is the one that did best over the last fifth of {sweep} steps at seed 0. Intervals are 95%, Student's t over "
         "the seeds. Accuracy and losses on the way are of the training batches, which within the first epoch are "
         "images that the network has not learned from yet. With auxiliary heads, a loss is the weighted mean of the "
         "three."
@@ -62,7 +63,7 @@ def _lines(study: Study) -> Iterable[str]:
         "seed; below 0 is better. It is in bold where the interval leaves out 0."
     )
     yield from ("", "## Learning rates", "", *_rate_table(study), "")
-    yield "Loss over the last fifth of the run at seed 0. In bold: the rate that was chosen."
+    yield f"Loss over the last fifth of {sweep} steps at seed 0. In bold: the rate that was chosen."
     yield from ("", "## Before the first step", "", *_probe_table(study), "", "![](probes.png)", "")
     yield (
         f"Deviation over {IMAGES} training images of a layer's outputs (root mean square over its outputs), and root "
@@ -127,14 +128,10 @@ def _rate_table(study: Study) -> list[str]:
     tried = sorted({rate for configuration in study.configurations for rate in rates(configuration, study.scale)})
     rows = []
     for configuration in study.configurations:
-        sweep = {r["learning_rate"]: r for r in _sweep(study, configuration)}
+        swept = {r["learning_rate"]: r for r in study.sweep(configuration)}
         best = study.chosen(configuration)[0]["learning_rate"]
-        rows.append([configuration.name, *(_loss(sweep.get(rate), bold=rate == best) for rate in tried)])
+        rows.append([configuration.name, *(_loss(swept.get(rate), bold=rate == best) for rate in tried)])
     return _table(["", *(f"{rate:g}" for rate in tried)], rows)
-
-
-def _sweep(study: Study, configuration: Configuration) -> list[Result]:
-    return [r for r in study.results if r["configuration"] == configuration.name and r["seed"] == 0]
 
 
 def _loss(result: Result | None, *, bold: bool) -> str:
