@@ -16,7 +16,7 @@ from googlenet.training.fit import train
 def measure_accuracy(recipes: Sequence[str], seeds: int, device: str) -> Iterator[Table]:
     """Each recipe with seeds 0, 1, ...: test accuracy of the last weights, the test images having chosen nothing.
 
-    The seconds are those of training; the evaluation after each epoch is not in them, and has a column of its own.
+    The seconds are those of training; the evaluation after each epoch is not in them.
     """
     for name in recipes:
         recipe = load_recipe(name, device=device)

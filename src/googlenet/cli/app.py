@@ -40,7 +40,7 @@ app = App(
     help="GoogLeNet (Inception v1): train it, see inside it, use it.",
     help_format="plaintext",
 )
-data_app = App(name="data", help="The data sets that training knows by name.")
+data_app = App(name="data", help="Data sets and folders of pictures: listed, fetched, checked, shown.")
 app.command(data_app)
 study_app = App(name="study", help="Questions answered by many small runs.")
 app.command(study_app)

@@ -138,7 +138,10 @@ def demo(
     most_megabytes: Annotated[int, Parameter(help="Largest file that may be uploaded, MB.")] = 20,
     device: Device = "auto",
 ) -> int:
-    """A page in the browser to try a model on: drop or paste a picture. It can be reached from this machine alone."""
+    """A page in the browser to try a model on: drop or paste a picture.
+
+    It can be reached from this machine alone, unless --host says otherwise.
+    """
     from googlenet.deploy.demo import serve
 
     def ready(address: str) -> None:
@@ -151,7 +154,11 @@ def demo(
 @app.command(name="import")
 def import_(
     file: Annotated[
-        Path, Parameter(help="Weights saved from the tutorial's code, torchvision's googlenet or this package's.")
+        Path,
+        Parameter(
+            help="Weights saved from the tutorial's code, torchvision's googlenet or this package's, or the ONNX zoo's "
+            "Inception v1 (.onnx)."
+        ),
     ],
     *,
     output: Annotated[

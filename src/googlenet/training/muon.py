@@ -69,7 +69,8 @@ class Muon(torch.optim.AdamW):
         rows = ahead.permute(0, 2, 3, 1)
         update = orthogonalized(rows.flatten(1).to(self.dtype))
         size = 0.2 * max(update.shape) ** 0.5
-        kernel.mul_(1 - group["lr"] * group["weight_decay"])
+        if group["weight_decay"]:
+            kernel.mul_(1 - group["lr"] * group["weight_decay"])
         kernel.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-group["lr"] * size)
 
 

@@ -18,7 +18,7 @@ PICTURES = "pictures"
 """The recipe for folders."""
 _LOOKED_AT = 200
 _ACTIVATION_BYTES = 22 * 2**20
-"""Of a training step, an image of 224x224: measured (docs/performance.md: 16 MiB), and a third on top."""
+"""Of a training step, an image of 224x224: measured (docs/performance.md: 17 MiB), and a third on top."""
 _IMAGES = {"cpu": 34_000, "gpu": 600_000}
 """Training images seen in a run at the largest size: some four minutes on two cores."""
 
