@@ -58,7 +58,8 @@ class Recipe(BaseModel):
 
     # What it starts from
     weights: str | None = Field(
-        None, description="model file, or other people's weights, to start from; the classifier is made anew unless the classes are the same"
+        None,
+        description="model file, or other people's weights, to start from; a classifier of other classes is made anew",
     )
     freeze: float = Field(
         0.0, ge=0, lt=1, description="share of the steps in which only the classifier of given weights learns, 0 to 1"
