@@ -13,6 +13,12 @@ class DivergedError(RunError):
     """A loss that is no number any more."""
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch, on any device, could not have the memory that it asked for."""
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

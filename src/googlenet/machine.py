@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype if precision != "fp32" else None, enabled=precision != "fp32")
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told; a CPU has done it when the call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def keep_freed_memory() -> None:
     """Have freed memory kept for the next step instead of given back to the system, for the rest of the process.
 
@@ -76,10 +86,22 @@ def keep_freed_memory() -> None:
     from the system anew costs a fault: a quarter of the time of a step with batches of 64 at 224x224. Where the C
     library is not glibc, nothing is done.
     """
+    if not sys.platform.startswith("linux"):
+        return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@functools.cache
+def compiles(device: torch.device) -> bool:
+    """Whether `torch.compile` finds here what it needs: on a CPU a compiler of C++, on a GPU Triton."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
+    except Exception:  # whatever its back end fails with
+        return False
+    return True
 
 
 def describe(device: torch.device) -> dict[str, Any]:

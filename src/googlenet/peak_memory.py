@@ -13,6 +13,11 @@ import torch
 from googlenet.errors import RunError
 
 
+def measurable(device: torch.device) -> bool:
+    """Whether the peak can be known: on a GPU of NVIDIA's or AMD's, and on Linux."""
+    return device.type == "cuda" or Path("/proc/self/status").exists()
+
+
 def in_own_process(module: str, *arguments: str) -> int:
     """Bytes that `python -m module arguments` prints: it calls `peak_of`.
 
@@ -29,18 +34,16 @@ def in_own_process(module: str, *arguments: str) -> int:
 
 def peak_of(prepare: Callable[[], Callable[[], object]], device: torch.device) -> int:
     """Bytes that preparing a step and taking it three times took at the most: resident on a CPU, the allocator's on a
-    GPU. Raises `RunError` where the system is not Linux."""
-    before = _status("VmRSS")
+    GPU. Where it is not `measurable`, it fails."""
+    on_gpu = device.type == "cuda"
+    before = 0 if on_gpu else _status("VmRSS")
     step = prepare()
     for _ in range(3):
         step()
-    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM") - before
+    return torch.cuda.max_memory_allocated(device) if on_gpu else _status("VmHWM") - before
 
 
 def _status(field: str) -> int:
     """Bytes of this process: resident now (VmRSS), or at the most since it began (VmHWM)."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError as error:
-        raise RunError("the memory of a process can be measured on Linux only") from error
+    lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024

@@ -26,6 +26,18 @@ AUGMENT: dict[str, dict[str, Any]] = {
 }
 """What the setting `augment` stands for."""
 
+OF_NEW_NETWORKS = (
+    "variant",
+    "initialization",
+    "normalization",
+    "blocks",
+    "head_grid",
+    "head_width",
+    "stem_stride",
+    "auxiliary",
+)
+"""Settings that a network which starts from given weights has by them."""
+
 
 class Recipe(BaseModel):
     """The settings of one run. Numbers are checked when it is made, so a run never starts with a bad one."""
@@ -184,14 +196,23 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
     Whoever names `epochs` gets so many, whatever the recipe's `min_steps` are.
 
     Raises:
-        UserError: for a name that is no recipe, a file that is no TOML, or a setting that is unknown or out of range.
+        UserError: for a name that is no recipe, a file that is no TOML, or a setting that is unknown, out of range, or
+            of another network than the weights that it is to start from.
     """
     if "epochs" in settings:
         settings = {"min_steps": 0, **settings}
     if settings.get("augment") is not None:
         settings = {**AUGMENT.get(settings["augment"], {}), **settings}
+    loaded = _validated({**_values(recipe), **settings}, "a setting")
+    for name in OF_NEW_NETWORKS:
+        if loaded.weights is not None and settings.get(name) is not None:
+            raise UserError(f"{name} is for a network made anew, and one that starts from weights is as they are")
+    return loaded
+
+
+def _values(recipe: str | Path | Recipe) -> dict[str, Any]:
     if isinstance(recipe, Recipe):
-        return _validated({**recipe.model_dump(exclude_none=True), **settings}, "a setting")
+        return recipe.model_dump(exclude_none=True)
     if str(recipe) in recipe_names():
         text, where = _shipped().joinpath(f"{recipe}.toml").read_text(encoding="utf-8"), f"recipe {recipe}"
     elif (path := Path(recipe)).suffix == ".toml":
@@ -206,7 +227,7 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where} is not valid TOML: {error}") from error
     _validated(values, where)
-    return _validated({**values, **settings}, "a setting")
+    return values
 
 
 def _shipped() -> resources.abc.Traversable:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
+from googlenet.machine import synchronize
+
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -34,12 +38,15 @@ class Timing:
         }
 
 
-def alternate(candidates: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, Timing]:
+def alternate(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = _CPU, warmup: int = 2
+) -> dict[str, Timing]:
     """Time every candidate once a round, in turn, so that whatever slows the machine down slows each of them.
 
     Args:
-        candidates: what to time. On a GPU each is waited for.
+        candidates: what to time.
         rounds: turns that count.
+        device: where they work; each is waited for.
         warmup: turns before those.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -47,8 +54,7 @@ def alternate(candidates: Mapping[str, Callable[[], object]], rounds: int, warmu
         for name, candidate in candidates.items():
             started = time.perf_counter()
             candidate()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            synchronize(device)
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - started)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}

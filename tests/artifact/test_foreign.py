@@ -136,3 +136,9 @@ def test_the_onnx_zoo_s_inception_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match="ONNX"):
         googlenet.import_weights(tmp_path / "bad.onnx")
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    torch.save(create_model("bn", num_classes=3).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"two classes are called 'crane' \(lines 1 and 3\)"):
+        googlenet.import_weights(tmp_path / "w.pt", classes=["crane", "heron", "crane"])

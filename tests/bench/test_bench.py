@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.report import PAGE, filled
+from googlenet.bench import accuracy
 from googlenet.bench.data_path import make_photographs
 from googlenet.bench.inference import eager_inference
 from googlenet.bench.limits import Peaks, flops_per_image
@@ -89,3 +90,12 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert stopped.value.code == 2
         assert capsys.readouterr().err.startswith("googlenet: ")
+
+
+def test_a_run_that_was_stopped_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        interrupted = True
+
+    monkeypatch.setattr(accuracy, "train", lambda *_, **__: Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        next(accuracy.measure_accuracy(["fast"], 2, "cpu"))

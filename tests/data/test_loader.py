@@ -168,3 +168,11 @@ def test_erasing_covers_one_rectangle() -> None:
         assert float(box.double().mean()) > 0.9  # noise may hit on the pixel's own value
         assert box.numel() <= 0.5 * image.numel()
     assert erased.dtype == torch.uint8
+
+
+def test_copies_are_held_out_together() -> None:
+    images = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(3, 1, 4, 4)
+    split = ImageSplit(images, torch.zeros(120, dtype=torch.int64))
+    kept, held_out = split_validation(split, 0.3, seed=1)
+    assert len(kept) + len(held_out) == 120
+    assert not set(kept.images.flatten().tolist()) & set(held_out.images.flatten().tolist())

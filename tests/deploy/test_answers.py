@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -101,3 +102,15 @@ def test_a_wrong_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
         with pytest.raises(UserError):
             answered(tmp_path / name)
         assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"confidence": 2.0}])
+def test_a_wrong_call_leaves_no_output(wrong: dict[str, Any], trained: TrainingResult, tmp_path: Path) -> None:
+    picture = tmp_path / "p.png"
+    Image.new("L", (28, 28)).save(picture)
+    predictor = Predictor(trained.model, device="cpu")
+    with pytest.raises(UserError):
+        write_answers(predictor, [picture], tmp_path / "a.csv", resume=False, **wrong)
+    with pytest.raises(UserError, match="missing"):
+        write_answers(predictor, [tmp_path / "missing"], tmp_path / "a.csv", resume=False)
+    assert not (tmp_path / "a.csv").exists()

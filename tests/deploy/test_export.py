@@ -153,3 +153,16 @@ def test_the_description_travels(trained: TrainingResult, tmp_path: Path) -> Non
     said = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
     assert said["classes"] == list(googlenet.load(trained.model).info.classes)
     assert said["exported"] == {"preprocessing": True, "int8": False}
+
+
+def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, tmp_path: Path) -> None:
+    export(trained.model, "torch-export", tmp_path / "x.pt2")
+    for given_settings, message in (
+        ({"precision": "bf16"}, "leave --precision out"),
+        ({"device": "cuda"}, "torch runs on the CPU here"),
+        ({"engine": "onnxruntime"}, "does not run a .pt2 file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Predictor(tmp_path / "x.pt2", **given_settings)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="leave --precision out"):
+        Predictor(trained.model, engine="onnxruntime", precision="bf16")

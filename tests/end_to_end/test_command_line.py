@@ -298,7 +298,12 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("data", "show", "--count", 15, "--augment", "light"), "16 or more"),
         (("study", "convergence", "--only", "heads"), "no 'heads'"),
         (("study", "convergence", "--learning-rates", "0"), "above 0"),
+        (("study", "convergence", "--workers", -3), "workers are 1"),
         (("train", "--blocks", 5, "--auxiliary"), "4a and 4d"),
+        (("train", "--find-learning-rate", "--output", "runs/x"), "FILE.png"),
+        (("compare", "bn", "--train", "--image-size", 0), "image_size"),
+        (("compare", "bn", "--train", "--learning-rate", -1), "learning_rate"),
+        (("summary", "--batch-size", 0), "batch is of 1 image"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line_and_exit_code_2(

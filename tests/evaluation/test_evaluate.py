@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from googlenet import UserError
@@ -139,3 +141,15 @@ def test_pictures_of_little_or_nothing(tmp_path: Path) -> None:
     plot_curves([], tmp_path / "curves.png")
     plot_contact_sheet(torch.zeros(0, 3, 4, 4, dtype=torch.uint8), [], tmp_path / "sheet.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "sheet.png"]
+
+
+def test_names_of_classes_are_taken_as_they_are(tmp_path: Path) -> None:
+    names = ("dogs [old]", "[/b]", "$_$")
+    evaluation = Evaluation(names, torch.eye(3), torch.tensor([0, 1, 0]), 1.0)
+    console = Console(width=200, file=io.StringIO())
+    console.print(evaluation_table(evaluation))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in said for name in names)
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    write_report(evaluation, ImageSplit(images, evaluation.labels), tmp_path)
+    assert (tmp_path / "confusion_matrix.png").exists()

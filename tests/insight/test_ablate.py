@@ -91,7 +91,8 @@ def some_ablation() -> Ablation:
     silenced[0, 0, :20] = False
     silenced[1, 3, 0] = False
     silenced[1, 3, 98:] = True
-    return Ablation(("1x1", "3x3", "5x5", "pool"), whole, silenced)
+    blocks = tuple(row.name for row in TABLE_1)
+    return Ablation(blocks, ("1x1", "3x3", "5x5", "pool"), whole, silenced)
 
 
 def test_figures_by_hand() -> None:
@@ -125,3 +126,12 @@ def test_what_cannot_be_ablated() -> None:
         ablate(net, split, limit=0)
     with pytest.raises(UserError, match=r"googlenet\.load"):
         ablate(create_model("bn"), split)
+
+
+def test_a_network_of_fewer_blocks(tmp_path: Path) -> None:
+    net = described(create_model("bn", num_classes=10, in_channels=1, blocks=2), tuple("0123456789"), 32)
+    split = ImageSplit(torch.randint(0, 256, (6, 1, 32, 32), dtype=torch.uint8), torch.arange(6))
+    found = ablate(net, split)
+    assert found.blocks == ("3a", "3b")
+    assert found.lost.shape == (2, 4)
+    draw_ablation(found, tmp_path / "lost.png")

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, Predictor, UserError, create_model, explain, load
-from googlenet.insight.explain import BLOCKS
 from googlenet.insight.explanation_picture import draw_explanation
-from googlenet.network.architecture import VARIANTS
+from googlenet.network.architecture import TABLE_1, VARIANTS
 from googlenet.training.outcome import TrainingResult
 from tests.insight.see_through import carry, described, see_through
 
@@ -79,7 +78,7 @@ def test_at_the_last_block_grad_cam_is_what_the_classifiers_weights_say(variant:
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_shares_of_every_block_sum_to_1(variant: str, channels: int) -> None:
     found = explain(random_network(variant, channels), random_picture(channels, 40, 50))
-    assert tuple(found.shares) == BLOCKS
+    assert tuple(found.shares) == tuple(row.name for row in TABLE_1)
     for shares in found.shares.values():
         assert tuple(shares) == ("1x1", "3x3", "3x3 (third)" if variant == "torchvision" else "5x5", "pool")
         assert sum(shares.values()) == pytest.approx(1)
@@ -201,3 +200,12 @@ def test_what_cannot_be_explained() -> None:
         explain(net, torch.rand(3, 64, 64))
     with pytest.raises(UserError, match=r"googlenet\.load"):
         explain(create_model("bn"), two_corners())
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_a_network_of_fewer_blocks(blocks: int) -> None:
+    net = described(create_model("bn", num_classes=3, in_channels=1, blocks=blocks), ("a", "b", "c"), 64)
+    found = explain(net, torch.randint(0, 256, (1, 64, 64), dtype=torch.uint8))
+    assert len(found.shares) == blocks
+    with pytest.raises(UserError, match="no block '5b'; there are: 3a"):
+        explain(net, torch.zeros(1, 64, 64, dtype=torch.uint8), block="5b")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -305,7 +306,10 @@ def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monke
     assert (info.metrics["epoch"], info.metrics["chosen_by"]) == (2, "validation")
     assert info.metrics["validation"]["accuracy"] == 0.7
     assert set(info.metrics["test"]) == {"loss", "accuracy"}
-    assert {row["split"] for row in rows(result)} == {"train", "validation"}
+    tested = [row for row in rows(result) if row["split"] == "test"]
+    assert [(row["epoch"], row["accuracy"]) for row in tested] == [(2, info.metrics["test"]["accuracy"])]
+    train(output=tmp_path / "run", resume=True)
+    assert [row for row in rows(result) if row["split"] == "test"] == tested
 
 
 @pytest.mark.parametrize("select", ["auto", "test"])
@@ -477,3 +481,30 @@ def test_plain_lines_every_hundred_batches(tmp_path: Path, capsys: pytest.Captur
     (last,) = [line for line in lines if line.startswith("epoch 1/1  train loss")]
     for field in ("train accuracy", "test loss", "test accuracy", "time"):
         assert field in last
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory: you tried"])
+def test_memory_that_runs_out_anywhere_in_a_step_is_told(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(Accelerator, "backward", refuse)
+    with pytest.raises(RunError, match=r"step of 32 images; try a smaller --batch-size, or --accumulate 2"):
+        train(output=tmp_path / "run", **QUICK)
+
+
+def test_evaluation_takes_no_more_images_at_once_than_training_makes_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    real = outcome.collect_logits
+
+    def noted(*args: Any, batch_size: int, **settings: Any) -> Any:
+        sizes.append(batch_size)
+        return real(*args, batch_size=batch_size, **settings)
+
+    monkeypatch.setattr(outcome, "collect_logits", noted)
+    train(output=tmp_path / "run", **{**QUICK, "max_steps": 1, "batch_size": 8, "accumulate": 2})
+    assert sizes == [16]

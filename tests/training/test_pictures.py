@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import googlenet
-from googlenet import UserError, train
+from googlenet import UserError, load, train
 from googlenet.data.augment import Augmentation
 from googlenet.data.catalog import load_dataset
 from googlenet.data.loader import ShuffledBatches
@@ -100,6 +100,7 @@ def test_grey_pictures_see_what_their_three_channels_saw(tmp_path: Path) -> None
 
 def test_a_frozen_trunk_stays_and_then_learns(trained: TrainingResult, photos: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "weights": str(trained.model), "data": str(photos), "optimizer": "sgd"}
+    del settings["stem_stride"]  # it is the weights' own
     source = googlenet.load(trained.model).conv3.conv.weight
     frozen = train(output=tmp_path / "frozen", **settings, freeze=0.99, max_steps=3)
     assert torch.equal(googlenet.load(frozen.model).conv3.conv.weight, source)
@@ -178,3 +179,21 @@ def test_unreadable_pictures_are_named_in_the_run(photos: Path, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
     train(output=tmp_path / "run", data=str(photos), skip_unreadable=True, **{**SETTINGS, "max_steps": 1})
     assert "bad.png" in (tmp_path / "run" / "environment.json").read_text()
+
+
+def test_a_folder_is_the_same_one_from_wherever_and_however_it_is_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    settings = {**SETTINGS, "data": photos.name, "max_steps": 2, "pictures": False}
+    first = train(output=tmp_path / "run", **settings)
+    assert load(first.model).info.recipe["data"] == str(photos.resolve())
+    assert train(output=tmp_path / "run", resume=True, **settings).metrics["step"] == 2
+    recipe = tmp_path / "own.toml"
+    recipe.write_text((tmp_path / "run" / "recipe.toml").read_text().replace(str(photos.resolve()), photos.name))
+    assert resolve_recipe(recipe, {})[0].data == str(photos.resolve())
+
+
+def test_what_the_weights_decide_cannot_be_asked_for(trained: TrainingResult, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="blocks is for a network made anew"):
+        train("fast", output=tmp_path / "run", weights=str(trained.model), blocks=5)

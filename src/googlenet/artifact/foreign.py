@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -198,6 +199,10 @@ def _class_names(described: Architecture, classes: Sequence[str] | None) -> tupl
     if classes is not None:
         if len(classes) != count:
             raise UserError(f"{len(classes)} class names were given, the weights are of {count} classes")
+        twice = next((name for name, times in Counter(classes).items() if times > 1), None)
+        if twice is not None:
+            lines = [str(line) for line, name in enumerate(classes, start=1) if name == twice]
+            raise UserError(f"two classes are called {twice!r} (lines {' and '.join(lines)}); give each its own name")
         return tuple(classes)
     if described.variant == "tutorial" and (described.in_channels, count) == (1, 10):
         return fashion_mnist.CLASSES

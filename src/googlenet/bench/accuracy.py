@@ -24,6 +24,8 @@ def measure_accuracy(recipes: Sequence[str], seeds: int, device: str) -> Iterato
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 result = train(recipe, output=Path(folder) / "run", seed=seed)
+            if result.interrupted:
+                raise KeyboardInterrupt
             rows.append(
                 {
                     "seed": str(seed),

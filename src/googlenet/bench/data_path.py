@@ -52,7 +52,7 @@ def _fashion_mnist(device: torch.device, rounds: int) -> Table:
         spec = InputSpec(1, size, (0.286,), (0.353,))
         candidates[f"{size}x{size}, each image by itself"] = partial(_resized_one_by_one, one_by_one, spec, device)
         candidates[f"{size}x{size}, googlenet"] = partial(_ours, split, spec, device)
-    for name, timing in alternate(candidates, rounds, warmup=1).items():
+    for name, timing in alternate(candidates, rounds, device, warmup=1).items():
         rows.append({"path": name, **timing.rates(len(split))})
     note = "each image by itself: an item an image, resized, scaled and collated, as the tutorial's transforms do it"
     return Table("data path on one core: Fashion-MNIST in memory to batches of 128", rows, note)
@@ -67,7 +67,7 @@ def _folder_of_jpegs(name: str, paths: Sequence[Path], device: torch.device, rou
     }
     decoded = _decoded(paths)
     candidates["googlenet, every other epoch"] = lambda: _ours(decoded, _IMAGENET, device)
-    timings = alternate(candidates, rounds, warmup=1)
+    timings = alternate(candidates, rounds, device, warmup=1)
     theirs, first, other = (timing.median for timing in timings.values())
     rows: list[dict[str, Any]] = [
         {"path": path, **timing.rates(len(paths)), "times torchvision's": theirs / timing.median}

@@ -21,7 +21,7 @@ from googlenet.data.input_spec import InputSpec
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import onnxruntime_engine, openvino_engine
 from googlenet.deploy.graphs import quantize_graph, write_graph
-from googlenet.machine import autocast, keep_freed_memory, resolve_precision
+from googlenet.machine import autocast, compiles, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.timing import alternate
@@ -46,7 +46,8 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
             if device.type == "cpu":
                 contenders |= _engines(net, Path(folder), images)
             # A percentile needs more turns than a median does
-            timings = alternate({name: run for name, (run, _) in contenders.items()}, max(rounds, 50 // batch))
+            turns = max(rounds, 50 // batch)
+            timings = alternate({name: run for name, (run, _) in contenders.items()}, turns, device)
             rows: list[dict[str, Any]] = []
             for name, timing in timings.items():
                 rates = timing.rates(batch)
@@ -89,10 +90,12 @@ def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference
 
 
 def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
+    if not compiles(images.device):
+        return {}
     from torch._inductor import config
 
     precision = resolve_precision("auto", images.device)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     module = copy.deepcopy(net).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     packed = images.to(dtype).contiguous(memory_format=torch.channels_last)
     module.compile(dynamic=False)

@@ -54,7 +54,7 @@ def measure_peaks(device: torch.device) -> Peaks:
     source = torch.ones(_COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     candidates["copy"] = lambda: target.copy_(source)
-    fastest = {name: min(timing.seconds) for name, timing in alternate(candidates, rounds=15).items()}
+    fastest = {name: min(timing.seconds) for name, timing in alternate(candidates, rounds=15, device=device).items()}
     rates = {
         name: max(2 * side**3 / fastest[name], convolution_flops / fastest[f"{name} convolution"])
         for name in ("bf16", "fp32")

@@ -18,7 +18,7 @@ from googlenet.bench.training import training_steps
 from googlenet.data.input_spec import InputSpec
 from googlenet.machine import keep_freed_memory
 from googlenet.network.googlenet import create_model
-from googlenet.peak_memory import in_own_process, peak_of
+from googlenet.peak_memory import in_own_process, measurable, peak_of
 
 _SIZE = 224
 _BATCH = 64
@@ -26,8 +26,8 @@ _FORMS = ("plain", "googlenet")
 
 
 def measure_memory(device: torch.device) -> Iterator[Table]:
-    """Memory above that of the imports: resident on a CPU, the allocator's on a GPU."""
-    for what in ("training step", "inference"):
+    """Memory above that of the imports, where it can be known: resident on a CPU, the allocator's on a GPU."""
+    for what in ("training step", "inference") if measurable(device) else ():
         peaks = {form: in_own_process("googlenet.bench.memory", what, form, str(device)) for form in _FORMS}
         rows: list[dict[str, Any]] = [
             {"form": form, "peak MiB": peak / 2**20, "times plain": peak / peaks["plain"]}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
-from googlenet.machine import autocast, keep_freed_memory, resolve_precision
+from googlenet.machine import autocast, compiles, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.timing import alternate
@@ -38,7 +38,7 @@ def measure_training(device: torch.device, peaks: Peaks, rounds: int) -> Iterato
         for batch in batches:
             images, labels = torch.rand(batch, 1, size, size, device=device), torch.arange(batch, device=device) % 10
             steps = training_steps(net, images, labels, compiled=batch == batches[0])
-            timings = alternate({name: step for name, (step, _) in steps.items()}, rounds)
+            timings = alternate({name: step for name, (step, _) in steps.items()}, rounds, device)
             rows = []
             for name, timing in timings.items():
                 rates = timing.rates(batch)
@@ -65,7 +65,7 @@ def training_steps(
         ),
         "googlenet": (training_step(copy.deepcopy(channels_last), packed, labels, precision), precision),
     }
-    if compiled:
+    if compiled and compiles(images.device):
         module = copy.deepcopy(channels_last)
         module.compile()
         steps[f"{by_hand}, torch.compile"] = (

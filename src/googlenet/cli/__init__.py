@@ -12,7 +12,7 @@ from cyclopts import CycloptsError
 
 from googlenet.cli import data, learning, measuring, understanding, using  # noqa: F401  (they add their commands)
 from googlenet.cli.app import app
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, first_line, ran_out_of_memory
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,6 +33,10 @@ def _run(arguments: list[str] | None) -> int:
         code, message = 2, str(error)
     except RunError as error:
         code, message = 1, str(error)
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        code, message = 1, f"the memory ran out; try a smaller --batch-size or other device ({first_line(error)})"
     except KeyboardInterrupt:
         code, message = 130, "stopped"
     except BrokenPipeError:  # whoever read our output has had enough

@@ -26,6 +26,7 @@ from googlenet.cli.app import (
     judged_data_shown,
     print_json,
 )
+from googlenet.errors import UserError
 from googlenet.recipe import Recipe, recipe_names
 
 # Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
@@ -46,7 +47,9 @@ def train(
         str | None,
         Parameter(help=f"{', '.join(recipe_names())}, or a FILE.toml; left out: fast, for a folder pictures."),
     ] = None,
-    output: Annotated[Path | None, Output, Parameter(help="Run folder; left out: a new one in runs/.")] = None,
+    output: Annotated[
+        Path | None, Output, Parameter(help="Run folder; left out: a new one in runs/. Of --find-learning-rate, a PNG.")
+    ] = None,
     resume: Annotated[
         bool, Parameter(help="Go on with the run in --output from its last checkpoint.", negative="")
     ] = False,
@@ -59,7 +62,10 @@ def train(
 ) -> int:
     """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
     if find_learning_rate:
-        return _find_learning_rate(recipe, output or Path("learning_rate.png"), dict(settings or {}), json=json)
+        target = output or Path("learning_rate.png")
+        if resume or target.suffix != ".png":
+            raise UserError("with --find-learning-rate nothing is trained: --output is a FILE.png, and nothing goes on")
+        return _find_learning_rate(recipe, target, dict(settings or {}), json=json)
     from googlenet.training.fit import train as run_training
 
     with redirect_stdout(sys.stderr) if json else nullcontext():
@@ -129,10 +135,10 @@ def evaluate(
         confidence=confidence,
     )
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
-    write_report(evaluation, dataset.test, folder)
     if json:
         print_json(evaluation.to_dict())
     else:
         Console().print(evaluation_table(evaluation))
-        print(f"report: {folder}")
+    write_report(evaluation, dataset.test, folder)
+    print(f"report: {folder}", file=sys.stderr if json else sys.stdout)
     return 0

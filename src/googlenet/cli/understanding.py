@@ -138,14 +138,13 @@ def ablate(
         precision=precision or net.info.recipe.get("precision", "auto"),
         batch_size=batch_size,
     )
-    if output is not None:
-        draw_ablation(found, output)
     if json:
         print_json({**found.to_dict(), "picture": str(output) if output else None})
-        return 0
-    Console().print(found.to_table())
+    else:
+        Console().print(found.to_table())
     if output is not None:
-        print(f"picture: {output}")
+        draw_ablation(found, output)
+        print(f"picture: {output}", file=sys.stderr if json else sys.stdout)
     return 0
 
 
@@ -188,13 +187,13 @@ def compare(
             entries = trained(
                 entries, seconds, image_size=image_size, learning_rate=learning_rate, data_dir=data_dir, device=device
             )
-    if plot is not None:
-        plot_bubbles(entries, plot)
     if json:
         print_json([entry.to_dict() for entry in entries])
     else:
         console = Console()
         (console if console.is_terminal else Console(width=200)).print(to_table(entries, size, num_classes))
+    if plot is not None:  # last, since what it took so long to measure is not to be lost to a bad name
+        plot_bubbles(entries, plot)
     return 0
 
 

@@ -80,7 +80,10 @@ def _cropped(images: Tensor, smallest: float) -> Tensor:
     zero = torch.zeros(count)
     corners = torch.stack([torch.stack([width, zero, across], 1), torch.stack([zero, height, down], 1)], 1)
     grid = F.affine_grid(corners.to(images.device), list(images.shape), align_corners=False)
-    cut = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # Held to the middles of the outermost pixels, which repeats the border where grid_sample cannot on every device
+    middles = torch.tensor([1 - 1 / side for side in (images.shape[3], images.shape[2])], device=images.device)
+    grid = grid.clamp(-middles, middles)
+    cut = F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return cut.round().to(images.dtype)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,8 @@ class ImageDataset:
 def split_validation(split: ImageSplit, share: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
     """Hold out `share` of a split, the same share of every class, chosen by `seed`: (the rest, the held-out).
 
+    Copies of an image come to the side of the first of them, so that none is judged that was learnt from.
+
     Raises:
         UserError: where the share leaves a side without an image.
     """
@@ -109,6 +112,10 @@ def split_validation(split: ImageSplit, share: float, seed: int) -> tuple[ImageS
         members = torch.nonzero(split.labels == label).squeeze(1)
         chosen = torch.randperm(len(members), generator=generator)[: round(share * len(members))]
         held_out[members[chosen]] = True
+    firsts: dict[bytes, int] = {}
+    pixels = (image.tobytes() for image in split.images.numpy())
+    first = [firsts.setdefault(sha256(image).digest(), number) for number, image in enumerate(pixels)]
+    held_out = held_out[torch.tensor(first)]
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {share} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))

@@ -22,7 +22,7 @@ import torch
 from googlenet.data import idx
 from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.download import DownloadError, download, sha256
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError
 from googlenet.files import writing
 
 CLASSES = (
@@ -82,7 +82,7 @@ def load(data_dir: str | Path | None = None) -> ImageDataset:
             return _read(folder, DIGESTS)
     try:
         return _read(fetch(), DIGESTS)
-    except DownloadError:
+    except RunError:  # nobody has them, or there is no room for them
         return _read_bundled(BUNDLED_NOTE)
 
 
@@ -90,7 +90,8 @@ def fetch() -> Path:
     """Bring all four files into the cache folder, and return it. Nothing is fetched that is there already.
 
     Raises:
-        DownloadError: where no address has them, apt cannot help either, or the cache folder cannot be written.
+        DownloadError: where no address has them and apt cannot help either.
+        RunError: where the cache folder cannot be written.
         UserError: where a file in the cache is damaged.
     """
     folder = cache_folder()

@@ -141,7 +141,7 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
     classes = classes or tuple(there)
     if not there or len(classes) < 2:
         raise UserError(
-            f"{top} holds {'pictures of one class' if classes else 'no pictures'}; it needs a folder for each class, "
+            f"{top} holds {'pictures of one class' if there else 'no pictures'}; it needs a folder for each class, "
             f"FOLDER/CLASS/*.jpg, and two classes or more"
         )
     for name in classes:

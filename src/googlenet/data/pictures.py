@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -66,11 +67,18 @@ def read_pictures(
     return Pictures(torch.from_numpy(pixels), dict(sorted(errors.items())))
 
 
-def _unnamed_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _scratch_folder() -> Path:
+    """In the cache, since temporary files may lie in memory; where that cannot be written, with those."""
     folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _unnamed_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    folder = _scratch_folder()
     size = int(np.prod(shape))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # it lives as long as something is mapped from it
             if size == 0:
                 return np.empty(shape, np.uint8)

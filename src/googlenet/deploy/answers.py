@@ -47,10 +47,11 @@ def write_answers(
     """
     done = answered(output) if resume else set()
     files = (file for file in _named(pictures) if printable(file) not in done)
+    # What is wrong with these is said before there is a file
+    answers, total = predictor.predict(files, **settings), _count(pictures)
     with open_writer(output, resume=resume) as write:
-        total = _count(pictures)
         outcomes = Counter[bool]()
-        for answer in _with_progress(predictor.predict(files, **settings), total, len(done)):
+        for answer in _with_progress(answers, total, len(done)):
             write(answer)
             _complain(answer)
             outcomes[answer.error is None] += 1

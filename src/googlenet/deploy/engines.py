@@ -55,8 +55,7 @@ def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", pr
     """
     if name == "torch":
         return torch_engine(net, device=device, precision=precision)
-    if device not in ("auto", "cpu"):
-        raise UserError(f"{name} runs on the CPU here, not on {device!r}; leave --device out, or take --engine torch")
+    _check_served(name, device, precision, "; or take --engine torch")
     require("onnx" if name == "onnxruntime" else "openvino", int8=False)
     model = Deployable(net, net.info, preprocessing=False).eval()
     if name == "openvino":
@@ -65,6 +64,14 @@ def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", pr
         path = Path(folder) / "model.onnx"
         write_graph(model, "onnx", path, "")
         return onnxruntime_engine(path)
+
+
+def _check_served(name: EngineName, device: str, precision: str, way_out: str = "") -> None:
+    """Of the engines for files, each has the CPU alone, and OpenVINO alone a choice of precisions."""
+    if device not in ("auto", "cpu"):
+        raise UserError(f"{name} runs on the CPU here, not on {device!r}: leave --device out{way_out}")
+    if name != "openvino" and precision not in ("auto", "fp32"):
+        raise UserError(f"{name} computes as the file says, not in {precision}: leave --precision out{way_out}")
 
 
 def onnxruntime_engine(model: Path) -> Engine:
@@ -108,24 +115,30 @@ class OpenedFile:
     """Whether it takes uint8 pictures of any size (N, C, H, W) and gives probabilities, not logits of prepared ones."""
 
 
-def open_file(path: Path, *, engine: EngineName | Literal["auto"] = "auto", precision: str = "auto") -> OpenedFile:
+def open_file(
+    path: Path, *, engine: EngineName | Literal["auto"] = "auto", device: str = "auto", precision: str = "auto"
+) -> OpenedFile:
     """A file that `export` wrote: `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch.export).
 
     Args:
         path: the file.
         engine: what runs it; auto: for ONNX OpenVINO where it is installed, else ONNX Runtime.
-        precision: auto, fp32 or bf16; OpenVINO's alone have a choice.
+        device: auto or cpu; no engine has another for files.
+        precision: auto, fp32 or bf16; OpenVINO alone has a choice.
 
     Raises:
-        UserError: for a file that is missing, damaged or not written by `export`, or a package that is missing.
+        UserError: for a file that is missing, damaged or not written by `export`, a package that is missing, or a
+            device or precision that the engine does not have.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}")
-    if path.suffix == ".pt2":
-        return _torch_export_file(path)
     if engine == "auto":
-        engine = "openvino" if path.suffix == ".xml" or installed("openvino") else "onnxruntime"
-    if engine == "openvino":
+        fastest: EngineName = "openvino" if path.suffix == ".xml" or installed("openvino") else "onnxruntime"
+        engine = "torch" if path.suffix == ".pt2" else fastest
+    _check_served(engine, device, precision)
+    if engine == "torch" and path.suffix == ".pt2":
+        return _torch_export_file(path)
+    if engine == "openvino" and path.suffix != ".pt2":
         _require("openvino", "openvino")
         import openvino
 
@@ -173,8 +186,13 @@ def _runtime_engine(session: Any) -> Engine:
 
 
 def _onnx_description(path: Path) -> str:
-    if path.suffix != ".onnx" or not find_spec("onnx"):
+    if path.suffix != ".onnx":
         return ""
+    if not find_spec("onnx"):
+        beside = path.with_name(f"{path.name}.json")
+        if not beside.is_file():
+            raise UserError(f"what {path} is of stands in {beside}, or is read with onnx: pip install onnx")
+        return beside.read_text(encoding="utf-8")
     import onnx
 
     model = onnx.load(path, load_external_data=False)

@@ -65,7 +65,7 @@ class Predictor:
         engine: EngineName | Literal["auto"] = "auto",
     ) -> None:
         if not isinstance(model, GoogLeNet) and Path(model).suffix in SUFFIX.values():
-            opened = open_file(Path(model), engine=engine, precision=precision)
+            opened = open_file(Path(model), engine=engine, device=device, precision=precision)
         else:
             net = model if isinstance(model, GoogLeNet) else load(model)
             info = description(net)

@@ -7,55 +7,49 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from googlenet.data.augment import Augmentation
 from googlenet.data.dataset import ImageDataset
 from googlenet.errors import UserError
+from googlenet.evaluation.drawing import drawing
 from googlenet.evaluation.evaluate import Evaluation
-from googlenet.files import writing
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Loss, accuracy and learning rate over the steps, from the rows of `metrics.jsonl`."""
-    figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    for split, style in (("train", {"linewidth": 1}), ("validation", {"marker": "o"}), ("test", {"marker": "o"})):
-        chosen = [row for row in rows if row["split"] == split]
-        if not chosen:
-            continue
-        steps = [row["step"] for row in chosen]
-        loss.plot(steps, [row["loss"] for row in chosen], label=split, **style)
-        accuracy.plot(steps, [100 * row["accuracy"] for row in chosen], label=split, **style)
-        if split == "train":
-            rate.plot(steps, [row["learning_rate"] for row in chosen], color="tab:gray")
-    for axes, title in ((loss, "loss per image (nats)"), (accuracy, "accuracy (%)"), (rate, "learning rate")):
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-    for axes in (loss, accuracy):
-        if axes.lines:
-            axes.legend()
-    save_figure(figure, path)
+    with drawing(path, 13, 3.8) as figure:
+        loss, accuracy, rate = figure.subplots(1, 3)
+        for split, style in (("train", {"linewidth": 1}), ("validation", {"marker": "o"}), ("test", {"marker": "o"})):
+            chosen = [row for row in rows if row["split"] == split]
+            if not chosen:
+                continue
+            steps = [row["step"] for row in chosen]
+            loss.plot(steps, [row["loss"] for row in chosen], label=split, **style)
+            accuracy.plot(steps, [100 * row["accuracy"] for row in chosen], label=split, **style)
+            if split == "train":
+                rate.plot(steps, [row["learning_rate"] for row in chosen], color="tab:gray")
+        for axes, title in ((loss, "loss per image (nats)"), (accuracy, "accuracy (%)"), (rate, "learning rate")):
+            axes.set(title=title, xlabel="step")
+            axes.grid(alpha=0.3)
+        for axes in (loss, accuracy):
+            if axes.lines:
+                axes.legend()
 
 
 def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path) -> None:
     """The loss over a growing learning rate, and the rate that is suggested."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    axes.plot(rates, losses)
-    axes.axvline(suggestion, color="tab:orange", label=f"suggested: {suggestion:.1e}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss per image (nats), smoothed")
-    axes.set_ylim(top=min(max(losses), 1.5 * losses[0]))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, path)
+    with drawing(path, 7, 4, mathematics=True) as figure:
+        axes = figure.subplots()
+        axes.plot(rates, losses)
+        axes.axvline(suggestion, color="tab:orange", label=f"suggested: {suggestion:.1e}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss per image (nats), smoothed")
+        axes.set_ylim(top=min(max(losses), 1.5 * losses[0]))
+        axes.grid(alpha=0.3)
+        axes.legend()
 
 
 def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
@@ -64,16 +58,16 @@ def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(evaluation.classes)
     side = min(3 + 0.55 * count, 30)
-    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(count), evaluation.classes, rotation=45, ha="right")
-    axes.set_yticks(range(count), evaluation.classes)
-    axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%}")
-    if count <= 40:
-        for row, column in np.argwhere(matrix > 0):
-            colour = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    save_figure(figure, path)
+    with drawing(path, side, side) as figure:
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(count), evaluation.classes, rotation=45, ha="right")
+        axes.set_yticks(range(count), evaluation.classes)
+        axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%}")
+        if count <= 40:
+            for row, column in np.argwhere(matrix > 0):
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
 
 
 def plot_reliability(evaluation: Evaluation, path: Path) -> None:
@@ -84,41 +78,41 @@ def plot_reliability(evaluation: Evaluation, path: Path) -> None:
         shown.insert(0, (before, "temperature 1", "tab:orange"))
     bins = len(after.images)
     middles = (np.arange(bins) + 0.5) / bins
-    figure, (upper, lower) = plt.subplots(
-        2, 1, figsize=(6.5, 8), layout="constrained", sharex=True, height_ratios=(2, 1)
-    )
-    upper.plot((0, 1), (0, 1), color="tab:gray", linestyle="--", label="right as often as it says")
-    for number, (found, name, colour) in enumerate(shown):
-        images, some = found.images.numpy(), found.images.numpy() > 0
-        error = f"{name}: calibration error {found.expected_calibration_error:.2%}"
-        upper.plot(found.confidence.numpy()[some], found.accuracy.numpy()[some], marker="o", color=colour, label=error)
-        width = 0.8 / bins / len(shown)
-        places = middles + (number - (len(shown) - 1) / 2) * width
-        bars = lower.bar(places, images, width=width, color=colour)
-        counts = [f"{count:,}" if count else "" for count in images]
-        lower.bar_label(bars, labels=counts, rotation=90, fontsize=7, padding=3)
-    upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"accuracy {evaluation.accuracy:.2%}")
-    upper.legend(loc="upper left")
-    lower.set(xlabel="confidence: probability of the class said", ylabel="images", yscale="symlog", xlim=(0, 1))
-    lower.margins(y=0.25)
-    for axes in (upper, lower):
-        axes.grid(alpha=0.3)
-    save_figure(figure, path)
+    with drawing(path, 6.5, 8, mathematics=True) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        upper.plot((0, 1), (0, 1), color="tab:gray", linestyle="--", label="right as often as it says")
+        for number, (found, name, colour) in enumerate(shown):
+            images, some = found.images.numpy(), found.images.numpy() > 0
+            error = f"{name}: calibration error {found.expected_calibration_error:.2%}"
+            upper.plot(
+                found.confidence.numpy()[some], found.accuracy.numpy()[some], marker="o", color=colour, label=error
+            )
+            width = 0.8 / bins / len(shown)
+            places = middles + (number - (len(shown) - 1) / 2) * width
+            bars = lower.bar(places, images, width=width, color=colour)
+            counts = [f"{count:,}" if count else "" for count in images]
+            lower.bar_label(bars, labels=counts, rotation=90, fontsize=7, padding=3)
+        upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"accuracy {evaluation.accuracy:.2%}")
+        upper.legend(loc="upper left")
+        lower.set(xlabel="confidence: probability of the class said", ylabel="images", yscale="symlog", xlim=(0, 1))
+        lower.margins(y=0.25)
+        for axes in (upper, lower):
+            axes.grid(alpha=0.3)
 
 
 def plot_coverage(evaluation: Evaluation, path: Path) -> None:
     """Over the confidence that an answer must reach: the share of images answered, and how many answers are right."""
     curve = evaluation.coverage_curve
     threshold = curve.confidence.numpy()
-    figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
-    axes.plot(threshold, 100 * curve.accuracy.numpy(), label="of the answers, right (precision)")
-    axes.plot(threshold, 100 * curve.share.numpy(), label="of the images, answered (coverage)")
-    if evaluation.confidence > 0:
-        axes.axvline(evaluation.confidence, color="tab:gray", linestyle="--", label="confidence asked for")
-    axes.set(xlabel='"don\'t know" below this confidence', ylabel="%", xlim=(0, 1), ylim=(0, 102))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
-    save_figure(figure, path)
+    with drawing(path, 6.5, 5) as figure:
+        axes = figure.subplots()
+        axes.plot(threshold, 100 * curve.accuracy.numpy(), label="of the answers, right (precision)")
+        axes.plot(threshold, 100 * curve.share.numpy(), label="of the images, answered (coverage)")
+        if evaluation.confidence > 0:
+            axes.axvline(evaluation.confidence, color="tab:gray", linestyle="--", label="confidence asked for")
+        axes.set(xlabel='"don\'t know" below this confidence', ylabel="%", xlim=(0, 1), ylim=(0, 102))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower left")
 
 
 def plot_contact_sheet(
@@ -126,13 +120,13 @@ def plot_contact_sheet(
 ) -> None:
     """Pictures in a grid, each with its caption: uint8 (N, C, H, W) with 1 or 3 channels."""
     rows = max(1, math.ceil(len(images) / columns))
-    figure, grid = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.8 * rows), layout="constrained", squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-        _show(axes, image, caption)
-    figure.suptitle(title)
-    save_figure(figure, path)
+    with drawing(path, 1.5 * columns, 1.8 * rows) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+            _show(axes, image, caption)
+        figure.suptitle(title)
 
 
 def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:
@@ -205,11 +199,3 @@ def _show(axes: Axes, image: Tensor, caption: str) -> None:
     pixels = image.permute(1, 2, 0).numpy()
     axes.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
     axes.set_title(caption, fontsize=7)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    try:
-        with writing(path) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
-    finally:
-        plt.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from googlenet.data.dataset import ImageSplit
@@ -22,7 +23,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     for name, row in figures["per_class"].items():
         shares = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
-        table.add_row(name, f"{row['images']:,}", *shares)
+        table.add_row(escape(name), f"{row['images']:,}", *shares)
     table.caption = (
         f"{figures['images']:,} images: accuracy {figures['accuracy']:.2%}, top 3 {figures['top_3_accuracy']:.2%}, "
         f"loss {figures['loss']:.4f}, calibration error {figures['expected_calibration_error']:.2%}, "

@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from rich.table import Table
 from torch import Tensor, nn
 
 from googlenet.artifact.model_file import description
 from googlenet.data.dataset import ImageSplit
 from googlenet.errors import UserError
+from googlenet.evaluation.drawing import drawing
 from googlenet.evaluation.evaluate import BATCH_SIZE, check_fits, progress_bar
-from googlenet.files import writing
 from googlenet.machine import autocast, resolve_device, resolve_precision
-from googlenet.network.architecture import TABLE_1
 from googlenet.network.googlenet import GoogLeNet
 from googlenet.network.layers import Inception
 
@@ -28,12 +26,14 @@ from googlenet.network.layers import Inception
 class Ablation:
     """Which images of a split a network gets right, whole and with each branch silenced."""
 
+    blocks: tuple[str, ...]
+    """The names of the network's blocks: 3a to 5b, where it has all nine."""
     branches: tuple[str, ...]
     """The names of a block's four branches."""
     whole: Tensor
     """bool, (N,): right with every branch."""
     silenced: Tensor
-    """bool, (9 blocks, 4 branches, N): right without that branch."""
+    """bool, (blocks, 4 branches, N): right without that branch."""
 
     @property
     def accuracy(self) -> float:
@@ -41,12 +41,12 @@ class Ablation:
 
     @property
     def lost(self) -> Tensor:
-        """float64, (9, 4): the accuracy lost, 0 to 1; below 0 where the network is better without the branch."""
+        """float64, (blocks, 4): the accuracy lost, 0 to 1; below 0 where the network is better without the branch."""
         return self.accuracy - self.silenced.double().mean(dim=2)
 
     @property
     def chance(self) -> Tensor:
-        """float64, (9, 4): a loss up to this, either way, may be chance.
+        """float64, (blocks, 4): a loss up to this, either way, may be chance.
 
         The 95% interval of McNemar's test of two classifiers on the same images: 1.96 standard deviations of
         (newly wrong - newly right) / N, of which each is as likely where the branch is worth nothing.
@@ -58,8 +58,8 @@ class Ablation:
         """Every figure, as JSON takes it."""
 
         def by_branch(values: Tensor) -> dict[str, dict[str, float]]:
-            rows = zip(TABLE_1, values.tolist(), strict=True)
-            return {row.name: dict(zip(self.branches, figures, strict=True)) for row, figures in rows}
+            rows = zip(self.blocks, values.tolist(), strict=True)
+            return {block: dict(zip(self.branches, figures, strict=True)) for block, figures in rows}
 
         return {
             "images": len(self.whole),
@@ -74,12 +74,12 @@ class Ablation:
         table.add_column("block")
         for name in self.branches:
             table.add_column(name, justify="right")
-        for row, lost, chance in zip(TABLE_1, self.lost.tolist(), self.chance.tolist(), strict=True):
+        for block, lost, chance in zip(self.blocks, self.lost.tolist(), self.chance.tolist(), strict=True):
             cells = (
                 _points(loss) if abs(loss) > limit else f"[dim]{_points(loss)} ~[/dim]"
                 for loss, limit in zip(lost, chance, strict=True)
             )
-            table.add_row(row.name, *cells)
+            table.add_row(block, *cells)
         table.caption = f"{len(self.whole):,} images, whole network: {self.accuracy:.2%}\n~ may be chance"
         table.caption_justify = "left"
         return table
@@ -124,8 +124,9 @@ def ablate(
     net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with progress_bar("silencing branches", len(split)) as advance:
         right = _collect(net, split, where, how, batch_size, advance)
-    blocks = right[:, 1:].T.reshape(len(TABLE_1), -1, len(split))
-    return Ablation(net.architecture.branch_names, right[:, 0], blocks)
+    names = tuple(row.name for row in net.architecture.rows)
+    silenced = right[:, 1:].T.reshape(len(names), -1, len(split))
+    return Ablation(names, net.architecture.branch_names, right[:, 0], silenced)
 
 
 @torch.inference_mode()
@@ -137,7 +138,7 @@ def _collect(
     batch_size: int,
     done: Callable[[int], None],
 ) -> Tensor:
-    """Whether each image is classified rightly: bool (N, 1 + 9 x 4), first by the whole network."""
+    """Whether each image is classified rightly: bool (N, 1 + blocks x 4), first by the whole network."""
     was_training = net.training
     net.eval()
     collected = []
@@ -155,14 +156,14 @@ def _collect(
 
 
 def _answers(net: GoogLeNet, x: Tensor) -> Tensor:
-    """The class said of each image, int64 (N, 1 + 9 x 4): by the whole network, then without each branch in turn."""
+    """The class said of each image, int64 (N, 1 + blocks x 4): of the whole, then without each branch in turn."""
     children = dict(net.named_children())
     layers = list(children.values())[: list(children).index("fc") + 1]  # behind it come the auxiliary heads
     without: list[Tensor] = []
     for place, layer in enumerate(layers):
         x = layer(x)
         if isinstance(layer, Inception):
-            channels = TABLE_1[len(without) // 4].branch_channels
+            channels = net.architecture.rows[len(without) // 4].branch_channels
             without += [_through(layers[place + 1 :], maps).argmax(dim=1) for maps in _silenced(x, channels)]
     return torch.stack([x.argmax(dim=1), *without], dim=1)
 
@@ -194,24 +195,23 @@ def draw_ablation(ablation: Ablation, path: Path) -> None:
     may_be_chance = abs(lost) <= ablation.chance.numpy()
     # The root, so that a loss of one point shows beside one of thirty; pale where nobody loses a point
     redness = np.sqrt(lost.clip(0) / max(lost.max(), 0.01))
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(redness, cmap="Reds", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(ablation.branches)), ablation.branches)
-    axes.set_yticks(range(len(TABLE_1)), [row.name for row in TABLE_1])
-    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    axes.set(xlabel="branch silenced", ylabel="Inception block")
-    axes.xaxis.set_label_position("top")
-    for (row, column), loss in np.ndenumerate(lost):
-        chance = may_be_chance[row, column]
-        ink = "#777777" if chance else "white" if redness[row, column] > 0.6 else "black"
-        axes.text(column, row, _points(loss) + " ~" * bool(chance), ha="center", va="center", color=ink)
-    figure.suptitle("Accuracy lost without each branch (percentage points)", fontsize=13, fontweight="bold")
-    figure.supxlabel(
-        f"{len(ablation.whole):,} images; the whole network: {ablation.accuracy:.2%}.   ~ may be chance", fontsize=10
-    )
-    with writing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    with drawing(path, 7, 7) as figure:
+        axes = figure.subplots()
+        axes.imshow(redness, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(ablation.branches)), ablation.branches)
+        axes.set_yticks(range(len(ablation.blocks)), ablation.blocks)
+        axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.set(xlabel="branch silenced", ylabel="Inception block")
+        axes.xaxis.set_label_position("top")
+        for (row, column), loss in np.ndenumerate(lost):
+            chance = may_be_chance[row, column]
+            ink = "#777777" if chance else "white" if redness[row, column] > 0.6 else "black"
+            axes.text(column, row, _points(loss) + " ~" * bool(chance), ha="center", va="center", color=ink)
+        figure.suptitle("Accuracy lost without each branch (percentage points)", fontsize=13, fontweight="bold")
+        figure.supxlabel(
+            f"{len(ablation.whole):,} images; the whole network: {ablation.accuracy:.2%}.   ~ may be chance",
+            fontsize=10,
+        )
 
 
 def _points(share: float) -> str:

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from googlenet.errors import UserError
-from googlenet.files import writing
+from googlenet.evaluation.drawing import drawing
 from googlenet.insight.compare import Entry
 
 _POINTS_PER_MILLION = 22
@@ -31,41 +26,41 @@ def plot_bubbles(entries: Sequence[Entry], path: Path) -> None:
     if not placed:
         raise UserError("none of these networks has a published accuracy to plot; add --train, or compare others")
     placed.sort(key=lambda pair: -pair[1])
-    figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
-    line_height = max(0.045 * (placed[0][1] - placed[-1][1]), 0.01)
-    last_label = float("inf")
-    for entry, accuracy in placed:
-        giga, millions = entry.multiply_adds / 1e9, entry.parameters / 1e6
-        area, ours = _POINTS_PER_MILLION * millions, entry.contender.label.startswith("GoogLeNet")
-        colour = "tab:orange" if ours else "tab:blue"
-        axes.scatter(giga, accuracy, s=area, color=colour, alpha=0.4, edgecolor=colour, zorder=2 + 1 / millions)
-        axes.scatter(giga, accuracy, s=5, color="black", zorder=4)
-        label = accuracy
-        if ours:  # all of them cost about the same, so their labels would lie on each other
-            label = last_label = min(accuracy, last_label - line_height)
-        axes.annotate(
-            f"{entry.contender.label}  {millions:.1f} M",
-            (giga, label),
-            ((area**0.5 / 2 + 6) * (-1 if ours else 1), 0),
-            textcoords="offset points",
-            ha="right" if ours else "left",
-            va="center",
-            fontsize=9,
+    with drawing(path, 9, 5.6) as figure:
+        axes = figure.subplots()
+        line_height = max(0.045 * (placed[0][1] - placed[-1][1]), 0.01)
+        last_label = float("inf")
+        for entry, accuracy in placed:
+            giga, millions = entry.multiply_adds / 1e9, entry.parameters / 1e6
+            area, ours = _POINTS_PER_MILLION * millions, entry.contender.label.startswith("GoogLeNet")
+            colour = "tab:orange" if ours else "tab:blue"
+            axes.scatter(giga, accuracy, s=area, color=colour, alpha=0.4, edgecolor=colour, zorder=2 + 1 / millions)
+            axes.scatter(giga, accuracy, s=5, color="black", zorder=4)
+            label = accuracy
+            if ours:  # all of them cost about the same, so their labels would lie on each other
+                label = last_label = min(accuracy, last_label - line_height)
+            axes.annotate(
+                f"{entry.contender.label}  {millions:.1f} M",
+                (giga, label),
+                ((area**0.5 / 2 + 6) * (-1 if ours else 1), 0),
+                textcoords="offset points",
+                ha="right" if ours else "left",
+                va="center",
+                fontsize=9,
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(0.2, 0.1)
+        axes.set_xlim(right=1.8 * axes.get_xlim()[1])  # room for the label of the costliest
+        what = (
+            "accuracy on Fashion-MNIST after equal time (%)" if trained else "published top-1 accuracy on ImageNet (%)"
         )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(0.2, 0.1)
-    axes.set_xlim(right=1.8 * axes.get_xlim()[1])  # room for the label of the costliest
-    what = "accuracy on Fashion-MNIST after equal time (%)" if trained else "published top-1 accuracy on ImageNet (%)"
-    axes.set(xlabel="multiply-adds of one image (10⁹)", ylabel=what, title="the area of a bubble shows the parameters")
-    axes.grid(alpha=0.3)
-    try:
-        with writing(path) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
-    finally:
-        plt.close(figure)
+        axes.set(
+            xlabel="multiply-adds of one image (10⁹)", ylabel=what, title="the area of a bubble shows the parameters"
+        )
+        axes.grid(alpha=0.3)
 
 
 def _accuracy(entry: Entry, trained: bool) -> float | None:

@@ -114,7 +114,7 @@ def _in_words(entry: Entry) -> dict[str, str]:
         row |= {
             "batch 1": f"{1000 * entry.speed.latency_seconds:.1f} ms",
             f"batch {entry.speed.batch_size}": f"{entry.speed.images_per_second:.1f} images/s",
-            "peak memory": f"{entry.speed.peak_bytes / 2**20:,.0f} MiB",
+            "peak memory": f"{entry.speed.peak_bytes / 2**20:,.0f} MiB" if entry.speed.peak_bytes else "",
         }
     if entry.training:
         row |= {

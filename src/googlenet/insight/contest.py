@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from googlenet.data.dataset import ImageDataset
 from googlenet.errors import UserError
 from googlenet.insight.contenders import Contender
-from googlenet.recipe import Recipe
+from googlenet.machine import synchronize
+from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.fit import fit, train_step
 from googlenet.training.preparation import Build, prepare
 
@@ -68,10 +68,11 @@ def train_for(
     def build(_: Recipe, dataset: ImageDataset) -> nn.Module:
         return contender.build(dataset.channels, len(dataset.classes))
 
-    recipe = Recipe(
+    recipe = load_recipe(
+        Recipe(),
         image_size=image_size,
         batch_size=64,
-        learning_rate=learning_rate or contender.learning_rate,
+        learning_rate=contender.learning_rate if learning_rate is None else learning_rate,
         gradient_clip=1.0,
         data_dir=data_dir,
         device=device,
@@ -99,7 +100,6 @@ def _seconds_per_step(recipe: Recipe, build: Build, folder: Path, least_seconds:
     while steps == 0 or time.perf_counter() - started < least_seconds:
         images, labels = next(batches)
         train_step(run, images, labels, ())
-        if run.device.type == "cuda":
-            torch.cuda.synchronize(run.device)
+        synchronize(run.device)
         steps += 1
     return (time.perf_counter() - started) / steps

@@ -14,10 +14,8 @@ from torch.nn import functional as F
 from googlenet.artifact.model_file import description
 from googlenet.data.input_spec import Window
 from googlenet.errors import UserError
-from googlenet.network.architecture import TABLE_1
 from googlenet.network.googlenet import GoogLeNet
 
-BLOCKS = tuple(row.name for row in TABLE_1)
 LEGIBLE_SIDE = 7
 """The last block's map has 7x7 cells at 224x224. With fewer a heat map says little, and is often empty."""
 PICTURE_SIDE = 1024
@@ -117,8 +115,9 @@ def explain(net: GoogLeNet, image: Tensor, *, class_name: str | None = None, blo
             f"a picture for this model is uint8 of shape ({info.input.channels}, H, W), "
             f"not {str(image.dtype).removeprefix('torch.')} of {tuple(image.shape)}"
         )
-    if block is not None and block not in BLOCKS:
-        raise UserError(f"there is no block {block!r}; there are: {', '.join(BLOCKS)}")
+    rows = net.architecture.rows
+    if block is not None and not net.architecture.has_block(block):
+        raise UserError(f"there is no block {block!r}; there are: {', '.join(row.name for row in rows)}")
     asked = None if class_name is None else _index_of(class_name, info.classes)
     with _block_outputs(net) as outputs, torch.inference_mode(False), torch.enable_grad():
         logits = net(info.input.prepare(image[None].to(net.conv1.conv.weight.device)).requires_grad_())[0]
@@ -140,7 +139,7 @@ def explain(net: GoogLeNet, image: Tensor, *, class_name: str | None = None, blo
         grad_cam=_grad_cam(*found[block]).cpu(),
         window=Window(seen.top * down, seen.left * across, seen.height * down, seen.width * across),
         shares={
-            row.name: dict(zip(names, _shares(*found[row.name], row.branch_channels), strict=True)) for row in TABLE_1
+            row.name: dict(zip(names, _shares(*found[row.name], row.branch_channels), strict=True)) for row in rows
         },
     )
 
@@ -150,10 +149,10 @@ def _block_outputs(net: GoogLeNet) -> Iterator[dict[str, Tensor]]:
     """Within it, a forward pass is one in eval mode and leaves each block's output here, by the block's name."""
     outputs: dict[str, Tensor] = {}
     hooks = [
-        getattr(net, f"inception{name}").register_forward_hook(
-            lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output)
+        getattr(net, f"inception{row.name}").register_forward_hook(
+            lambda _module, _inputs, output, name=row.name: outputs.__setitem__(name, output)
         )
-        for name in BLOCKS
+        for row in net.architecture.rows
     ]
     was_training = net.training
     net.eval()
@@ -175,7 +174,7 @@ def _grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
 
 def _shares(maps: Tensor, gradients: Tensor, channels: tuple[int, ...]) -> list[float]:
     """The part of each branch in the block's sum of |activation times gradient|."""
-    amounts = torch.stack([part.sum() for part in (maps * gradients).double().abs().split(channels, dim=1)])
+    amounts = torch.stack([part.sum() for part in (maps * gradients).cpu().double().abs().split(channels, dim=1)])
     total = amounts.sum()
     return (amounts / total if total > 0 else amounts).tolist()
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from googlenet.errors import UserError
-from googlenet.files import writing
+from googlenet.evaluation.drawing import drawing
 from googlenet.insight.explain import Explanation
 
 # Told apart by the colour-blind too (Okabe and Ito 2008)
@@ -35,9 +34,7 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
     """
     if top < 1:
         raise UserError(f"top is 1 or more, not {top}")
-    # Class names and file names are no mathematics, whatever signs are in them
-    with matplotlib.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(12, 7.4), layout="constrained")
+    with drawing(path, 12, 7.4) as figure:
         grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1), width_ratios=(1, 1, 1.1))
         _draw_picture(figure.add_subplot(grid[0, 0]), explanation, name)
         _draw_heat(figure.add_subplot(grid[0, 1]), explanation)
@@ -45,8 +42,6 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         _draw_shares(figure.add_subplot(grid[1, :]), explanation)
         best, probability = _shortened(explanation.classes[0]), explanation.probabilities[0]
         figure.suptitle(f"The network says: {best} ({probability:.0%} sure)", fontsize=16, fontweight="bold")
-        with writing(path) as temporary:
-            figure.savefig(temporary, dpi=110, format="png")
 
 
 def _draw_picture(axes: Axes, explanation: Explanation, name: str) -> None:

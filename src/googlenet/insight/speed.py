@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from googlenet.insight.contenders import CONTENDERS, Contender
 from googlenet.insight.summary import parse_input_size
 from googlenet.machine import keep_freed_memory, resolve_precision
-from googlenet.peak_memory import in_own_process, peak_of
+from googlenet.peak_memory import in_own_process, measurable, peak_of
 from googlenet.timing import alternate
 
 _BATCH_SIZE = 16
@@ -30,8 +30,9 @@ class Speed:
     batch_size: int
     images_per_second: float
     """In batches of that size: the median of their turns."""
-    peak_bytes: int
-    """In such batches, at the most: resident above the imports on a CPU, the allocator's on a GPU."""
+    peak_bytes: int | None
+    """In such batches, at the most: resident above the imports on a CPU, the allocator's on a GPU. None where it cannot
+    be known."""
 
 
 def measure_speed(
@@ -62,7 +63,7 @@ def measure_speed(
     seconds = {}
     for batch_size in (1, _BATCH_SIZE):
         images = _images(batch_size, input_size, device)
-        timings = alternate({name: partial(_infer, net, images) for name, net in nets.items()}, rounds)
+        timings = alternate({name: partial(_infer, net, images) for name, net in nets.items()}, rounds, device)
         seconds[batch_size] = {name: timing.median for name, timing in timings.items()}
     return [
         Speed(
@@ -70,7 +71,9 @@ def measure_speed(
             seconds[1][name],
             _BATCH_SIZE,
             _BATCH_SIZE / seconds[_BATCH_SIZE][name],
-            in_own_process("googlenet.insight.speed", name, size, str(num_classes), str(device)),
+            in_own_process("googlenet.insight.speed", name, size, str(num_classes), str(device))
+            if measurable(device)
+            else None,
         )
         for name in nets
     ]

@@ -99,7 +99,9 @@ def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), 
     Raises:
         UserError: for sizes that the network cannot take.
     """
-    if len(input_size) != 3 or min(input_size) < 1 or batch_size < 1:
+    if batch_size < 1:
+        raise UserError(f"a batch is of 1 image or more, not {batch_size}")
+    if len(input_size) != 3 or min(input_size) < 1:
         raise UserError(f"an input size is C,H,W, each 1 or more, not {','.join(map(str, input_size))}")
     shadow = copy.deepcopy(net).to("meta").eval()
     outputs: dict[str, Tensor] = {}

@@ -109,9 +109,14 @@ class Architecture:
         """What the four branches of a block are called, in the order of the concatenation."""
         return "1x1", "3x3", "5x5" if self.third_branch_kernel == 5 else "3x3 (third)", "pool"
 
+    @property
+    def rows(self) -> tuple[InceptionRow, ...]:
+        """The rows of Table 1 whose blocks are there."""
+        return TABLE_1[: self.blocks]
+
     def has_block(self, name: str) -> bool:
         """Whether the block of that name in Table 1 is there."""
-        return any(row.name == name for row in TABLE_1[: self.blocks])
+        return any(row.name == name for row in self.rows)
 
     def spatial_sizes(self, size: int) -> dict[str, int]:
         """Height (or width) in pixels after each layer that changes it, for an input of `size` pixels.

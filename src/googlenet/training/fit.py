@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, ran_out_of_memory
 from googlenet.evaluation.evaluate import Evaluation
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, GoogLeNetOutput
@@ -24,7 +24,7 @@ from googlenet.training.optimization import training_loss
 from googlenet.training.outcome import TrainingResult, finish, judge, keep
 from googlenet.training.preparation import prepare
 from googlenet.training.run import Run
-from googlenet.training.suggestion import resolve_recipe
+from googlenet.training.suggestion import at_whole_path, resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
 
 
@@ -61,7 +61,7 @@ def train(
         raise UserError("resume needs the run folder to go on with: --output runs/NAME")
     state = read_checkpoint(RunFolder(Path(output)).checkpoint)
     resolved = Recipe(**state["recipe"])
-    _check_unchanged(resolved, load_recipe(recipe or resolved, **settings))
+    _check_unchanged(resolved, at_whole_path(load_recipe(recipe or resolved, **settings)))
     run = prepare(resolved, Path(output), resume=True)
     run.restore(state)
     run.on_step = on_step
@@ -148,7 +148,8 @@ def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average
     parts = list(zip(*(tensor.chunk(run.recipe.accumulate) for tensor in tensors), strict=True))
     for number, (part, part_targets, part_labels) in enumerate(parts, start=1):
         # Only the last part's backward pass has the processes exchange their gradients.
-        with nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model):
+        alone = nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model)
+        with alone, _told_of_memory(run, len(part)):
             output = _forward(run, part)
             loss = training_loss(output, part_targets, run.recipe, run.class_weights)
             run.accelerator.backward(loss * (len(part) / len(inputs)))
@@ -166,14 +167,22 @@ def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average
         average.steps += 1
 
 
+@contextmanager
+def _told_of_memory(run: Run, images: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise RunError(
+            f"the memory does not hold a training step of {images} images; "
+            f"try a smaller --batch-size, or --accumulate {2 * run.recipe.accumulate}"
+        ) from error
+
+
 def _forward(run: Run, images: Tensor) -> Tensor | GoogLeNetOutput:
     try:
         output: Tensor | GoogLeNetOutput = run.model(images)
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"the memory does not hold a training step of {len(images)} images; "
-            f"try a smaller --batch-size, or --accumulate {2 * run.recipe.accumulate}"
-        ) from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

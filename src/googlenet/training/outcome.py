@@ -12,7 +12,7 @@ import torch
 from googlenet.artifact import model_file
 from googlenet.artifact.model_file import ModelInfo
 from googlenet.evaluation.calibration import fit_temperature
-from googlenet.evaluation.evaluate import Evaluation, collect_logits
+from googlenet.evaluation.evaluate import BATCH_SIZE, Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
 from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.run import Run
@@ -38,18 +38,22 @@ def judge(run: Run) -> tuple[Row, Evaluation]:
     """Evaluate at an epoch's end. Raises `RunError` where the loss is no number."""
     split = run.judged_split
     evaluation = evaluate_split(run, split)
+    return _record(run, split, evaluation, run.progress.step, run.progress.epoch), evaluation
+
+
+def _record(run: Run, split: str, evaluation: Evaluation, step: int, epoch: int) -> Row:
     row = {
-        "step": run.progress.step,
-        "epoch": run.progress.epoch,
+        "step": step,
+        "epoch": epoch,
         "split": split,
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
-        "learning_rate": run.learning_rate(run.progress.step - 1),
+        "learning_rate": run.learning_rate(step - 1),
         "images_per_second": round(evaluation.images_per_second, 1),
         "seconds": round(run.progress.seconds, 3),
     }
     run.record(row)
-    return row, evaluation
+    return row
 
 
 def evaluate_split(run: Run, name: str) -> Evaluation:
@@ -62,7 +66,10 @@ def evaluate_split(run: Run, name: str) -> Evaluation:
         # Each process has normalised other images since; what is judged is what the first one writes, or has read.
         for tensor in run.judged_net.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
-    logits = collect_logits(run.judged_net, split.subset(mine), run.input, device=run.device, precision=run.precision)
+    # What fits into the memory in training does so several times over here, where no layer's output is kept
+    batch_size = min(BATCH_SIZE, 4 * -(-run.recipe.batch_size // (world * run.recipe.accumulate)))
+    settings = {"device": run.device, "precision": run.precision, "batch_size": batch_size}
+    logits = collect_logits(run.judged_net, split.subset(mine), run.input, **settings)
     if world > 1:
         share = torch.zeros(-(-len(split) // world), logits.shape[1])
         share[: len(mine)] = logits
@@ -130,6 +137,9 @@ def _judge_kept(run: Run, latest: Evaluation | None) -> Evaluation:
             run.judged_net.load_state_dict(model_file.read_weights(run.folder.model))
         judged = evaluate_split(run, "test")
         metrics["test"] = {"loss": judged.loss, "accuracy": judged.accuracy}
+        told = {"split": "test", "step": metrics["step"]}
+        if not any(told.items() <= row.items() for row in run.folder.rows()):  # a run that is over may be resumed
+            _record(run, "test", judged, metrics["step"], metrics["epoch"])
     if run.validation is not None:
         held_out = evaluate_split(run, "validation")
         judged = replace(judged, temperature=fit_temperature(held_out.logits, held_out.labels))

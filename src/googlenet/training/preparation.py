@@ -65,6 +65,8 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
     accelerator = _accelerator(recipe, output)
     output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
     precision = resolve_precision(recipe.precision, accelerator.device)
+    if accelerator.is_main_process and not resume:
+        RunFolder.check_free(output)  # and not after minutes of reading pictures
     with accelerator.local_main_process_first():  # it may have to fetch
         dataset = _dataset(recipe, quiet=not accelerator.is_main_process)
     training, validation = dataset.train, dataset.validation

@@ -38,10 +38,14 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     if recipe == PICTURES and data is not None and is_folder(data):
         chosen, reason = suggest(data, settings.get("device", "auto"))
         settings = {**chosen, **settings}
-    if data is not None and is_folder(data):  # the model is judged on the same folder from wherever it is asked
-        settings = {**settings, "data": str(Path(data).resolve())}
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
-    return load_recipe(recipe, **settings), name, reason
+    return at_whole_path(load_recipe(recipe, **settings)), name, reason
+
+
+def at_whole_path(recipe: Recipe) -> Recipe:
+    """The recipe with the path of its folder of pictures whole: the same folder from wherever it is asked for."""
+    whole = {"data": str(Path(recipe.data).resolve())} if is_folder(recipe.data) else {}
+    return recipe.model_copy(update=whole)
 
 
 def suggest(folder: str, device: str) -> tuple[dict[str, Any], str]:

@@ -40,6 +40,12 @@ class RunFolder:
     def checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises `UserError` for a folder that holds something already."""
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(f"{path} holds something already; name another --output, or go on with it: --resume")
+
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
         """A new, empty run folder.
@@ -49,9 +55,8 @@ class RunFolder:
         """
         path = Path(path)
         try:
+            cls.check_free(path)
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise UserError(f"{path} holds something already; name another --output, or go on with it: --resume")
             folder = cls(path)
             folder.checkpoint.parent.mkdir()
         except (FileExistsError, NotADirectoryError) as error:

@@ -91,3 +91,8 @@ def test_learning_rates_are_the_optimizers_or_those_given() -> None:
 def test_scales_that_cannot_be(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         scaled(quick=True, **wrong)
+
+
+def test_a_pair_comes_with_everything_down_to_the_baseline() -> None:
+    chosen = choose(configurations(QUICK), ["pair=he+alexnet"], quick=True)
+    assert [c.name for c in chosen] == ["tutorial", "initialization=he", "pair=he+alexnet"]

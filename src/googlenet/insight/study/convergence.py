@@ -94,6 +94,8 @@ def study(
         RunError: where a process was killed; the same call goes on from there.
     """
     chosen = choose(configurations(scale), only, quick=quick)
+    if workers is not None and workers < 1:
+        raise UserError(f"workers are 1 or more, not {workers}")
     _claim(folder, scale)
     cores = available_cores()
     workers = workers or cores

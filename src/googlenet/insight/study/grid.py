@@ -173,7 +173,10 @@ def choose(grid: Sequence[Configuration], only: Sequence[str], *, quick: bool) -
         return usual
     asked = [configuration for configuration in usual if configuration.factor in only]
     asked += [configuration for configuration in grid if configuration.name in only]
-    wanted = {name for configuration in asked for name in (configuration.name, configuration.against)}
+    against = {configuration.name: configuration.against for configuration in grid}
+    wanted = {configuration.name for configuration in asked}
+    while more := {against[name] for name in wanted} - wanted:
+        wanted |= more
     return [configuration for configuration in grid if configuration.name in wanted]
 
 
