@@ -111,6 +111,7 @@ def test_a_wrong_call_leaves_no_output(wrong: dict[str, Any], trained: TrainingR
     predictor = Predictor(trained.model, device="cpu")
     with pytest.raises(UserError):
         write_answers(predictor, [picture], tmp_path / "a.csv", resume=False, **wrong)
-    with pytest.raises(UserError, match="missing"):
-        write_answers(predictor, [tmp_path / "missing"], tmp_path / "a.csv", resume=False)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        write_answers(predictor, [tmp_path / "empty"], tmp_path / "a.csv", resume=False)
     assert not (tmp_path / "a.csv").exists()
