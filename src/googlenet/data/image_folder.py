@@ -68,15 +68,9 @@ def load(
     good = [facts for facts in report.facts if facts.path not in unreadable]
     decoded = {}
     for name, members in _split(good, seed, test_share).items():
-        pictures = read_pictures(
-            [facts.path for facts in members],
-            channels,
-            size,
-            resize=resize,
-            what=f"decoding: {name}",
-            progress=progress,
-        )
-        errors = {members[number].path: text for number, text in pictures.errors.items()}
+        paths, what = [facts.path for facts in members], f"decoding: {name}"
+        pictures = read_pictures(paths, channels, size, resize=resize, what=what, progress=progress)
+        errors = {paths[number]: text for number, text in pictures.errors.items()}
         _refuse(errors, skip_unreadable)
         unreadable.update(errors)
         split = ImageSplit(pictures.images, torch.tensor([facts.label for facts in members], dtype=torch.int64))

@@ -104,20 +104,24 @@ def export(
         # bf16 would hide a fault behind its rounding
         engine = open_file(written, precision="fp32").run
         exported = _compared(deployable, engine, sample, target, written, int8=int8)
-        if not int8 and not exported.largest_difference <= TOLERANCE:
-            raise RunError(
-                f"probabilities of the {to} file differ from PyTorch's by {exported.largest_difference:.2g}: not kept"
-            )
-        if int8 and exported.points_lost > most_lost and not force:
-            raise RunError(
-                f"int8 costs {exported.points_lost:.2f} points of {_what(exported)}, more than {most_lost}: not kept; "
-                f"--force keeps it, more or other pictures in --calibration may mend it"
-            )
+        _check_as_good(exported, to, most_lost=float("inf") if force else most_lost, int8=int8)
         for part in _parts(written):
             part.replace(target.with_suffix(part.suffix))
         with writing(target.with_name(f"{target.name}.json")) as temporary:
             temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return exported
+
+
+def _check_as_good(exported: Exported, to: Format, *, most_lost: float, int8: bool) -> None:
+    if not int8 and not exported.largest_difference <= TOLERANCE:
+        raise RunError(
+            f"probabilities of the {to} file differ from PyTorch's by {exported.largest_difference:.2g}: not kept"
+        )
+    if int8 and exported.points_lost > most_lost:
+        raise RunError(
+            f"int8 costs {exported.points_lost:.2f} points of {_what(exported)}, more than {most_lost}: not kept; "
+            f"--force keeps it, more or other pictures in --calibration may mend it"
+        )
 
 
 def _target(model: Path, output: Path | None, to: Format, int8: bool) -> Path:

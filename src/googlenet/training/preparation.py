@@ -91,24 +91,14 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
         weights=balance[training.labels] if recipe.balance == "sampling" else None,
     )
 
-    folder = RunFolder(output)
     if accelerator.is_main_process and not resume:
-        RunFolder.create(output)
-        folder.write_text(folder.recipe, recipe.to_toml())
-        environment = {
-            **describe(accelerator.device),
-            "precision": precision,
-            "processes": accelerator.num_processes,
-            "data": dataset.provenance(),
-            "selected_by": chooser,
-        }
-        folder.write_text(output / "environment.json", json.dumps(environment, indent=2) + "\n")
+        _begin_folder(output, recipe, accelerator, precision=precision, dataset=dataset, chooser=chooser)
     accelerator.wait_for_everyone()
     if recipe.track != "none":
         accelerator.init_trackers(output.name, config=recipe.model_dump(exclude_none=True))
     return Run(
         recipe=recipe,
-        folder=folder,
+        folder=RunFolder(output),
         accelerator=accelerator,
         precision=precision,
         dataset=dataset,
@@ -125,6 +115,21 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
         optimizer=optimizer,
         class_weights=balance.to(accelerator.device) if recipe.balance == "loss" else None,
     )
+
+
+def _begin_folder(
+    output: Path, recipe: Recipe, accelerator: Accelerator, *, precision: str, dataset: ImageDataset, chooser: str
+) -> None:
+    folder = RunFolder.create(output)
+    folder.write_text(folder.recipe, recipe.to_toml())
+    environment = {
+        **describe(accelerator.device),
+        "precision": precision,
+        "processes": accelerator.num_processes,
+        "data": dataset.provenance(),
+        "selected_by": chooser,
+    }
+    folder.write_text(output / "environment.json", json.dumps(environment, indent=2) + "\n")
 
 
 def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
