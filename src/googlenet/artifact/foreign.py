@@ -137,7 +137,7 @@ def _read_weights(path: Path) -> Weights:
 
 def _read_onnx(path: Path) -> Weights:
     if not find_spec("onnx"):
-        raise UserError("reading ONNX files needs onnx, which is not installed: pip install 'googlenet[export]'")
+        raise UserError("reading ONNX files needs onnx, which is not installed: pip install onnx")
     import onnx
 
     try:

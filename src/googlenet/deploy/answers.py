@@ -226,7 +226,7 @@ def _parquet_writer(path: Path) -> Iterator[Writer]:
 
 def _parquet() -> Any:
     if not find_spec("pyarrow"):
-        raise UserError("Parquet needs pyarrow, which is not installed: pip install 'googlenet[parquet]'; or say .csv")
+        raise UserError("Parquet needs pyarrow, which is not installed: pip install pyarrow; or say .csv")
     import pyarrow.parquet
 
     return pyarrow.parquet

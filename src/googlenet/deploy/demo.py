@@ -174,7 +174,7 @@ def _answering(net: GoogLeNet) -> Callable[[str | None], tuple[dict[str, float] 
 
 def _gradio() -> Any:
     if not find_spec("gradio"):
-        raise UserError("the page needs gradio, which is not installed: pip install 'googlenet[demo]'")
+        raise UserError("the page needs gradio, which is not installed: pip install gradio")
     import gradio
 
     return gradio

@@ -85,7 +85,7 @@ def openvino_engine(model: Path | Any, *, precision: str = "auto") -> Engine:
     Precision `auto` is OpenVINO's own choice: bf16 where the processor has it. Raises `UserError` for a missing
     package, another precision than fp32 or bf16, or a file that is no model.
     """
-    _require("openvino", "openvino")
+    _require("openvino")
     import openvino
 
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
@@ -139,7 +139,7 @@ def open_file(
     if engine == "torch" and path.suffix == ".pt2":
         return _torch_export_file(path)
     if engine == "openvino" and path.suffix != ".pt2":
-        _require("openvino", "openvino")
+        _require("openvino")
         import openvino
 
         try:
@@ -169,7 +169,7 @@ def _torch_export_file(path: Path) -> OpenedFile:
 
 
 def _session(model: Path) -> Any:
-    _require("onnxruntime", "export")
+    _require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -211,6 +211,6 @@ def installed(name: EngineName) -> bool:
     return find_spec(name) is not None
 
 
-def _require(package: EngineName, extra: str) -> None:
+def _require(package: EngineName) -> None:
     if not installed(package):
-        raise UserError(f"this needs {package}, which is not installed: pip install 'googlenet[{extra}]'")
+        raise UserError(f"this needs {package}, which is not installed: pip install {package}")

@@ -20,10 +20,10 @@ Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
 KEY = "googlenet"
 """Under which an exported file says what its model file said."""
-_NEEDED: dict[Format, tuple[tuple[str, ...], str]] = {
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "export"),
-    "openvino": (("openvino",), "openvino"),
-    "torch-export": ((), ""),
+_NEEDED: dict[Format, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+    "torch-export": (),
 }
 _LONGEST_SIDE = 30_000
 """Of a picture that an exported file prepares by itself, pixels."""
@@ -31,13 +31,13 @@ _LONGEST_SIDE = 30_000
 
 def require(to: Format, *, int8: bool) -> None:
     """Raises `UserError` where a package that is needed is missing, or there is no such thing."""
-    packages, extra = _NEEDED[to]
+    packages = _NEEDED[to]
     if int8 and to == "torch-export":
         raise UserError("int8 is for onnx and openvino; torch-export keeps floating point")
     if int8 and to == "openvino":
         packages = (*packages, "nncf")
     if missing := [name for name in packages if not find_spec(name)]:
-        raise UserError(f"export to {to} needs {', '.join(missing)}: pip install 'googlenet[{extra}]'")
+        raise UserError(f"export to {to} needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def write_graph(model: Deployable, to: Format, path: Path, description: str) -> None:
