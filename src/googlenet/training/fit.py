@@ -44,8 +44,8 @@ def train(
         output: the run folder; left out, a new one under `runs/`.
         resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
             would have been.
-        on_step: called after each step with the run, to look at its network, `run.net`, say. Its time is not
-            in the `seconds` of the rows.
+        on_step: called after each step with the run, to look at its network, `run.net`, say. Its time does not count
+            in the rows.
         settings: any setting of the recipe by its name, `epochs=2` say.
 
     Raises:
@@ -109,7 +109,10 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, boo
         if run.on_step is not None:
             paused = time.perf_counter()
             run.on_step(run)
-            clock += time.perf_counter() - paused
+            pause = time.perf_counter() - paused
+            clock += pause
+            for average in (whole_epoch, since_row):
+                average.leave_out(pause)
         last = batch == len(run.batches) or run.progress.step == run.total_steps
         checkpoint = run.progress.step % run.recipe.checkpoint_every == 0 and not last
         if not (batch % report_every == 0 or last or checkpoint):

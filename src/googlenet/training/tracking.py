@@ -117,6 +117,10 @@ class Average:
     def seconds(self) -> float:
         return time.perf_counter() - self._since
 
+    def leave_out(self, seconds: float) -> None:
+        """Time that went by on something else."""
+        self._since += seconds
+
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """One batch: its mean loss (0-d), logits (N, K) and labels (N,)."""
         correct = (logits.detach().argmax(dim=1) == labels).sum()
