@@ -41,7 +41,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(steps=160, head_width=1024, test_images=1000)
+QUICK = Scale(steps=140, head_width=1024, test_images=1000)
 
 
 def scaled(
