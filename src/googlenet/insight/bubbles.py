@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from googlenet.errors import UserError
 from googlenet.evaluation.drawing import drawing
@@ -28,25 +31,23 @@ def plot_bubbles(entries: Sequence[Entry], path: Path) -> None:
     placed.sort(key=lambda pair: -pair[1])
     with drawing(path, 9, 5.6) as figure:
         axes = figure.subplots()
-        line_height = max(0.045 * (placed[0][1] - placed[-1][1]), 0.01)
-        last_label = float("inf")
+        labels = []
         for entry, accuracy in placed:
             giga, millions = entry.multiply_adds / 1e9, entry.parameters / 1e6
             area, ours = _POINTS_PER_MILLION * millions, entry.contender.label.startswith("GoogLeNet")
             colour = "tab:orange" if ours else "tab:blue"
             axes.scatter(giga, accuracy, s=area, color=colour, alpha=0.4, edgecolor=colour, zorder=2 + 1 / millions)
             axes.scatter(giga, accuracy, s=5, color="black", zorder=4)
-            label = accuracy
-            if ours:  # all of them cost about the same, so their labels would lie on each other
-                label = last_label = min(accuracy, last_label - line_height)
-            axes.annotate(
-                f"{entry.contender.label}  {millions:.1f} M",
-                (giga, label),
-                ((area**0.5 / 2 + 6) * (-1 if ours else 1), 0),
-                textcoords="offset points",
-                ha="right" if ours else "left",
-                va="center",
-                fontsize=9,
+            labels.append(
+                axes.annotate(
+                    f"{entry.contender.label}  {millions:.1f} M",
+                    (giga, accuracy),
+                    ((area**0.5 / 2 + 6) * (-1 if ours else 1), 0),
+                    textcoords="offset points",
+                    ha="right" if ours else "left",
+                    va="center",
+                    fontsize=9,
+                )
             )
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -61,6 +62,18 @@ def plot_bubbles(entries: Sequence[Entry], path: Path) -> None:
             xlabel="multiply-adds of one image (10⁹)", ylabel=what, title="the area of a bubble shows the parameters"
         )
         axes.grid(alpha=0.3)
+        _part(figure, labels)
+
+
+def _part(figure: Figure, labels: Sequence[Annotation]) -> None:
+    """Move labels down, from the highest on, until none lies on another."""
+    figure.draw_without_rendering()  # says where they are
+    boxes: list[Bbox] = []
+    for label in labels:
+        while any(label.get_window_extent().overlaps(box) for box in boxes):
+            across, down = label.xyann
+            label.xyann = across, down - 2
+        boxes.append(label.get_window_extent())
 
 
 def _accuracy(entry: Entry, trained: bool) -> float | None:
