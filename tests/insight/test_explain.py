@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, Predictor, UserError, create_model, explain, load
+from googlenet.insight.explain import _legible_block
 from googlenet.insight.explanation_picture import draw_explanation
 from googlenet.network.architecture import TABLE_1, VARIANTS
 from googlenet.training.outcome import TrainingResult
@@ -209,3 +210,12 @@ def test_a_network_of_fewer_blocks(blocks: int) -> None:
     assert len(found.shares) == blocks
     with pytest.raises(UserError, match="no block '5b'; there are: 3a"):
         explain(net, torch.zeros(1, 64, 64, dtype=torch.uint8), block="5b")
+
+
+def test_a_block_in_which_nothing_speaks_for_the_class_gives_way() -> None:
+    maps = torch.ones(1, 2, 7, 7)
+    small = torch.ones(1, 2, 3, 3)
+    silent = {"3a": (maps, maps), "3b": (maps, -maps), "4a": (small, small)}
+    assert _legible_block(silent) == "3a"
+    assert _legible_block({**silent, "3a": (maps, -maps)}) == "4a"
+    assert _legible_block({name: (values, -values) for name, (values, _) in silent.items()}) == "3b"

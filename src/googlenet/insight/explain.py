@@ -103,7 +103,8 @@ def explain(net: GoogLeNet, image: Tensor, *, class_name: str | None = None, blo
         image: the picture, uint8 (C, H, W) with the network's channels, of any size.
         class_name: the class to explain, upper or lower case; left out: the likeliest.
         block: the Inception block for Grad-CAM, `3a` to `5b`; left out: the last whose map has at least 7 cells a side.
-            Where none has, which is so for inputs of 28x28 at the paper's stride, the last of those with the largest.
+            Where none has, which is so for inputs of 28x28 at the paper's stride, the last of those with the largest;
+            where nothing in its map speaks for the class, the next one in which something does.
 
     Raises:
         UserError: for a network that does not say what its input and classes are, an image that is not as it must be,
@@ -124,7 +125,7 @@ def explain(net: GoogLeNet, image: Tensor, *, class_name: str | None = None, blo
         target = int(logits.argmax()) if asked is None else asked
         gradients = torch.autograd.grad(logits[target], list(outputs.values()))
     found = {name: (maps.detach(), grad) for (name, maps), grad in zip(outputs.items(), gradients, strict=True)}
-    block = block or _legible_block(outputs)
+    block = block or _legible_block(found)
     probabilities, order = (logits.detach() / info.temperature).softmax(dim=0).sort(descending=True, stable=True)
     shown = _at_most(image.cpu(), PICTURE_SIDE)
     down, across = shown.shape[1] / image.shape[1], shown.shape[2] / image.shape[2]
@@ -179,10 +180,11 @@ def _shares(maps: Tensor, gradients: Tensor, channels: tuple[int, ...]) -> list[
     return (amounts / total if total > 0 else amounts).tolist()
 
 
-def _legible_block(maps: dict[str, Tensor]) -> str:
-    sides = {name: min(output.shape[2:]) for name, output in maps.items()}
-    enough = min(LEGIBLE_SIDE, max(sides.values()))
-    return [name for name, side in sides.items() if side >= enough][-1]
+def _legible_block(found: dict[str, tuple[Tensor, Tensor]]) -> str:
+    """The last block with cells enough; where nothing there speaks for the class, the next best where it does."""
+    cells = {name: min(LEGIBLE_SIDE, *maps.shape[2:]) for name, (maps, _) in found.items()}
+    by_worth = sorted(found, key=cells.__getitem__)[::-1]
+    return next((name for name in by_worth if _grad_cam(*found[name]).any()), by_worth[0])
 
 
 def _index_of(name: str, classes: tuple[str, ...]) -> int:
