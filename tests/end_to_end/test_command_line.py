@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -39,7 +40,14 @@ class Command:
         command = [sys.executable, "-m", *module, *map(str, arguments)]
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, text=True, encoding="utf-8", stdout=pipe, stderr=pipe
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            encoding="utf-8",
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
         )
 
     def __call__(self, *arguments: object, code: int = 0) -> tuple[str, str]:
@@ -336,6 +344,24 @@ def test_a_study_goes_on_where_it_stopped(command: Command) -> None:
     assert (folder / "report.md").exists()
     _, err = command(*(4 if word == 3 else word for word in arguments), code=2)
     assert "steps = 3, not 4" in err
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_ctrl_c_ends_a_study_and_its_workers(everyone: bool, command: Command) -> None:
+    """In a terminal the signal reaches the workers as well, whatever they are doing."""
+    arguments = ("study", "convergence", "--quick", "--only", "tutorial", "--steps", 5000, "--image-size", 16)
+    process = command.start(*arguments, "--seeds", 1, "--workers", 2, "-o", "runs/study")
+    started = command.folder / "runs" / "study" / "cells"
+    while not list(started.glob("*/run/metrics.jsonl")) and process.poll() is None:
+        time.sleep(0.1)
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "googlenet: stopped" in err
+    with pytest.raises(ProcessLookupError):  # nobody of the group is left, or not for long
+        for _ in range(300):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 def test_json_of_a_run(command: Command) -> None:

@@ -271,7 +271,7 @@ def test_parts_of_epochs_and_a_least_number_of_steps(settings: dict[str, Any], s
 def test_rows_at_even_distances_and_at_the_end(tmp_path: Path) -> None:
     settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16, "validation": 0.2}
     found = rows(train(output=tmp_path / "run", **settings))
-    expected = [*((step, "train") for step in (20, 40, 60, 80, 100, 120, 128)), (128, "validation")]
+    expected = [*((step, "train") for step in (20, 40, 60, 80, 100, 120, 128)), (128, "validation"), (128, "test")]
     assert [(row["step"], row["split"]) for row in found] == expected
 
 

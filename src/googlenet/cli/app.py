@@ -39,6 +39,7 @@ app = App(
     name="googlenet",
     help="GoogLeNet (Inception v1): train it, see inside it, use it.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says so, in a line
 )
 data_app = App(name="data", help="Data sets and folders of pictures: listed, fetched, checked, shown.")
 app.command(data_app)

@@ -7,11 +7,13 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +101,15 @@ def study(
     _claim(folder, scale)
     cores = available_cores()
     workers = workers or cores
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    arguments = (max(1, cores // workers), stop)
     try:
-        with ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin_worker,
-            initargs=(max(1, cores // workers),),
-        ) as pool:
+        with ProcessPoolExecutor(workers, context, _begin_worker, arguments) as pool:
             try:
                 results, probes = _Work(pool, folder, scale, progress).run(chosen)
             except BaseException:
+                stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
     except BrokenProcessPool as error:
@@ -191,17 +192,19 @@ class _Work:
         return to_come + sum(task.steps_left for task in self.running.values())
 
 
-def _begin_worker(threads: int) -> None:
+def _begin_worker(threads: int, stop: Event) -> None:
+    """A worker leaves at once when the study is told to stop or is gone: it would train on, and then wait for ever."""
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the study, which tells its workers
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    for end in (stop.wait, parent.join):
+        threading.Thread(target=_leave_after, args=(end,), daemon=True).start()
 
-    def leave_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
 
-    # Else a worker would train on, and then wait for ever, after the study itself was killed
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+def _leave_after(end: Callable[[], object]) -> None:
+    end()
+    os._exit(1)
 
 
 def _claim(folder: Path, scale: Scale) -> None:
