@@ -48,6 +48,7 @@ class Command:
             stdout=pipe,
             stderr=pipe,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background it may be ignored
         )
 
     def __call__(self, *arguments: object, code: int = 0) -> tuple[str, str]:
