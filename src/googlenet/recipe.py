@@ -26,16 +26,19 @@ AUGMENT: dict[str, dict[str, Any]] = {
 }
 """What the setting `augment` stands for."""
 
-OF_NEW_NETWORKS = (
-    "variant",
-    "initialization",
+LEFT_TO_VARIANT = (
     "normalization",
     "blocks",
     "head_grid",
     "head_width",
-    "stem_stride",
+    "dropout",
     "auxiliary",
+    "initialization",
+    "stem_stride",
 )
+"""Settings that change a field of the variant's architecture where they are given."""
+
+OF_NEW_NETWORKS = ("variant", *(name for name in LEFT_TO_VARIANT if name != "dropout"))
 """Settings that a network which starts from given weights has by them."""
 
 

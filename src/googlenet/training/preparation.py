@@ -23,7 +23,7 @@ from googlenet.data.loader import ShuffledBatches, training_loader
 from googlenet.errors import UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
 from googlenet.network.googlenet import create_model
-from googlenet.recipe import Recipe
+from googlenet.recipe import LEFT_TO_VARIANT, Recipe
 from googlenet.training.display import FileProgress
 from googlenet.training.optimization import (
     balanced_weights,
@@ -35,18 +35,6 @@ from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import RunFolder
 
 Build = Callable[[Recipe, ImageDataset], nn.Module]
-
-LEFT_TO_VARIANT = (
-    "normalization",
-    "blocks",
-    "head_grid",
-    "head_width",
-    "dropout",
-    "auxiliary",
-    "initialization",
-    "stem_stride",
-)
-"""Settings that change a field of the variant's architecture where they are given."""
 
 
 def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build | None = None) -> Run:

@@ -15,8 +15,7 @@ from googlenet.insight.study.grid import (
     rates,
     scaled,
 )
-from googlenet.recipe import load_recipe
-from googlenet.training.preparation import LEFT_TO_VARIANT
+from googlenet.recipe import LEFT_TO_VARIANT, load_recipe
 
 BY_NAME = {configuration.name: configuration for configuration in configurations(FULL)}
 
