@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from googlenet.training.preparation import prepare
 from googlenet.training.tracking import Average
 
 _LOWEST, _HIGHEST = 1e-5, 1.0
-_SMOOTHING = 0.9
+_AROUND = 6
+"""Steps to either side that a smoothed loss is a mean of: a third of a power of ten."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class RateSearch:
     losses: tuple[float, ...]
     """Smoothed, nats."""
     suggestion: float
-    """Where the loss falls most steeply."""
+    """Where the loss is lowest: the highest rate that still serves, which is what a schedule begins to fall from."""
 
     def to_dict(self) -> dict[str, Any]:
         return {"suggestion": self.suggestion, "rates": list(self.rates), "losses": list(self.losses)}
@@ -39,10 +42,11 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Rat
     """Train for some steps with a growing learning rate, draw the loss over it into `output`, a PNG.
 
     Raises:
-        UserError: for a recipe that will not do, or data that no rate learns from in so few steps.
+        UserError: for a recipe that will not do, or data that no rate learns anything from in so few steps.
     """
     growth = (_HIGHEST / _LOWEST) ** (1 / (steps - 1))
-    rates, losses, smoothed, best = [], [], 0.0, math.inf
+    rates: list[float] = []
+    losses: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(recipe.model_copy(update={"track": "none"}), Path(folder) / "run")
         run.model.train()
@@ -56,26 +60,40 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Rat
             train_step(run, images, labels, (average,))
             run.progress.step += 1
             loss = float(average.sums()[0] / average.sums()[2])
-            smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * loss
-            rates.append(rate)
-            losses.append(smoothed / (1 - _SMOOTHING ** (step + 1)))
-            if not math.isfinite(losses[-1]) or (step >= 10 and losses[-1] >= 4 * best):
+            if not math.isfinite(loss):
                 break
-            best = min(best, losses[-1])
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if len(finite) < 10:
-        left = rates[min(len(finite), len(rates) - 1)]
-        raise UserError(f"the loss is no number from the learning rate {left:.1g} on: nothing to suggest")
-    search = RateSearch(tuple(rates[: len(finite)]), tuple(finite), _steepest(rates, finite))
+            rates.append(rate)
+            losses.append(loss)
+            if step >= 10 and statistics.fmean(losses[-5:]) >= 4 * min(smoothed(losses)):
+                break
+    if len(losses) < 10:
+        raise UserError(f"the loss is no number from the learning rate {rate:.1g} on: nothing to suggest")
+    smooth = smoothed(losses)
+    search = RateSearch(tuple(rates), tuple(smooth), _best(rates, losses, smooth))
     plot_rates(search.rates, search.losses, search.suggestion, output)
     return search
 
 
-def _steepest(rates: list[float], losses: list[float]) -> float:
-    """Before the lowest loss, the rate at which it falls fastest."""
-    end = max(losses.index(min(losses)), 5)
-    slopes = [losses[i + 2] - losses[i - 2] for i in range(2, end - 2)]
-    return float(f"{rates[2 + slopes.index(min(slopes))]:.1e}")
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """Means over the steps around each, so that the curve is as smooth at its ends as in its middle."""
+    return [statistics.fmean(losses[max(i - _AROUND, 0) : i + _AROUND + 1]) for i in range(len(losses))]
+
+
+def _best(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[float]) -> float:
+    """The rate with the lowest loss.
+
+    Raises:
+        UserError: where it lies lower than at the start by no more than chance moves it.
+    """
+    lowest = smooth.index(min(smooth))
+    fall = smooth[0] - smooth[lowest]
+    noise = statistics.stdev(losses[i] - smooth[i] for i in range(max(lowest, 1) + 1))
+    if fall < noise:
+        raise UserError(
+            f"the loss falls by {fall:.2g} at the most, while it differs by {noise:.2g} from batch to batch: nothing "
+            f"to suggest; a larger --batch-size differs less"
+        )
+    return float(f"{rates[lowest]:.1e}")
 
 
 def _endlessly(loader: Any) -> Any:
