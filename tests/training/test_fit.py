@@ -184,10 +184,10 @@ def test_a_signal_in_an_epochs_last_step_still_has_it_judged(
 ) -> None:
     real = fit.judge
 
-    def interrupted(run: Any) -> Any:
+    def interrupted(run: Any, display: Any) -> Any:
         if run.progress.step == step:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(run)
+        return real(run, display)
 
     with monkeypatch.context() as patch:
         patch.setattr(fit, "judge", interrupted)
@@ -303,8 +303,8 @@ def test_validation_chooses_and_the_test_split_only_judges(tmp_path: Path, monke
     scores = iter([0.5, 0.7, 0.6])
     real = fit.judge
 
-    def scored(run: Any) -> Any:
-        row, evaluation = real(run)
+    def scored(run: Any, display: Any) -> Any:
+        row, evaluation = real(run, display)
         return {**row, "accuracy": next(scores)}, evaluation
 
     monkeypatch.setattr(fit, "judge", scored)
@@ -326,8 +326,8 @@ def test_the_temperature_is_the_kept_models_and_fitted_on_the_validation_images(
     scores = iter([0.9, 0.1])  # so that the first epoch's model is kept, not the last one's
     real = fit.judge
 
-    def scored(run: Any) -> Any:
-        row, evaluation = real(run)
+    def scored(run: Any, display: Any) -> Any:
+        row, evaluation = real(run, display)
         return {**row, "accuracy": next(scores)}, evaluation
 
     monkeypatch.setattr(fit, "judge", scored)
@@ -353,8 +353,8 @@ def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     scores = iter([0.5, 0.4, 0.3, 0.2])
     real = fit.judge
 
-    def scored(run: Any) -> Any:
-        row, evaluation = real(run)
+    def scored(run: Any, display: Any) -> Any:
+        row, evaluation = real(run, display)
         return {**row, "accuracy": next(scores)}, evaluation
 
     monkeypatch.setattr(fit, "judge", scored)
@@ -425,10 +425,10 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path: Path, monkeyp
     real = fit.judge
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limited(run: Any) -> Any:
+    def limited(run: Any, display: Any) -> Any:
         if run.progress.epoch == 2:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
-        return real(run)
+        return real(run, display)
 
     monkeypatch.setattr(fit, "judge", limited)
     monkeypatch.setattr(fit, "keep", lambda run, judged: None)

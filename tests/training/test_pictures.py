@@ -19,6 +19,7 @@ from googlenet.data.loader import ShuffledBatches
 from googlenet.data.mixing import mix
 from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
+from googlenet.training import rate_finder
 from googlenet.training.optimization import balanced_weights, make_optimizer, trunk_factor
 from googlenet.training.rate_finder import find_learning_rate
 from googlenet.training.starting_weights import start_from
@@ -68,8 +69,14 @@ def test_settings_are_chosen_for_a_folder_and_give_way(photos: Path) -> None:
     assert name == "pictures"
     assert (recipe.image_size, recipe.batch_size, recipe.epochs) == (64, 13, 100)
     assert "64x64" in reason
-    named, _, _ = resolve_recipe(None, {"data": str(photos), "device": "cpu", "image_size": 96, "epochs": 2})
+    given = {"data": str(photos), "device": "cpu", "image_size": 96, "epochs": 2}
+    named, _, reason = resolve_recipe(None, given)
     assert (named.image_size, named.epochs, named.batch_size) == (96, 2, 13)
+    assert "batch 13" in reason and "pixels" not in reason and "epochs" not in reason
+    _, _, reason = resolve_recipe(None, {**given, "batch_size": 8, "learning_rate": 0.01})
+    assert reason == ""
+    with pytest.raises(UserError, match="image_size"):
+        resolve_recipe(None, {**given, "image_size": 0})
     exactly, _, reason = resolve_recipe("fast", {"data": str(photos)})
     assert (exactly.image_size, reason) == (28, "")
     assert resolve_recipe(None, {})[1] == "fast"
@@ -170,6 +177,20 @@ def test_a_learning_rate_is_found(tmp_path: Path) -> None:
     assert 1e-5 < search.suggestion < 0.3
     assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
     assert list(search.rates) == sorted(search.rates)
+
+
+def test_a_loss_that_chance_alone_moves_suggests_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no step changes the network, the lowest loss is a matter of luck."""
+    real = rate_finder.train_step
+
+    def learns_nothing(run: Any, *rest: Any) -> None:
+        monkeypatch.setattr(run.optimizer, "step", lambda: None)
+        real(run, *rest)
+
+    monkeypatch.setattr(rate_finder, "train_step", learns_nothing)
+    with pytest.raises(UserError, match="nothing to suggest"):
+        find_learning_rate(Recipe(**{**QUICK, "auxiliary": False}), tmp_path / "rates.png", steps=40)
+    assert not (tmp_path / "rates.png").exists()
 
 
 def test_unreadable_pictures_are_named_in_the_run(photos: Path, tmp_path: Path) -> None:

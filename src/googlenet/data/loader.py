@@ -15,6 +15,7 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
 from googlenet.errors import UserError
+from googlenet.machine import available_cores
 
 Batch = tuple[Tensor, Tensor]
 
@@ -65,7 +66,7 @@ def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: in
         split,
         batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
         collate_fn=_as_is,  # type: ignore[arg-type]  # a batch comes whole, not as a list
-        num_workers=num_workers,
+        num_workers=min(num_workers, available_cores()),  # more would only wait, and torch warns of them
         worker_init_fn=_ignore_interrupts,
         pin_memory=pin,
     )

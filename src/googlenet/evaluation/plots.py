@@ -169,7 +169,7 @@ def plot_augmented(dataset: ImageDataset, augmentation: Augmentation, path: Path
 
 
 def _shares_in_words(target: Tensor, names: Sequence[str]) -> str:
-    present = target.nonzero().flatten().tolist()
+    present = (target >= 0.005).nonzero().flatten().tolist()  # less would be shown as 0%
     return "\n".join(f"{float(target[label]):.0%} {names[label]}" for label in present) if len(present) > 1 else ""
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from googlenet.errors import RunError, UserError, first_line
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import writing
 
 
@@ -56,7 +56,7 @@ def save_checkpoint(
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise RunError(f"cannot write {path}: {first_line(error)}") from error
+            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -72,4 +72,4 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"there is nothing to resume: {path} does not exist") from error
     except Exception as error:  # the reader raises whatever damaged bytes lead it to
-        raise UserError(f"{path} is damaged: {first_line(error)}") from error
+        raise UserError(f"{path} is damaged: {reason_of(error)}") from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -20,15 +23,15 @@ from googlenet.training.tracking import Row
 
 LINE_EVERY = 100
 """Batches between two plain lines, as in the tutorial."""
+LONG = 10
+"""Seconds of silence that are not explained."""
 
 
 class _Bar:
     """A progress bar where there is a terminal, and what is said above it. One that is `quiet` shows nothing."""
 
     def __init__(self, *columns: ProgressColumn, quiet: bool, expand: bool = False) -> None:
-        # Wide enough that a line is never folded where there is no terminal to say how wide it is
-        console = Console(quiet=quiet)
-        self._console = console if console.is_terminal else Console(quiet=quiet, width=200)
+        self._console = Console(quiet=quiet)
         shown = self._console.is_terminal
         self._bar = Progress(*columns, console=self._console, transient=True, expand=expand, disable=not shown)
 
@@ -42,7 +45,8 @@ class _Bar:
         self._bar.stop()
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False)
+        # Only a terminal says how wide it is
+        self._console.print(line, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
 
 
 class Display(_Bar):
@@ -79,6 +83,24 @@ class Display(_Bar):
             f"{judged['split']} loss {judged['loss']:.4f}  {judged['split']} accuracy {judged['accuracy']:.2%}  "
             f"time {seconds:.1f} s"
         )
+
+    @contextmanager
+    def judging(self, split: str, images: int) -> Iterator[Callable[[int], None]]:
+        """What is to be told how many images more are judged: a bar; without a terminal one line, where it is long."""
+        task = self._bar.add_task(f"judging {split} images", total=images, figures="")
+        started, done, is_said = time.monotonic(), 0, self._console.is_terminal
+
+        def advance(more: int) -> None:
+            nonlocal done, is_said
+            done += more
+            self._bar.advance(task, more)
+            spent = time.monotonic() - started
+            if spent > LONG and not is_said:
+                is_said = True
+                self.say(f"judging {images:,} {split} images  left {clock(spent / done * (images - done))}")
+
+        yield advance
+        self._bar.remove_task(task)
 
 
 class FileProgress(_Bar):

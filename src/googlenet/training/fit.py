@@ -74,24 +74,22 @@ def fit(run: Run, reason: str = "") -> TrainingResult:
     `reason` is said first: why the settings are what they are, where they were chosen.
     """
     evaluation: Evaluation | None = None
-    with (
-        Display(run.epochs, len(run.batches), run.total_steps, quiet=not run.is_main) as display,
-        StopRequest(display.say) as stop,
-    ):
+    with Display(run.epochs, len(run.batches), run.total_steps, quiet=not run.is_main) as display:
         if reason:
             display.say(reason)
         _introduce(run, display)
-        while not (_is_over(run) or _any_process_stops(run, stop)):
-            started = time.perf_counter()
-            trained, epoch_is_whole = train_epoch(run, display, stop)
-            if epoch_is_whole:
-                judged, evaluation = judge(run)
-                keep(run, judged)
-                display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
-            elif run.progress.best_accuracy < 0:
-                keep(run, None)
-            run.save_checkpoint()
-    return finish(run, evaluation, interrupted=not _is_over(run))
+        with StopRequest(display.say) as stop:
+            while not (_is_over(run) or _any_process_stops(run, stop)):
+                started = time.perf_counter()
+                trained, epoch_is_whole = train_epoch(run, display, stop)
+                if epoch_is_whole:
+                    judged, evaluation = judge(run, display)
+                    keep(run, judged)
+                    display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
+                elif run.progress.best_accuracy < 0:
+                    keep(run, None)
+                run.save_checkpoint()
+        return finish(run, evaluation, display, interrupted=not _is_over(run))
 
 
 def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, bool]:
@@ -254,5 +252,7 @@ def _introduce(run: Run, display: Display) -> None:
     )
     if data.note:
         display.say(f"note: {data.note}")
-    if run.progress.step:
+    if _is_over(run):
+        display.say(f"the run is over since step {run.progress.step:,}: its kept model is judged once more")
+    elif run.progress.step:
         display.say(f"going on after step {run.progress.step:,}")

@@ -15,6 +15,7 @@ from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.evaluate import BATCH_SIZE, Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
 from googlenet.network.googlenet import GoogLeNet
+from googlenet.training.display import Display
 from googlenet.training.run import Run
 from googlenet.training.tracking import Row
 
@@ -34,10 +35,10 @@ class TrainingResult:
     """What the kept model's logits are divided by before they are made probabilities; 1 where nothing was held out."""
 
 
-def judge(run: Run) -> tuple[Row, Evaluation]:
+def judge(run: Run, display: Display) -> tuple[Row, Evaluation]:
     """Evaluate at an epoch's end. Raises `RunError` where the loss is no number."""
     split = run.judged_split
-    evaluation = evaluate_split(run, split)
+    evaluation = evaluate_split(run, split, display)
     return _record(run, split, evaluation, run.progress.step, run.progress.epoch), evaluation
 
 
@@ -56,7 +57,7 @@ def _record(run: Run, split: str, evaluation: Evaluation, step: int, epoch: int)
     return row
 
 
-def evaluate_split(run: Run, name: str) -> Evaluation:
+def evaluate_split(run: Run, name: str, display: Display) -> Evaluation:
     """Of several processes each takes every world-th image; the logits are put together in the split's order."""
     split = run.validation if name == "validation" and run.validation is not None else run.dataset.test
     rank, world = run.accelerator.process_index, run.accelerator.num_processes
@@ -69,7 +70,8 @@ def evaluate_split(run: Run, name: str) -> Evaluation:
     # What fits into the memory in training does so several times over here, where no layer's output is kept
     batch_size = min(BATCH_SIZE, 4 * -(-run.recipe.batch_size // (world * run.recipe.accumulate)))
     settings = {"device": run.device, "precision": run.precision, "batch_size": batch_size}
-    logits = collect_logits(run.judged_net, split.subset(mine), run.input, **settings)
+    with display.judging(name, len(mine)) as progress:
+        logits = collect_logits(run.judged_net, split.subset(mine), run.input, progress=progress, **settings)
     if world > 1:
         share = torch.zeros(-(-len(split) // world), logits.shape[1])
         share[: len(mine)] = logits
@@ -94,14 +96,14 @@ def keep(run: Run, judged: Row | None) -> None:
     _write_model(run)
 
 
-def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> TrainingResult:
+def finish(run: Run, latest: Evaluation | None, display: Display, *, interrupted: bool) -> TrainingResult:
     """Judge the kept model on the test split, once, and draw the pictures.
 
     `latest` is the evaluation of the latest epoch; an interrupted run has its pictures from it, and evaluates no more.
     """
     shown, split = latest, run.dataset.test
     if not interrupted:
-        shown = _judge_kept(run, latest)
+        shown = _judge_kept(run, latest, display)
     elif run.judged_split == "validation" and run.validation is not None:
         split = run.validation
     if run.is_main and run.recipe.pictures:
@@ -121,7 +123,7 @@ def finish(run: Run, latest: Evaluation | None, *, interrupted: bool) -> Trainin
     )
 
 
-def _judge_kept(run: Run, latest: Evaluation | None) -> Evaluation:
+def _judge_kept(run: Run, latest: Evaluation | None, display: Display) -> Evaluation:
     """The kept model on the test split, at the temperature that fits the validation split, where there is one.
 
     The model file gets both. The temperature is the kept model's, so it waits until that one is known; the test split
@@ -135,13 +137,13 @@ def _judge_kept(run: Run, latest: Evaluation | None) -> Evaluation:
     if judged is None:
         if run.is_main:
             run.judged_net.load_state_dict(model_file.read_weights(run.folder.model))
-        judged = evaluate_split(run, "test")
+        judged = evaluate_split(run, "test", display)
         metrics["test"] = {"loss": judged.loss, "accuracy": judged.accuracy}
         told = {"split": "test", "step": metrics["step"]}
         if not any(told.items() <= row.items() for row in run.folder.rows()):  # a run that is over may be resumed
             _record(run, "test", judged, metrics["step"], metrics["epoch"])
     if run.validation is not None:
-        held_out = evaluate_split(run, "validation")
+        held_out = evaluate_split(run, "validation", display)
         judged = replace(judged, temperature=fit_temperature(held_out.logits, held_out.labels))
     _write_model(run, judged.temperature)
     return judged

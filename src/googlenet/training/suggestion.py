@@ -36,8 +36,8 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     if recipe is None:
         recipe = PICTURES if data is not None and is_folder(data) else "fast"
     if recipe == PICTURES and data is not None and is_folder(data):
-        chosen, reason = suggest(data, settings.get("device", "auto"))
-        settings = {**chosen, **settings}
+        load_recipe(recipe, **settings)  # what is wrong with these is said before anything is made of them
+        settings, reason = suggest(data, settings)
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
     return at_whole_path(load_recipe(recipe, **settings)), name, reason
 
@@ -48,8 +48,9 @@ def at_whole_path(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=whole)
 
 
-def suggest(folder: str, device: str) -> tuple[dict[str, Any], str]:
-    """Image size, batch size, epochs and learning rate for a folder, and why, in one line.
+def suggest(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The settings that are given, and those of image size, batch size, epochs and learning rate that are not: chosen
+    for a folder, and why, in one line.
 
     Raises:
         UserError: for a folder that will not do, or a device that is not there.
@@ -57,24 +58,28 @@ def suggest(folder: str, device: str) -> tuple[dict[str, Any], str]:
     listing = list_folder(folder)
     files = [path for path, _, split in listing.files if split in (None, "train")]
     count = max(round(len(files) * (0.8 if len(files) == len(listing.files) else 1.0)), 1)
-    on_gpu = resolve_device(device).type != "cpu"
+    on_gpu = resolve_device(given.get("device", "auto")).type != "cpu"
     side = _usual_side(listing.files)
 
     largest = 224 if on_gpu else 128
-    size = min(max(32 * round(side / 32), 64), largest)
+    size = given.get("image_size", min(max(32 * round(side / 32), 64), largest))
     batch = 32 if count < 4_000 else 64 if count < 20_000 else 128
     fits = int(memory_bytes() / 4 / (_ACTIVATION_BYTES * (size / 224) ** 2)) if memory_bytes() else batch
-    batch = max(min(batch, fits, count // 2), 1)  # every class rounds its share, and some may be held out besides
+    # every class rounds its share, and some may be held out besides
+    batch = given.get("batch_size", max(min(batch, fits, count // 2), 1))
     seen = _IMAGES["gpu" if on_gpu else "cpu"] * (largest / size) ** 2
     epochs = max(min(round(seen / count), 100), 8)
     rate = round(0.006 * (batch / 128) ** 0.5, 5)
-    settings = {"image_size": size, "batch_size": batch, "epochs": epochs, "learning_rate": rate}
-    reason = (
-        f"chosen: {size}x{size} pixels (half of the pictures are {side:.0f} or less on the shorter side, on "
-        f"{'a GPU' if on_gpu else 'a CPU'} {largest} at most), batch {batch} and learning rate {rate} (for "
-        f"{count:,} training pictures), {epochs} epochs (a run of some minutes); any of them by its own name instead"
-    )
-    return settings, reason
+    chosen = {"image_size": size, "batch_size": batch, "learning_rate": rate, "epochs": epochs}
+    reasons = {
+        "image_size": f"{size}x{size} pixels (half of the pictures are {side:.0f} or less on the shorter side, on "
+        f"{'a GPU' if on_gpu else 'a CPU'} {largest} at most)",
+        "batch_size": f"batch {batch} (for {count:,} training pictures)",
+        "learning_rate": f"learning rate {rate} (for that batch)",
+        "epochs": f"{epochs} epochs (a run of some minutes)",
+    }
+    said = ", ".join(reason for name, reason in reasons.items() if name not in given)
+    return {**chosen, **given}, f"chosen: {said}; any of them by its own name instead" if said else ""
 
 
 def _usual_side(files: tuple[Any, ...]) -> float:

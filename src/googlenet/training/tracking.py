@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import writing
 
 Row = dict[str, Any]
@@ -51,7 +51,8 @@ class RunFolder:
         """A new, empty run folder.
 
         Raises:
-            UserError: where it is a file, holds something already, or cannot be written.
+            UserError: where it is a file, or holds something already.
+            RunError: where it cannot be written.
         """
         path = Path(path)
         try:
@@ -62,7 +63,7 @@ class RunFolder:
         except (FileExistsError, NotADirectoryError) as error:
             raise UserError(f"{path} cannot be a run folder: there is a file in the way") from error
         except OSError as error:
-            raise UserError(f"{path} cannot be made: {error.strerror}") from error
+            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
         return folder
 
     @staticmethod
@@ -84,7 +85,7 @@ class RunFolder:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise RunError(f"cannot write {self.metrics}: {error.strerror}") from error
+            raise RunError(f"cannot write {self.metrics}: {reason_of(error)}") from error
 
     def rows(self) -> list[Row]:
         """Every whole row of `metrics.jsonl` so far; a kill or a full disk may have cut the last one."""
