@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from googlenet import UserError
+from googlenet import UserError, load
 from googlenet.deploy.answers import COLUMNS, answered, open_writer, write_answers
 from googlenet.deploy.predictor import Prediction, Predictor
 from googlenet.training.outcome import TrainingResult
@@ -87,6 +88,29 @@ def test_files_that_are_no_output(tmp_path: Path) -> None:
         (tmp_path / name).write_text("something else\n")
         with pytest.raises(UserError, match="no output of predict"):
             answered(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_answers_of_another_model_or_settings_are_not_mixed(
+    suffix: str, trained: TrainingResult, tmp_path: Path
+) -> None:
+    for number in range(3):
+        Image.new("L", (28, 28), 80 * number).save(tmp_path / f"{number}.png")
+    one, two, three = (tmp_path / f"{number}.png" for number in range(3))
+    output, predictor = tmp_path / f"x.{suffix}", Predictor(trained.model)
+    write_answers(predictor, [one], output, resume=False, top=2)
+    before = output.read_bytes()
+    other = load(trained.model)
+    with torch.no_grad():
+        other.fc.bias.add_(1)
+    for mixed, top, message in ((predictor, 1, "top = 2, not 1"), (Predictor(other), 2, "another model")):
+        with pytest.raises(UserError, match=message):
+            write_answers(mixed, [two], output, resume=True, top=top)
+        assert output.read_bytes() == before
+    assert write_answers(predictor, [one, two], output, resume=True, top=2) == (1, 0)
+    output.with_name(output.name + ".json").unlink()
+    with pytest.raises(UserError, match="what made it"):
+        write_answers(predictor, [three], output, resume=True, top=2)
 
 
 def test_parquet_is_whole_or_not_there(tmp_path: Path) -> None:

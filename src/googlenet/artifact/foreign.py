@@ -16,7 +16,7 @@ from torch import Tensor
 from googlenet.artifact.model_file import ModelInfo, save
 from googlenet.data import fashion_mnist
 from googlenet.data.input_spec import InputSpec
-from googlenet.errors import UserError, first_line
+from googlenet.errors import UserError, reason_of
 from googlenet.network.architecture import Architecture, Variant, architecture
 from googlenet.network.googlenet import GoogLeNet
 
@@ -102,7 +102,7 @@ def import_file(
         try:
             classes = class_file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the class names: {error}") from error
+            raise UserError(f"cannot read the class names in {class_file}: {reason_of(error)}") from error
         classes = [name.strip() for name in classes if name.strip()]
     target = output or path.with_suffix(".safetensors")
     if target.resolve() == path.resolve() or (output is None and target.exists()):
@@ -126,7 +126,7 @@ def _read_weights(path: Path) -> Weights:
             f"save net.state_dict(), not net"
         ) from error
     except Exception as error:  # the readers raise whatever damaged bytes lead them to
-        raise UserError(f"{path} cannot be read as weights: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as weights: {reason_of(error)}") from error
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -145,7 +145,7 @@ def _read_onnx(path: Path) -> Weights:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except Exception as error:  # protobuf's errors have no public base
-        raise UserError(f"{path} cannot be read as ONNX: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as ONNX: {reason_of(error)}") from error
     return {entry.name: torch.from_numpy(onnx.numpy_helper.to_array(entry).copy()) for entry in graph.initializer}
 
 

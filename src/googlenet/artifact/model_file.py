@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from googlenet.data.input_spec import InputSpec
-from googlenet.errors import RunError, UserError, first_line
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import writing
 from googlenet.network.architecture import Architecture
 from googlenet.network.googlenet import GoogLeNet
@@ -132,11 +132,14 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
     return net.eval().to(device)
 
 
+def model_path(path: str | Path) -> Path:
+    """The file itself, where a run folder is named."""
+    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+
+
 def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     """The network and the description in a model file. Raises as `load` does."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / "model.safetensors"
+    path = model_path(path)
     weights, text = _content(path)
     if text is None:
         raise UserError(f"{path} holds weights but says nothing about them; bring it in with: googlenet import {path}")
@@ -150,7 +153,7 @@ def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged: {first_line(error)}") from error
+        raise UserError(f"{path} is damaged: {reason_of(error)}") from error
     return net, info
 
 
@@ -167,8 +170,11 @@ def _content(path: Path) -> tuple[dict[str, Tensor], str | None]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except FileNotFoundError as error:
         raise UserError(f"there is no model file {path}; googlenet train makes one") from error
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
+    except SafetensorError as error:
         raise UserError(
-            f"{path} is no whole model file ({error}); weights saved by torch.save come in through: googlenet import"
+            f"{path} is no whole model file ({reason_of(error)}); weights saved by torch.save come in through: "
+            f"googlenet import"
         ) from error
     return weights, text

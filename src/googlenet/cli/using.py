@@ -22,6 +22,7 @@ from googlenet.cli.app import (
     print_json,
 )
 from googlenet.errors import UserError
+from googlenet.files import check_suffix
 from googlenet.network.architecture import Variant
 
 
@@ -70,6 +71,8 @@ def predict(
         summary = {"output": str(output), "answered": answered, "failed": failed}
         if json:
             print_json(summary)
+        elif resume and not (answered or failed):
+            print(f"{output} has every one of these files already")
         else:
             print(f"{answered:,} answered, {failed:,} could not be read: {output}")
     else:
@@ -82,7 +85,9 @@ def export(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
     to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
-    output: Annotated[Path | None, Output, Parameter(help="File to write; left out: beside the model.")] = None,
+    output: Annotated[
+        Path | None, Output, Parameter(help="File to write, in place of one there; left out: beside the model.")
+    ] = None,
     int8: Annotated[bool, Parameter(help="Convolutions in integers of 8 bits.", negative="")] = False,
     with_preprocessing: Annotated[
         bool, Parameter(help="The file takes uint8 pictures of any size and gives probabilities.", negative="")
@@ -171,6 +176,8 @@ def import_(
     """Make a model file of other people's weights."""
     from googlenet.artifact.foreign import import_file
 
+    if output is not None:
+        check_suffix(output, ".safetensors")
     target, info = import_file(file, output, variant=variant, class_file=classes)
     if json:
         print_json({"model": str(target), **json_format.loads(info.to_json())})

@@ -18,11 +18,13 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from googlenet.data.decode import picture_files
 from googlenet.deploy.predictor import Prediction, Predictor
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import printable, writing
 
 COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
 STDIN = Path("-")
+_SHAPING = ("top", "confidence")
+"""Settings by which the answers of one model differ."""
 _ROWS_A_GROUP = 10_000
 
 
@@ -43,19 +45,51 @@ def write_answers(
 ) -> tuple[int, int]:
     """Predict every file into `output`, with a progress bar: how many were answered, how many could not be read.
 
-    `settings` are those of `Predictor.predict`.
+    `settings` are those of `Predictor.predict`. What shapes the answers is noted beside them, in `answers.csv.json`.
+
+    Raises:
+        UserError: for an output that is there already, or to be gone on with by another model or settings.
+        RunError: where it cannot be written.
     """
     done = answered(output) if resume else set()
+    made_with = {"model_sha256": predictor.digest(), **{name: settings[name] for name in _SHAPING if name in settings}}
+    if resume and output.exists():
+        _check_made_with(output, made_with)
     files = (file for file in _named(pictures) if printable(file) not in done)
     # What is wrong with these is said before there is a file
     answers, total = predictor.predict(files, **settings), _count(pictures)
     with open_writer(output, resume=resume) as write:
+        if output.exists():  # a stopped run is to be gone on with
+            _note(output, made_with)
         outcomes = Counter[bool]()
         for answer in _with_progress(answers, total, len(done)):
             write(answer)
             _complain(answer)
             outcomes[answer.error is None] += 1
+    _note(output, made_with)
     return outcomes[True], outcomes[False]
+
+
+def _note_of(output: Path) -> Path:
+    return output.with_name(output.name + ".json")
+
+
+def _note(output: Path, made_with: dict[str, Any]) -> None:
+    with writing(_note_of(output)) as temporary:
+        temporary.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_made_with(output: Path, made_with: dict[str, Any]) -> None:
+    anew = "another --output starts anew"
+    try:
+        before = json.loads(_note_of(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        note = _note_of(output)
+        raise UserError(f"cannot read {note}, where {output} says what made it: {reason_of(error)}; {anew}") from error
+    for name, value in made_with.items():
+        if before.get(name) != value:
+            what = "another model" if name == "model_sha256" else f"{name} = {before.get(name)}, not {value}"
+            raise UserError(f"{output} was made with {what}; {anew}")
 
 
 def print_answers(predictor: Predictor, pictures: Iterable[Path], form: str, **settings: Any) -> int:
@@ -107,7 +141,7 @@ def _with_progress(answers: Iterator[Prediction], total: int | None, done: int) 
 
 def _complain(answer: Prediction) -> None:
     if answer.error is not None:
-        print(f"googlenet: {answer.error}", file=sys.stderr)
+        print(f"googlenet: {answer.file}: {answer.error}", file=sys.stderr)
 
 
 def csv_lines(answer: Prediction) -> str:
@@ -139,7 +173,7 @@ def answered(path: Path) -> set[str]:
                 raise ValueError("other columns")
             return {row["file"] for row in table}
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{path} is no output of predict to go on with ({error})") from error
+        raise UserError(f"{path} is no output of predict to go on with ({reason_of(error)})") from error
 
 
 @contextlib.contextmanager
@@ -161,7 +195,7 @@ def open_writer(path: Path, *, resume: bool) -> Iterator[Writer]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8", newline="")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
     with file:
         if is_new and path.suffix == ".csv":
             file.write(",".join(COLUMNS) + "\n")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from googlenet.artifact.model_file import load
 from googlenet.data.decode import decode_image
-from googlenet.errors import RunError, UserError, first_line
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.insight.explain import MOST_PIXELS_A_SIDE, explain
 from googlenet.insight.explanation_picture import heat_picture
 from googlenet.machine import resolve_device
@@ -116,7 +116,7 @@ def serve(
                 prevent_thread_lock=True,
             )
         except Exception as error:  # whatever Gradio, its server and its own request to it raise
-            raise RunError(f"the page cannot be opened at {host} port {port}: {first_line(error)}") from error
+            raise RunError(f"the page cannot be opened at {host} port {port}: {reason_of(error)}") from error
         ready(address)
         page.block_thread()
 
@@ -130,7 +130,7 @@ def _free_port(host: str, port: int | None) -> int:
         try:
             socket.create_server((host, candidate)).close()
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = reason_of(error)
         else:
             return candidate
     wanted = f"{_PORTS[0]} to {_PORTS[-1]}" if port is None else str(port)

@@ -17,7 +17,7 @@ from torch import Tensor
 from googlenet.artifact.model_file import ModelInfo
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.graphs import KEY, openvino_graph, require, write_graph
-from googlenet.errors import UserError, first_line
+from googlenet.errors import UserError, reason_of
 from googlenet.machine import autocast, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet
 
@@ -96,7 +96,7 @@ def openvino_engine(model: Path | Any, *, precision: str = "auto") -> Engine:
     try:
         request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
     except RuntimeError as error:
-        raise UserError(f"{model} cannot be opened as an OpenVINO model: {first_line(error)}") from error
+        raise UserError(f"{model} cannot be opened as an OpenVINO model: {reason_of(error)}") from error
 
     def run(images: Tensor) -> Tensor:
         found = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
@@ -145,7 +145,7 @@ def open_file(
         try:
             graph = openvino.Core().read_model(path)
         except RuntimeError as error:
-            raise UserError(f"{path} cannot be opened as an OpenVINO model: {first_line(error)}") from error
+            raise UserError(f"{path} cannot be opened as an OpenVINO model: {reason_of(error)}") from error
         described = graph.get_rt_info(KEY).astype(str) if graph.has_rt_info(KEY) else _onnx_description(path)
         return _described(path, described, openvino_engine(graph, precision=precision))
     if engine == "onnxruntime" and path.suffix == ".onnx":
@@ -159,7 +159,7 @@ def _torch_export_file(path: Path) -> OpenedFile:
     try:
         program = torch.export.load(path, extra_files=extra).module()
     except Exception as error:  # zip, JSON, pickle: whatever damaged bytes lead to
-        raise UserError(f"{path} cannot be opened as a torch.export file: {first_line(error)}") from error
+        raise UserError(f"{path} cannot be opened as a torch.export file: {reason_of(error)}") from error
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _session(model: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own errors have no common class but this
-        raise UserError(f"{model} cannot be opened as an ONNX model: {first_line(error)}") from error
+        raise UserError(f"{model} cannot be opened as an ONNX model: {reason_of(error)}") from error
 
 
 def _runtime_engine(session: Any) -> Engine:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from torch import Tensor
 from googlenet.artifact.model_file import load
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import Engine, open_file
-from googlenet.deploy.graphs import SUFFIX, Format, quantize_graph, require, write_graph
+from googlenet.deploy.graphs import SUFFIX, Format, parts, quantize_graph, require, write_graph
 from googlenet.deploy.sample import CALIBRATION_IMAGES, VERIFIED_IMAGES, Sample, take_sample
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import writing
 
 TOLERANCE = 1e-3
@@ -95,9 +96,8 @@ def export(
     sample = take_sample(info, calibration, data_dir, count=count, skip_unreadable=skip_unreadable, say=say)
     deployable = Deployable(net, info, preprocessing=preprocessing).eval()
     described = json.loads(info.to_json()) | {"exported": {"preprocessing": preprocessing, "int8": int8}}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        written = Path(folder) / target.name
+    with _beside(target) as folder:
+        written = folder / target.name
         write_graph(deployable, to, written, json.dumps(described))
         if int8:
             written = _quantized(written, to, deployable, sample)
@@ -105,11 +105,23 @@ def export(
         engine = open_file(written, precision="fp32").run
         exported = _compared(deployable, engine, sample, target, written, int8=int8)
         _check_as_good(exported, to, most_lost=float("inf") if force else most_lost, int8=int8)
-        for part in _parts(written):
+        for part in parts(written):
             part.replace(target.with_suffix(part.suffix))
         with writing(target.with_name(f"{target.name}.json")) as temporary:
             temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     return exported
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A folder on the same disk, gone at the end. Raises `RunError` for a full disk, or one that is not to be written
+    to."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
 
 
 def _check_as_good(exported: Exported, to: Format, *, most_lost: float, int8: bool) -> None:
@@ -155,7 +167,7 @@ def _compared(
     right_after = None if labels is None else labels == theirs.argmax(1)
     return Exported(
         file=target,
-        megabytes=sum(part.stat().st_size for part in _parts(written)) / 1e6,
+        megabytes=sum(part.stat().st_size for part in parts(written)) / 1e6,
         largest_difference=float((theirs - ours).abs().max()),
         images_judged=len(ours),
         accuracy_before=None if right is None else float(right.double().mean()),
@@ -173,11 +185,6 @@ def _both(model: Deployable, engine: Engine, images: Tensor) -> tuple[Tensor, Te
     if model.preprocessing:
         return engine(images), probabilities
     return (engine(prepared) / model.temperature).softmax(dim=1), probabilities
-
-
-def _parts(written: Path) -> list[Path]:
-    weights = written.with_suffix(".bin")
-    return [weights, written] if weights.exists() else [written]
 
 
 def _what(exported: Exported) -> str:

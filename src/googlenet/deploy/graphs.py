@@ -40,6 +40,12 @@ def require(to: Format, *, int8: bool) -> None:
         raise UserError(f"export to {to} needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
+def parts(file: Path) -> list[Path]:
+    """The files that an exported one consists of: OpenVINO's weights lie beside it, in a `.bin`."""
+    weights = file.with_suffix(".bin")
+    return [weights, file] if file.suffix == SUFFIX["openvino"] and weights.exists() else [file]
+
+
 def write_graph(model: Deployable, to: Format, path: Path, description: str) -> None:
     """Write the file, `description` in its metadata. OpenVINO's weights go beside it, in a `.bin`."""
     with _quietly():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,10 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from googlenet.artifact.model_file import description, load
+from googlenet.artifact.model_file import description, load, model_path
 from googlenet.data.decode import decode_image, decode_resized
 from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, open_file
-from googlenet.deploy.graphs import SUFFIX
+from googlenet.deploy.graphs import SUFFIX, parts
 from googlenet.errors import UserError
 from googlenet.evaluation.coverage import check_confidence
 from googlenet.files import printable
@@ -71,7 +72,19 @@ class Predictor:
             info = description(net)
             run = network_engine(net, "torch" if engine == "auto" else engine, device=device, precision=precision)
             opened = OpenedFile(run, info, preprocesses=False)
-        self.info, self._opened = opened.info, opened
+        self.info, self._opened, self._model = opened.info, opened, model
+
+    def digest(self) -> str:
+        """SHA-256 of the model: of the file that it was read from, else of the network."""
+        found = hashlib.sha256()
+        if isinstance(self._model, GoogLeNet):
+            found.update(self.info.to_json().encode())
+            for tensor in self._model.state_dict().values():
+                found.update(tensor.detach().cpu().contiguous().numpy())
+        else:
+            for part in parts(model_path(self._model)):
+                found.update(part.read_bytes())
+        return found.hexdigest()
 
     def predict(
         self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
@@ -118,7 +131,7 @@ class Predictor:
             # as pictures are decoded for training and judging
             return spec.prepare(decode_resized(file, spec.channels, spec.decoded_size, spec.resize)[None])
         except UserError as error:
-            return str(error)
+            return str(error).removeprefix(f"{file}: ")
 
     def _classify(self, images: list[Tensor], top: int) -> Iterator[tuple[Sequence[float], Sequence[int]]]:
         if not images:
