@@ -1,5 +1,7 @@
 """The two ways in which this package says no."""
 
+_LONGEST_REASON = 160
+
 
 class UserError(ValueError):
     """A mistake in what was asked for: one line that says what is wrong, where, and the way out. Exit code 2."""
@@ -19,6 +21,9 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 
-def first_line(error: BaseException) -> str:
-    """What an error of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def reason_of(error: BaseException) -> str:
+    """What an error of the system or of another library says, in one short line."""
+    if isinstance(error, OSError) and error.strerror:  # without its number, and the path that the caller names himself
+        return error.strerror
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " ..."

@@ -7,12 +7,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from googlenet.errors import RunError
+from googlenet.errors import RunError, UserError, reason_of
 
 
 def printable(path: str | Path) -> str:
     """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 appear as \\xNN."""
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def check_suffix(path: Path, suffix: str) -> None:
+    """Raises `UserError` for a name that would say something else than what is written under it."""
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{path}: what is written there is named *{suffix}")
 
 
 @contextlib.contextmanager
@@ -30,7 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())  # else a crash soon after could leave an empty file under the final name
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, reason_of
 from googlenet.network.architecture import Initialization, Normalization, Variant
 
 AUGMENT: dict[str, dict[str, Any]] = {
@@ -222,7 +222,7 @@ def _values(recipe: str | Path | Recipe) -> dict[str, Any]:
         try:
             text, where = path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the recipe {path}: {error}") from error
+            raise UserError(f"cannot read the recipe {path}: {reason_of(error)}") from error
     else:
         raise UserError(f"there is no recipe {str(recipe)!r}; there are: {', '.join(recipe_names())}, or a FILE.toml")
     try:

@@ -93,6 +93,7 @@ def test_a_file_that_cannot_be_read_stops_or_is_listed(photos: Path) -> None:
     assert len(data.train) + len(data.test) == 20
     assert "2 files" in data.note
     assert sorted(Path(line.partition(":")[0]).name for line in data.left_out) == ["cut.jpg", "empty.png"]
+    assert all(line.count("cut.jpg") + line.count("empty.png") == 1 for line in data.left_out)
     assert json.dumps(data.provenance()["left_out"])
 
 
@@ -110,6 +111,17 @@ def test_copies_stay_on_one_side_and_leaks_are_told(photos: Path, tmp_path: Path
     load_dataset(str(split), size=16, say=lines.append)
     assert any("leakage: 20 pictures" in line or "leakage: 10 pictures" in line for line in lines), lines
     assert any("exact copies" in line for line in lines)
+
+
+def test_one_picture_in_two_classes_is_to_be_mended(photos: Path) -> None:
+    shutil.copy(photos / "cats" / "0.png", photos / "dogs" / "same.png")
+    found = check(photos)
+    assert not found.is_clean
+    assert any(line.startswith("contradiction: 1 pictures") and "same.png" in line for line in found.lines())
+    assert found.lines()[-1].startswith("to be mended")
+    assert len(found.to_dict()["contradictions"]) == 1
+    (photos / "dogs" / "same.png").unlink()
+    assert check(photos).lines()[-1] == "nothing to mend"
 
 
 def test_what_is_found_is_said(photos: Path) -> None:
@@ -130,6 +142,8 @@ def test_folders_that_will_not_do(tmp_path: Path) -> None:
     picture(tmp_path / "only" / "x.png")
     with pytest.raises(UserError, match="one class"):
         load_dataset(str(tmp_path))
+    with pytest.raises(UserError, match=f"1 pictures, in no folder of a class.*name the folder above it, {tmp_path}"):
+        load_dataset(str(tmp_path / "only"))
     with pytest.raises(UserError, match="no data set"):
         load_dataset(str(tmp_path / "none"))
     picture(tmp_path / "other" / "x.png", 1)

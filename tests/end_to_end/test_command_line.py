@@ -309,7 +309,13 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("study", "convergence", "--learning-rates", "0"), "above 0"),
         (("study", "convergence", "--workers", -3), "workers are 1"),
         (("train", "--blocks", 5, "--auxiliary"), "4a and 4d"),
-        (("train", "--find-learning-rate", "--output", "runs/x"), "FILE.png"),
+        (("train", "--find-learning-rate", "--output", "runs/x"), "*.png"),
+        (("draw", "-o", "net.png"), "*.svg"),
+        (("explain", "missing", "taken", "-o", "why.jpg"), "*.png"),
+        (("ablate", "missing", "-o", "branches.svg"), "*.png"),
+        (("compare", "bn", "--plot", "bubbles.pdf"), "*.png"),
+        (("data", "show", "-o", "sheet.jpg"), "*.png"),
+        (("import", "taken", "-o", "model.onnx"), "*.safetensors"),
         (("compare", "bn", "--train", "--image-size", 0), "image_size"),
         (("compare", "bn", "--train", "--learning-rate", -1), "learning_rate"),
         (("summary", "--batch-size", 0), "batch is of 1 image"),
@@ -347,18 +353,21 @@ def test_a_study_goes_on_where_it_stopped(command: Command) -> None:
     assert "steps = 3, not 4" in err
 
 
-@pytest.mark.parametrize("everyone", [True, False])
-def test_ctrl_c_ends_a_study_and_its_workers(everyone: bool, command: Command) -> None:
-    """In a terminal the signal reaches the workers as well, whatever they are doing."""
+@pytest.mark.parametrize(
+    ("everyone", "since"), [(True, "*/run/metrics.jsonl"), (False, "*/run/metrics.jsonl"), (True, "study.json")]
+)
+def test_ctrl_c_ends_a_study_and_its_workers(everyone: bool, since: str, command: Command) -> None:
+    """In a terminal the signal reaches the workers as well, whatever they are doing: training, or still starting."""
     arguments = ("study", "convergence", "--quick", "--only", "tutorial", "--steps", 5000, "--image-size", 16)
     process = command.start(*arguments, "--seeds", 1, "--workers", 2, "-o", "runs/study")
-    started = command.folder / "runs" / "study" / "cells"
-    while not list(started.glob("*/run/metrics.jsonl")) and process.poll() is None:
+    while not list((command.folder / "runs" / "study").rglob(since)) and process.poll() is None:
         time.sleep(0.1)
+    time.sleep(0.5)
     (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "googlenet: stopped" in err
+    assert "Traceback" not in err
     with pytest.raises(ProcessLookupError):  # nobody of the group is left, or not for long
         for _ in range(300):
             os.killpg(process.pid, 0)

@@ -12,7 +12,7 @@ from cyclopts import CycloptsError
 
 from googlenet.cli import data, learning, measuring, understanding, using  # noqa: F401  (they add their commands)
 from googlenet.cli.app import app
-from googlenet.errors import RunError, UserError, first_line, ran_out_of_memory
+from googlenet.errors import RunError, UserError, ran_out_of_memory, reason_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,13 +36,13 @@ def _run(arguments: list[str] | None) -> int:
     except RuntimeError as error:
         if not ran_out_of_memory(error):
             raise
-        code, message = 1, f"the memory ran out; try a smaller --batch-size or other device ({first_line(error)})"
+        code, message = 1, f"the memory ran out; try a smaller --batch-size or other device ({reason_of(error)})"
     except KeyboardInterrupt:
         code, message = 130, "stopped"
     except BrokenPipeError:  # whoever read our output has had enough
         sys.stderr.close()
         return 1
     except OSError as error:
-        code, message = 1, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        code, message = 1, f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     print(f"googlenet: {' '.join(message.split())}", file=sys.stderr)
     return code

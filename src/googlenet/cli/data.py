@@ -17,6 +17,7 @@ from googlenet.cli.app import (
     data_app,
     print_json,
 )
+from googlenet.files import check_suffix
 
 
 @data_app.command(name="list")
@@ -98,6 +99,8 @@ def data_show(
     from googlenet.recipe import AUGMENT
     from googlenet.training.display import FileProgress
 
+    if output is not None:
+        check_suffix(output, ".png")
     with redirect_stdout(sys.stderr), FileProgress() as progress:
         dataset = load_dataset(
             name, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show

@@ -27,6 +27,7 @@ from googlenet.cli.app import (
     print_json,
 )
 from googlenet.errors import UserError
+from googlenet.files import check_suffix
 from googlenet.recipe import Recipe, recipe_names
 
 # Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
@@ -63,8 +64,9 @@ def train(
     """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
     if find_learning_rate:
         target = output or Path("learning_rate.png")
-        if resume or target.suffix != ".png":
-            raise UserError("with --find-learning-rate nothing is trained: --output is a FILE.png, and nothing goes on")
+        if resume:
+            raise UserError("with --find-learning-rate nothing is trained, so there is nothing to --resume")
+        check_suffix(target, ".png")
         return _find_learning_rate(recipe, target, dict(settings or {}), json=json)
     from googlenet.training.fit import train as run_training
 

@@ -25,6 +25,7 @@ from googlenet.cli.app import (
     study_app,
 )
 from googlenet.errors import UserError
+from googlenet.files import check_suffix
 from googlenet.network.architecture import TABLE_1, VARIANTS, Variant
 
 
@@ -94,6 +95,7 @@ def explain(
     target = output or Path(f"{picture.stem}-explained.png")
     if target.resolve() == picture.resolve():
         raise UserError(f"{target} is the picture itself; give --output another name")
+    check_suffix(target, ".png")
     net = load(model, resolve_device(device))
     image = decode_image(picture, net.info.input.channels, at_most=MOST_PIXELS_A_SIDE)
     explanation = run_explanation(net, image, class_name=class_, block=block)
@@ -128,6 +130,8 @@ def ablate(
     from googlenet.insight.ablate import ablate as run_ablation
     from googlenet.insight.ablate import draw_ablation
 
+    if output is not None:
+        check_suffix(output, ".png")
     net = load(model)
     dataset = judged_data_shown(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
     found = run_ablation(
@@ -178,6 +182,8 @@ def compare(
     from googlenet.insight.contenders import contenders
     from googlenet.insight.summary import parse_input_size
 
+    if plot is not None:
+        check_suffix(plot, ".png")
     size = parse_input_size(input_size)
     entries = [count(contender, size, num_classes) for contender in contenders(networks or [])]
     with redirect_stdout(sys.stderr) if json else nullcontext():
@@ -192,7 +198,7 @@ def compare(
     else:
         console = Console()
         (console if console.is_terminal else Console(width=200)).print(to_table(entries, size, num_classes))
-    if plot is not None:  # last, since what it took so long to measure is not to be lost to a bad name
+    if plot is not None:  # last, since what it took so long to measure is not to be lost to a full disk
         plot_bubbles(entries, plot)
     return 0
 
@@ -213,6 +219,7 @@ def draw(
     from googlenet.insight.summary import parse_input_size
 
     target = output or Path(f"googlenet-{variant}.svg")
+    check_suffix(target, ".svg")
     write_drawing(variant, target, input_size=parse_input_size(input_size), num_classes=num_classes)
     if json:
         print_json({"variant": variant, "drawing": str(target)})

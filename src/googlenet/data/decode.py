@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, reason_of
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 Resize = Literal["stretch", "crop"]
@@ -161,7 +161,7 @@ def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Im
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: is no picture that can be read") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from error
+        raise UserError(f"{path}: cannot be read as a picture ({reason_of(error)})") from error
 
 
 def _most_pixels() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from googlenet.data.decode import decode_image
 from googlenet.data.folder_listing import FolderReport, inspect, list_folder
 from googlenet.data.parallel import Progress, on_all_cores
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import printable, writing
 
 _TINY = 32
@@ -31,7 +31,12 @@ class FolderCheck:
 
     @property
     def is_clean(self) -> bool:
-        return not (self.unreadable.keys() - self.moved.keys() or self.report.leaks)
+        return not (self._left or self.report.leaks or self.report.contradictions)
+
+    @property
+    def _left(self) -> set[Path]:
+        """Files that cannot be read and are where they were."""
+        return self.unreadable.keys() - self.moved.keys()
 
     def lines(self) -> list[str]:
         """A line a finding; every file that cannot be read has its own."""
@@ -48,10 +53,9 @@ class FolderCheck:
         found += [f"the same picture: {', '.join(map(printable, group))}" for group in self.report.duplicates]
         found += [f"cannot be read: {reason}" for reason in self.unreadable.values()]
         found += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]
-        return [
-            *found,
-            "nothing to mend" if self.is_clean else "googlenet train wants --skip-unreadable, or these mended",
-        ]
+        if self._left:
+            return [*found, "googlenet train wants --skip-unreadable, or these mended"]
+        return [*found, "nothing to mend" if self.is_clean else "to be mended; googlenet train takes them as they are"]
 
     def to_dict(self) -> dict[str, Any]:
         listing = self.report.listing
@@ -62,6 +66,7 @@ class FolderCheck:
             "other_files": list(map(printable, listing.others)),
             "duplicates": [list(map(printable, group)) for group in self.report.duplicates],
             "leaks": [list(map(printable, group)) for group in self.report.leaks],
+            "contradictions": [list(map(printable, group)) for group in self.report.contradictions],
             "unreadable": {printable(path): reason for path, reason in self.unreadable.items()},
             "moved": {printable(path): printable(target) for path, target in self.moved.items()},
             "is_clean": self.is_clean,
@@ -95,7 +100,7 @@ def check(folder: Path, quarantine: Path | None = None, progress: Progress = lam
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
         except OSError as error:
-            raise RunError(f"{path} cannot be moved to {target}: {error.strerror}") from error
+            raise RunError(f"{path} cannot be moved to {target}: {reason_of(error)}") from error
         moved[path] = target
     return FolderCheck(report, unreadable, moved)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from googlenet.data.decode import SUFFIXES, Header, read_header, walk
 from googlenet.data.parallel import Progress, on_all_cores
-from googlenet.errors import UserError
+from googlenet.errors import UserError, reason_of
 from googlenet.files import printable
 
 SplitName = Literal["train", "validation", "test"]
@@ -64,6 +65,8 @@ class FolderReport:
     """Files with the same content, together."""
     leaks: tuple[tuple[Path, ...], ...] = field(default=())
     """Those of them that lie in different splits, so that the test has pictures that training has seen."""
+    contradictions: tuple[tuple[Path, ...], ...] = field(default=())
+    """Those of them that lie in different classes, so that one of their labels is wrong."""
 
     @property
     def unreadable(self) -> dict[Path, str]:
@@ -98,8 +101,13 @@ class FolderReport:
                 f"leakage: {len(self.leaks):,} pictures lie in more than one split, {one} for one; "
                 f"the accuracy will look better than it is"
             )
+        if self.contradictions:
+            found.append(
+                f"contradiction: {len(self.contradictions):,} pictures lie in more than one class, "
+                f"{' and '.join(map(printable, self.contradictions[0][:2]))} for one"
+            )
         if self.unreadable:
-            found.append(f"{len(self.unreadable):,} files cannot be read")
+            found.append(f"{len(self.unreadable):,} files cannot be read, as their first bytes show already")
         if self.listing.others:
             kinds = Counter(path.suffix.lower() or path.name for path in self.listing.others)
             named = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
@@ -140,9 +148,12 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
         raise UserError(f"{top} has a class {min(strange)!r}; the model knows: {', '.join(classes)}")
     classes = classes or tuple(there)
     if not there or len(classes) < 2:
+        loose = sum(path.suffix.lower() in SUFFIXES for path in others)
+        held = "pictures of one class" if there else f"{loose:,} pictures, in no folder of a class" if loose else ""
+        way = f"; name the folder above it, {top.resolve().parent}, where those are" if loose and not there else ""
         raise UserError(
-            f"{top} holds {'pictures of one class' if there else 'no pictures'}; it needs a folder for each class, "
-            f"FOLDER/CLASS/*.jpg, and two classes or more"
+            f"{top} holds {held or 'no pictures'}; it needs a folder for each class, FOLDER/CLASS/*.jpg, and two "
+            f"classes or more{way}"
         )
     for name in classes:
         if printable(name) != name:
@@ -162,7 +173,7 @@ def inspect(listing: Listing, progress: Progress = lambda *_: None) -> FolderRep
             digest = hashlib.sha256(content).digest()
             return Facts(path, label, split, digest, read_header(path, content))
         except OSError as error:
-            return Facts(path, label, split, b"", f"{printable(path)}: {error.strerror}")
+            return Facts(path, label, split, b"", f"{printable(path)}: {reason_of(error)}")
         except UserError as error:
             return Facts(path, label, split, digest, printable(str(error)))
 
@@ -175,6 +186,11 @@ def inspect(listing: Listing, progress: Progress = lambda *_: None) -> FolderRep
     return FolderReport(
         listing,
         tuple(facts),
-        duplicates=tuple(tuple(fact.path for fact in group) for group in same),
-        leaks=tuple(tuple(fact.path for fact in group) for group in same if len({fact.split for fact in group}) > 1),
+        duplicates=_paths(same),
+        leaks=_paths(group for group in same if len({fact.split for fact in group}) > 1),
+        contradictions=_paths(group for group in same if len({fact.label for fact in group}) > 1),
     )
+
+
+def _paths(groups: Iterable[list[Facts]]) -> tuple[tuple[Path, ...], ...]:
+    return tuple(tuple(fact.path for fact in group) for group in groups)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, reason_of
 
 _UNSIGNED_BYTE = 0x08
 
@@ -28,7 +28,9 @@ def read_bytes(path: Path) -> bytes:
         raw = path.read_bytes()
         return gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is missing, truncated or damaged ({error}); delete it and fetch it again") from error
+        raise UserError(
+            f"{path} is missing, truncated or damaged ({reason_of(error)}); delete it and fetch it again"
+        ) from error
 
 
 def parse(content: bytes, dimensions: int, name: str) -> np.ndarray:

@@ -62,7 +62,7 @@ def load(
     report = inspect(listing, progress)
     for line in report.lines():
         say(line)
-    _refuse(report.unreadable, skip_unreadable)
+    _refuse(report.unreadable, skip_unreadable, "; no other was read to its end yet")
     channels = channels or (1 if all(header.is_grey for header in report.headers) else 3)
     unreadable = dict(report.unreadable)
     good = [facts for facts in report.facts if facts.path not in unreadable]
@@ -89,15 +89,15 @@ def load(
         source=str(folder),
         digest=_digest(good, listing.folder),
         note=f"{len(unreadable):,} files that cannot be read are left out" if unreadable else "",
-        left_out=tuple(f"{printable(path)}: {printable(reason)}" for path, reason in unreadable.items()),
+        left_out=tuple(map(printable, unreadable.values())),
     )
 
 
-def _refuse(unreadable: dict[Path, str], skip: bool) -> None:
+def _refuse(unreadable: dict[Path, str], skip: bool, so_far: str = "") -> None:
     if unreadable and not skip:
-        first = next(iter(unreadable.values()))
+        first = next(iter(unreadable.values())) + ("; ..." if len(unreadable) > 1 else "")
         raise UserError(
-            f"{len(unreadable):,} of the files cannot be read: {first}{'; ...' if len(unreadable) > 1 else ''}; "
+            f"{len(unreadable):,} of the files cannot be read: {first}{so_far}; "
             f"googlenet data check names them all, --skip-unreadable leaves them out"
         )
 

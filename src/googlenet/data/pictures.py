@@ -16,7 +16,7 @@ from torch import Tensor
 
 from googlenet.data.decode import Resize, decode_resized
 from googlenet.data.parallel import Progress, on_all_cores
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, reason_of
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,4 @@ def _unnamed_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dty
                 os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
-        raise RunError(
-            f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {error.strerror or error}"
-        ) from error
+        raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from googlenet.errors import UserError, first_line
+from googlenet.errors import UserError, reason_of
 from googlenet.insight.contenders import Contender
 from googlenet.insight.contest import Training, train_for
 from googlenet.insight.speed import Speed, measure_speed
@@ -65,7 +65,7 @@ def count(contender: Contender, input_size: tuple[int, int, int], num_classes: i
         summary = summarize(net, input_size)
     except RuntimeError as error:  # what torch makes of maps with nothing left
         size = "x".join(map(str, input_size))
-        raise UserError(f"{contender.name} cannot take images of {size}: {first_line(error)}") from error
+        raise UserError(f"{contender.name} cannot take images of {size}: {reason_of(error)}") from error
     file_bytes = sum(tensor.nbytes for tensor in net.state_dict().values())
     return Entry(contender, summary.parameters, summary.multiply_adds, summary.activation_bytes, file_bytes)
 

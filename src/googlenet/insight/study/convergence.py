@@ -10,9 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,8 @@ class _Work:
         return self.results, self.probes
 
     def _submit(self, task: Task) -> None:
-        self.running[self.pool.submit(task)] = task
+        with _interrupts_held():  # a worker that this starts inherits it, and has no handler yet
+            self.running[self.pool.submit(task)] = task
 
     def _take(self, outcome: Any, task: Task) -> None:
         if outcome is None:
@@ -200,6 +202,18 @@ def _begin_worker(threads: int, stop: Event) -> None:
     assert parent is not None
     for end in (stop.wait, parent.join):
         threading.Thread(target=_leave_after, args=(end,), daemon=True).start()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_after(end: Callable[[], object]) -> None:
