@@ -75,11 +75,24 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Nearly U V^T of the singular value decomposition U S V^T: (rows, columns) -> the same."""
+    """Nearly U V^T of the singular value decomposition U S V^T: (rows, columns) -> the same.
+
+    Each round multiplies the matrix by a polynomial of its Gram matrix. These are small and symmetric and commute, so
+    both rounds are done with them alone, and the matrix itself, several times as wide, is multiplied once.
+    """
     tall = len(matrix) > matrix.shape[1]
     wide = matrix.mT if tall else matrix
-    wide = wide / (wide.norm() + 1e-7)
-    for a, b, c in _QUINTICS:
-        gram = wide @ wide.mT
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    gram = wide @ wide.mT
+    squared_norm = gram.diagonal().sum(dtype=torch.float32) + 1e-14
+    gram /= squared_norm
+    first = _polynomial(gram, _QUINTICS[0])
+    second = _polynomial(first @ gram @ first, _QUINTICS[1])
+    wide = (second @ first / squared_norm.sqrt()) @ wide
     return wide.mT if tall else wide
+
+
+def _polynomial(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
+    constant, linear, square = coefficients
+    result = torch.addmm(gram, gram, gram, beta=linear, alpha=square)
+    result.diagonal().add_(constant)
+    return result
