@@ -18,7 +18,7 @@ def printable(path: str | Path) -> str:
 def check_suffix(path: Path, suffix: str) -> None:
     """Raises `UserError` for a name that would say something else than what is written under it."""
     if path.suffix.lower() != suffix:
-        raise UserError(f"{path}: what is written there is named *{suffix}")
+        raise UserError(f"{path}: this is written as {suffix[1:].upper()}; end its name in {suffix}")
 
 
 @contextlib.contextmanager

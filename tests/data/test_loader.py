@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from googlenet.data.augment import Augmentation
 from googlenet.data.dataset import ImageSplit, split_validation
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import ShuffledBatches
+from googlenet.machine import available_cores
 
 
 def numbered(count: int, classes: int = 10) -> ImageSplit:
@@ -60,6 +62,13 @@ def test_the_order_depends_on_seed_and_epoch() -> None:
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(*which)) for which in ((0, 0), (0, 1), (1, 0))}) == 3
+
+
+def test_more_workers_than_cores_are_neither_started_nor_warned_of(small_data: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_iter, _ = googlenet.load_data(batch_size=48, num_workers=1000)
+    assert train_iter.num_workers == available_cores()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

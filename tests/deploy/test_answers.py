@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from googlenet import UserError, load
+from googlenet.artifact.model_file import save
 from googlenet.deploy.answers import COLUMNS, answered, open_writer, write_answers
 from googlenet.deploy.predictor import Prediction, Predictor
 from googlenet.training.outcome import TrainingResult
@@ -23,7 +24,7 @@ ANSWERS = (
 
 
 def write(path: Path, answers: tuple[Prediction, ...], *, resume: bool = False) -> None:
-    with open_writer(path, resume=resume) as writer:
+    with open_writer(path, resume=resume, made_with={}) as writer:
         for answer in answers:
             writer(answer)
 
@@ -98,23 +99,34 @@ def test_answers_of_another_model_or_settings_are_not_mixed(
         Image.new("L", (28, 28), 80 * number).save(tmp_path / f"{number}.png")
     one, two, three = (tmp_path / f"{number}.png" for number in range(3))
     output, predictor = tmp_path / f"x.{suffix}", Predictor(trained.model)
-    write_answers(predictor, [one], output, resume=False, top=2)
+    write_answers(predictor, [one], output, resume=False, top=2, confidence=0.0)
+    if suffix != "parquet":
+        output.write_bytes(output.read_bytes() + b"half a li")  # as a crash leaves it
     before = output.read_bytes()
     other = load(trained.model)
     with torch.no_grad():
         other.fc.bias.add_(1)
-    for mixed, top, message in ((predictor, 1, "top = 2, not 1"), (Predictor(other), 2, "another model")):
+    other_file = tmp_path / "other.safetensors"
+    save(other, other.info, other_file)
+    for mixed, changed, message in (
+        (predictor, {"top": 1}, "top = 2, not 1"),
+        (predictor, {"confidence": 0.5}, "confidence = 0.0, not 0.5"),
+        (Predictor(other), {}, "another model"),
+        (Predictor(other_file), {}, "another model"),
+    ):
         with pytest.raises(UserError, match=message):
-            write_answers(mixed, [two], output, resume=True, top=top)
+            write_answers(mixed, [two], output, resume=True, **{"top": 2, "confidence": 0.0, **changed})
         assert output.read_bytes() == before
     assert write_answers(predictor, [one, two], output, resume=True, top=2) == (1, 0)
-    output.with_name(output.name + ".json").unlink()
-    with pytest.raises(UserError, match="what made it"):
-        write_answers(predictor, [three], output, resume=True, top=2)
+    note = output.with_name(output.name + ".json")
+    for content in (b"[]", b"nonsense", None):
+        note.write_bytes(content) if content else note.unlink()
+        with pytest.raises(UserError, match="which says what made"):
+            write_answers(predictor, [three], output, resume=True, top=2)
 
 
 def test_parquet_is_whole_or_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "x.parquet", resume=False) as writer:
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "x.parquet", resume=False, made_with={}) as writer:
         writer(ANSWERS[0])
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

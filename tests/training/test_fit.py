@@ -22,7 +22,7 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import split_validation
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.recipe import load_recipe
-from googlenet.training import checkpoint, fit, outcome
+from googlenet.training import checkpoint, display, fit, outcome
 from googlenet.training.fit import train
 from googlenet.training.outcome import TrainingResult
 from googlenet.training.run import Run
@@ -488,6 +488,22 @@ def test_plain_lines_every_hundred_batches(tmp_path: Path, capsys: pytest.Captur
     (last,) = [line for line in lines if line.startswith("epoch 1/1  train loss")]
     for field in ("train accuracy", "test loss", "test accuracy", "time"):
         assert field in last
+
+
+def test_judging_that_takes_long_is_explained_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "LONG", -1)
+    train(output=tmp_path / "run", **{**QUICK, "epochs": 2, "batch_size": 8})
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("judging test images  left 0:")]
+    assert len(lines) == 2  # once an epoch, whose images take several batches each
+
+
+def test_a_run_that_ended_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 2})
+    again = train(output=result.folder, resume=True)
+    assert "the run ended at step 2; its kept model is judged once more" in capsys.readouterr().out
+    assert again.metrics == result.metrics
 
 
 @pytest.mark.parametrize("said", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory: you tried"])

@@ -77,13 +77,17 @@ def test_an_optimizer_lowers_the_loss_and_spares_biases_from_decay(optimizer: st
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e15])
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
-def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(shape: tuple[int, int]) -> None:
+def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(
+    shape: tuple[int, int], size: float, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     before = torch.logspace(0, -2, min(shape))  # gradients have a few strong directions and many weak ones
     matrix, nearest = u @ torch.diag(before) @ v, u @ v
-    update = orthogonalized(matrix).float()
+    update = orthogonalized((size * matrix).to(dtype)).float()
     after = torch.linalg.svdvals(update)
     assert after.max() < 2
     assert after.max() / after.min() < 0.2 * before.max() / before.min()
@@ -93,6 +97,7 @@ def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(shape
 
     assert cosine(update) > 0.8
     assert cosine(matrix) < 0.7
+    assert torch.equal(orthogonalized(torch.zeros(shape, dtype=dtype)), torch.zeros(shape, dtype=dtype))
 
 
 def test_muon_turns_kernels_and_leaves_the_rest_to_adamw() -> None:

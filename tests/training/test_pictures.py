@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from googlenet.data.loader import ShuffledBatches
 from googlenet.data.mixing import mix
 from googlenet.network.googlenet import create_model
 from googlenet.recipe import Recipe
-from googlenet.training import rate_finder
 from googlenet.training.optimization import balanced_weights, make_optimizer, trunk_factor
-from googlenet.training.rate_finder import find_learning_rate
+from googlenet.training.rate_finder import find_learning_rate, suggested_rate
 from googlenet.training.starting_weights import start_from
 from googlenet.training.suggestion import resolve_recipe
 from tests.conftest import QUICK, TrainingResult
@@ -77,6 +77,7 @@ def test_settings_are_chosen_for_a_folder_and_give_way(photos: Path) -> None:
     assert reason == ""
     with pytest.raises(UserError, match="image_size"):
         resolve_recipe(None, {**given, "image_size": 0})
+    assert resolve_recipe(None, {**given, "batch_size": 64, "accumulate": 64})[0].accumulate == 64
     exactly, _, reason = resolve_recipe("fast", {"data": str(photos)})
     assert (exactly.image_size, reason) == (28, "")
     assert resolve_recipe(None, {})[1] == "fast"
@@ -179,18 +180,33 @@ def test_a_learning_rate_is_found(tmp_path: Path) -> None:
     assert list(search.rates) == sorted(search.rates)
 
 
-def test_a_loss_that_chance_alone_moves_suggests_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no step changes the network, the lowest loss is a matter of luck."""
-    real = rate_finder.train_step
+RATES = [1e-5 * 10 ** (step / 20) for step in range(101)]
+NOISE = [0.05 * (-1) ** step for step in range(101)]
 
-    def learns_nothing(run: Any, *rest: Any) -> None:
-        monkeypatch.setattr(run.optimizer, "step", lambda: None)
-        real(run, *rest)
 
-    monkeypatch.setattr(rate_finder, "train_step", learns_nothing)
-    with pytest.raises(UserError, match="nothing to suggest"):
-        find_learning_rate(Recipe(**{**QUICK, "auxiliary": False}), tmp_path / "rates.png", steps=40)
-    assert not (tmp_path / "rates.png").exists()
+def test_the_rate_of_the_lowest_loss_is_suggested() -> None:
+    """A curve that falls most steeply at step 30 and is lowest at step 50."""
+    falling = [2.3 - 1.5 / (1 + np.exp((30 - step) / 5)) for step in range(51)]
+    losses = [loss + noise for loss, noise in zip([*falling, *np.linspace(0.8, 5, 50)], NOISE, strict=True)]
+    assert suggested_rate(RATES, losses) == pytest.approx(RATES[47], rel=0.5)
+    # What comes before a loss that is no number is not trusted: a mean does not show it yet
+    lost = [*(2.3 - 0.02 * step + NOISE[step] for step in range(60)), math.nan]
+    assert suggested_rate(RATES[:61], lost) == pytest.approx(RATES[53], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ([2.3 + noise for noise in NOISE], "from batch to batch"),
+        ([2.3] * 101, "from batch to batch"),
+        ([1.0 + 0.02 * step + NOISE[step] for step in range(101)], "from batch to batch"),
+        ([2.3, 2.2, math.nan], "no number from the learning rate 1e-05"),
+        ([math.inf], "no number from the learning rate 1e-05"),
+    ],
+)
+def test_a_loss_that_chance_alone_moves_suggests_nothing(losses: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        suggested_rate(RATES[: len(losses)], losses)
 
 
 def test_unreadable_pictures_are_named_in_the_run(photos: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def predict(
         if json:
             print_json(summary)
         elif resume and not (answered or failed):
-            print(f"{output} has every one of these files already")
+            print(f"nothing new to answer: {output}")
         else:
             print(f"{answered:,} answered, {failed:,} could not be read: {output}")
     else:
@@ -86,7 +86,7 @@ def export(
     *,
     to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
     output: Annotated[
-        Path | None, Output, Parameter(help="File to write, in place of one there; left out: beside the model.")
+        Path | None, Output, Parameter(help="File to write, over an earlier one; left out: beside the model.")
     ] = None,
     int8: Annotated[bool, Parameter(help="Convolutions in integers of 8 bits.", negative="")] = False,
     with_preprocessing: Annotated[

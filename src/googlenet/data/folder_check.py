@@ -31,7 +31,11 @@ class FolderCheck:
 
     @property
     def is_clean(self) -> bool:
-        return not (self._left or self.report.leaks or self.report.contradictions)
+        return not (self._left or self._standing(self.report.leaks) or self._standing(self.report.contradictions))
+
+    def _standing(self, groups: Sequence[tuple[Path, ...]]) -> bool:
+        """Whether any of these copies are still where they were, two or more."""
+        return any(len(set(group) - self.moved.keys()) > 1 for group in groups)
 
     @property
     def _left(self) -> set[Path]:
@@ -40,7 +44,7 @@ class FolderCheck:
 
     def lines(self) -> list[str]:
         """A line a finding; every file that cannot be read has its own."""
-        found = [line for line in self.report.lines() if "cannot be read" not in line]
+        found = [line for line in self.report.lines() if "cannot be opened" not in line]
         headers = self.report.headers
         odd = {
             f"{_TINY} pixels or less on a side": [header for header in headers if min(header.size) <= _TINY],
@@ -55,7 +59,7 @@ class FolderCheck:
         found += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]
         if self._left:
             return [*found, "googlenet train wants --skip-unreadable, or these mended"]
-        return [*found, "nothing to mend" if self.is_clean else "to be mended; googlenet train takes them as they are"]
+        return [*found, "nothing to mend" if self.is_clean else "worth mending; googlenet train takes them as they are"]
 
     def to_dict(self) -> dict[str, Any]:
         listing = self.report.listing

@@ -107,7 +107,7 @@ class FolderReport:
                 f"{' and '.join(map(printable, self.contradictions[0][:2]))} for one"
             )
         if self.unreadable:
-            found.append(f"{len(self.unreadable):,} files cannot be read, as their first bytes show already")
+            found.append(f"{len(self.unreadable):,} files cannot be opened as pictures")
         if self.listing.others:
             kinds = Counter(path.suffix.lower() or path.name for path in self.listing.others)
             named = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
@@ -150,7 +150,7 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
     if not there or len(classes) < 2:
         loose = sum(path.suffix.lower() in SUFFIXES for path in others)
         held = "pictures of one class" if there else f"{loose:,} pictures, in no folder of a class" if loose else ""
-        way = f"; name the folder above it, {top.resolve().parent}, where those are" if loose and not there else ""
+        way = f"; if {top.name} is a class itself, name the folder above it" if loose and not there else ""
         raise UserError(
             f"{top} holds {held or 'no pictures'}; it needs a folder for each class, FOLDER/CLASS/*.jpg, and two "
             f"classes or more{way}"

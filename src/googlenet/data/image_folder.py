@@ -62,7 +62,7 @@ def load(
     report = inspect(listing, progress)
     for line in report.lines():
         say(line)
-    _refuse(report.unreadable, skip_unreadable, "; no other was read to its end yet")
+    _refuse(report.unreadable, skip_unreadable, "; the others have not been read to their ends yet")
     channels = channels or (1 if all(header.is_grey for header in report.headers) else 3)
     unreadable = dict(report.unreadable)
     good = [facts for facts in report.facts if facts.path not in unreadable]

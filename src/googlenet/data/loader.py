@@ -66,7 +66,7 @@ def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: in
         split,
         batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
         collate_fn=_as_is,  # type: ignore[arg-type]  # a batch comes whole, not as a list
-        num_workers=min(num_workers, available_cores()),  # more would only wait, and torch warns of them
+        num_workers=_useful(num_workers),
         worker_init_fn=_ignore_interrupts,
         pin_memory=pin,
     )
@@ -107,13 +107,17 @@ def load_data(
             split,
             batch_size,
             shuffle=split is dataset.train,
-            num_workers=num_workers,
+            num_workers=_useful(num_workers),
             collate_fn=partial(_prepared, spec),
             persistent_workers=num_workers > 0,
         )
         for split in (dataset.train, dataset.test)
     ]
     return loaders[0], loaders[1]
+
+
+def _useful(workers: int) -> int:
+    return min(workers, available_cores())  # more would only wait, and torch warns of them
 
 
 def _ignore_interrupts(_worker: int) -> None:

@@ -51,22 +51,22 @@ def write_answers(
         UserError: for an output that is there already, or to be gone on with by another model or settings.
         RunError: where it cannot be written.
     """
-    done = answered(output) if resume else set()
+    _check_suffix(output)
     made_with = {"model_sha256": predictor.digest(), **{name: settings[name] for name in _SHAPING if name in settings}}
+    if "top" in made_with:
+        made_with["top"] = min(made_with["top"], len(predictor.info.classes))
     if resume and output.exists():
         _check_made_with(output, made_with)
+    done = answered(output) if resume else set()
     files = (file for file in _named(pictures) if printable(file) not in done)
     # What is wrong with these is said before there is a file
     answers, total = predictor.predict(files, **settings), _count(pictures)
-    with open_writer(output, resume=resume) as write:
-        if output.exists():  # a stopped run is to be gone on with
-            _note(output, made_with)
+    with open_writer(output, resume=resume, made_with=made_with) as write:
         outcomes = Counter[bool]()
         for answer in _with_progress(answers, total, len(done)):
             write(answer)
             _complain(answer)
             outcomes[answer.error is None] += 1
-    _note(output, made_with)
     return outcomes[True], outcomes[False]
 
 
@@ -83,9 +83,11 @@ def _check_made_with(output: Path, made_with: dict[str, Any]) -> None:
     anew = "another --output starts anew"
     try:
         before = json.loads(_note_of(output).read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("it says something else")
     except (OSError, ValueError) as error:
         note = _note_of(output)
-        raise UserError(f"cannot read {note}, where {output} says what made it: {reason_of(error)}; {anew}") from error
+        raise UserError(f"cannot read {note}, which says what made {output}: {reason_of(error)}; {anew}") from error
     for name, value in made_with.items():
         if before.get(name) != value:
             what = "another model" if name == "model_sha256" else f"{name} = {before.get(name)}, not {value}"
@@ -156,8 +158,8 @@ def answered(path: Path) -> set[str]:
 
     Raises:
         UserError: where it is no output of `predict`.
+        RunError: where it cannot be read or written.
     """
-    _check_suffix(path)
     if not path.exists():
         return set()
     try:
@@ -172,39 +174,55 @@ def answered(path: Path) -> set[str]:
             if table.fieldnames and tuple(table.fieldnames) != COLUMNS:
                 raise ValueError("other columns")
             return {row["file"] for row in table}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except OSError as error:
+        raise RunError(f"cannot go on with {path}: {reason_of(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no output of predict to go on with ({reason_of(error)})") from error
 
 
 @contextlib.contextmanager
-def open_writer(path: Path, *, resume: bool) -> Iterator[Writer]:
+def open_writer(path: Path, *, resume: bool, made_with: dict[str, Any]) -> Iterator[Writer]:
     """What takes the answers one by one. CSV and JSON lines are there as they come; Parquet at the end, whole.
+
+    What they are `made_with` is noted first: a note without answers does no harm, answers without one cannot be gone
+    on with.
 
     Raises:
         UserError: for another suffix, or an output that is there already and is not to be gone on with.
+        RunError: where it cannot be written.
     """
     _check_suffix(path)
     if path.exists() and not resume:
         raise UserError(f"{path} is there already; --resume goes on with it, another --output starts anew")
     if path.suffix == ".parquet":
-        with _parquet_writer(path) as write:
-            yield write
+        with _parquet_writer(path) as take:
+            yield take
+            _note(path, made_with)
         return
+    _note(path, made_with)
     is_new = not path.exists() or path.stat().st_size == 0
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8", newline="")
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
-    with file:
+    as_text = _json_line if path.suffix == ".jsonl" else csv_lines
+    with _told_of_the_disk(path), path.open("a", encoding="utf-8", newline="") as file:
         if is_new and path.suffix == ".csv":
             file.write(",".join(COLUMNS) + "\n")
 
         def write(answer: Prediction) -> None:
-            file.write(json.dumps(answer.to_dict()) + "\n" if path.suffix == ".jsonl" else csv_lines(answer))
+            file.write(as_text(answer))
             file.flush()  # an answer is in the file whole, or, after a crash, not at all
 
         yield write
+
+
+@contextlib.contextmanager
+def _told_of_the_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def _json_line(answer: Prediction) -> str:
+    return json.dumps(answer.to_dict()) + "\n"
 
 
 def _check_suffix(path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from googlenet.deploy.deployable import Deployable
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError, reason_of
 
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIX: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
@@ -46,6 +46,14 @@ def parts(file: Path) -> list[Path]:
     return [weights, file] if file.suffix == SUFFIX["openvino"] and weights.exists() else [file]
 
 
+@contextlib.contextmanager
+def _told_of_the_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what torch and OpenVINO make of a full disk
+        raise RunError(f"cannot write {path.name}: {reason_of(error)}") from error
+
+
 def write_graph(model: Deployable, to: Format, path: Path, description: str) -> None:
     """Write the file, `description` in its metadata. OpenVINO's weights go beside it, in a `.bin`."""
     with _quietly():
@@ -54,12 +62,14 @@ def write_graph(model: Deployable, to: Format, path: Path, description: str) -> 
 
             graph = openvino_graph(model)
             graph.set_rt_info(description, KEY)
-            openvino.save_model(graph, path, compress_to_fp16=False)
+            with _told_of_the_disk(path):
+                openvino.save_model(graph, path, compress_to_fp16=False)
             return
         example, shapes = _example(model)
         if to == "torch-export":
             program = torch.export.export(model, (example,), dynamic_shapes=(shapes,))
-            torch.export.save(program, path, extra_files={KEY: description})
+            with _told_of_the_disk(path):
+                torch.export.save(program, path, extra_files={KEY: description})
             return
         onnx_program = torch.onnx.export(
             model,

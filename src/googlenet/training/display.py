@@ -95,9 +95,9 @@ class Display(_Bar):
             done += more
             self._bar.advance(task, more)
             spent = time.monotonic() - started
-            if spent > LONG and not is_said:
+            if spent > LONG and done < images and not is_said:
                 is_said = True
-                self.say(f"judging {images:,} {split} images  left {clock(spent / done * (images - done))}")
+                self.say(f"judging {split} images  left {clock(spent / done * (images - done))}")
 
         yield advance
         self._bar.remove_task(task)

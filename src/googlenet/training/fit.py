@@ -253,6 +253,6 @@ def _introduce(run: Run, display: Display) -> None:
     if data.note:
         display.say(f"note: {data.note}")
     if _is_over(run):
-        display.say(f"the run is over since step {run.progress.step:,}: its kept model is judged once more")
+        display.say(f"the run ended at step {run.progress.step:,}; its kept model is judged once more")
     elif run.progress.step:
         display.say(f"going on after step {run.progress.step:,}")

@@ -75,7 +75,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """Nearly U V^T of the singular value decomposition U S V^T: (rows, columns) -> the same.
+    """Nearly U V^T of the singular value decomposition U S V^T, of norm 1e19 at the most: (rows, columns) -> the same.
 
     Each round multiplies the matrix by a polynomial of its Gram matrix. These are small and symmetric and commute, so
     both rounds are done with them alone, and the matrix itself, several times as wide, is multiplied once.

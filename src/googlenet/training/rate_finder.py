@@ -22,6 +22,7 @@ from googlenet.training.tracking import Average
 _LOWEST, _HIGHEST = 1e-5, 1.0
 _AROUND = 6
 """Steps to either side that a smoothed loss is a mean of: a third of a power of ten."""
+_FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Rat
     Raises:
         UserError: for a recipe that will not do, or data that no rate learns anything from in so few steps.
     """
+    if steps < _FEWEST:
+        raise UserError(f"a search of {steps} steps finds nothing; take {_FEWEST} or more")
     growth = (_HIGHEST / _LOWEST) ** (1 / (steps - 1))
     rates: list[float] = []
     losses: list[float] = []
@@ -59,41 +62,49 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Rat
             average.reset()
             train_step(run, images, labels, (average,))
             run.progress.step += 1
-            loss = float(average.sums()[0] / average.sums()[2])
-            if not math.isfinite(loss):
-                break
             rates.append(rate)
-            losses.append(loss)
-            if step >= 10 and statistics.fmean(losses[-5:]) >= 4 * min(smoothed(losses)):
+            losses.append(float(average.sums()[0] / average.sums()[2]))
+            if _is_lost(losses):
                 break
-    if len(losses) < 10:
-        raise UserError(f"the loss is no number from the learning rate {rate:.1g} on: nothing to suggest")
-    smooth = smoothed(losses)
-    search = RateSearch(tuple(rates), tuple(smooth), _best(rates, losses, smooth))
+    suggestion = suggested_rate(rates, losses)
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    search = RateSearch(tuple(rates[: len(finite)]), tuple(_smoothed(finite)), suggestion)
     plot_rates(search.rates, search.losses, search.suggestion, output)
     return search
 
 
-def smoothed(losses: Sequence[float]) -> list[float]:
-    """Means over the steps around each, so that the curve is as smooth at its ends as in its middle."""
-    return [statistics.fmean(losses[max(i - _AROUND, 0) : i + _AROUND + 1]) for i in range(len(losses))]
-
-
-def _best(rates: Sequence[float], losses: Sequence[float], smooth: Sequence[float]) -> float:
-    """The rate with the lowest loss.
+def suggested_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The rate with the lowest smoothed loss. The losses may end in one that is no number: the rates just before it,
+    whose means do not show yet what is coming, are not suggested.
 
     Raises:
-        UserError: where it lies lower than at the start by no more than chance moves it.
+        UserError: where the loss falls by no more than chance moves it, or is no number from the beginning.
     """
-    lowest = smooth.index(min(smooth))
+    whole = len(losses) if math.isfinite(losses[-1]) else len(losses) - 1
+    if whole < _FEWEST // 2:
+        raise UserError(f"the loss is no number from the learning rate {rates[whole]:.1g} on: nothing to suggest")
+    smooth = _smoothed(losses[:whole])
+    lowest = smooth.index(min(smooth[: whole if whole == len(losses) else whole - _AROUND]))
     fall = smooth[0] - smooth[lowest]
-    noise = statistics.stdev(losses[i] - smooth[i] for i in range(max(lowest, 1) + 1))
-    if fall < noise:
+    around = range(min(max(lowest + 1, 2 * _AROUND), whole))
+    noise = statistics.stdev(losses[i] - smooth[i] for i in around)
+    if fall <= noise:
         raise UserError(
             f"the loss falls by {fall:.2g} at the most, while it differs by {noise:.2g} from batch to batch: nothing "
-            f"to suggest; a larger --batch-size differs less"
+            f"to suggest; larger batches differ less: --batch-size"
         )
     return float(f"{rates[lowest]:.1e}")
+
+
+def _is_lost(losses: Sequence[float]) -> bool:
+    if not math.isfinite(losses[-1]):
+        return True
+    return len(losses) > 10 and statistics.fmean(losses[-5:]) >= 4 * min(_smoothed(losses))
+
+
+def _smoothed(losses: Sequence[float]) -> list[float]:
+    """Means over the steps around each, so that the curve is as smooth at its ends as in its middle."""
+    return [statistics.fmean(losses[max(i - _AROUND, 0) : i + _AROUND + 1]) for i in range(len(losses))]
 
 
 def _endlessly(loader: Any) -> Any:

@@ -16,6 +16,8 @@ from googlenet.recipe import Recipe, load_recipe
 
 PICTURES = "pictures"
 """The recipe for folders."""
+_READ = ("image_size", "batch_size", "device")
+"""Settings that others are chosen by."""
 _LOOKED_AT = 200
 _ACTIVATION_BYTES = 22 * 2**20
 """Of a training step, an image of 224x224: measured (docs/performance.md: 17 MiB), and a third on top."""
@@ -36,7 +38,7 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     if recipe is None:
         recipe = PICTURES if data is not None and is_folder(data) else "fast"
     if recipe == PICTURES and data is not None and is_folder(data):
-        load_recipe(recipe, **settings)  # what is wrong with these is said before anything is made of them
+        load_recipe(recipe, **{name: settings[name] for name in _READ if name in settings})  # or refuses them
         settings, reason = suggest(data, settings)
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
     return at_whole_path(load_recipe(recipe, **settings)), name, reason
@@ -75,7 +77,7 @@ def suggest(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
         "image_size": f"{size}x{size} pixels (half of the pictures are {side:.0f} or less on the shorter side, on "
         f"{'a GPU' if on_gpu else 'a CPU'} {largest} at most)",
         "batch_size": f"batch {batch} (for {count:,} training pictures)",
-        "learning_rate": f"learning rate {rate} (for that batch)",
+        "learning_rate": f"learning rate {rate} (for batches of {batch})",
         "epochs": f"{epochs} epochs (a run of some minutes)",
     }
     said = ", ".join(reason for name, reason in reasons.items() if name not in given)
