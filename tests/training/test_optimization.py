@@ -89,7 +89,7 @@ def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(
     matrix, nearest = u @ torch.diag(before) @ v, u @ v
     update = orthogonalized((size * matrix).to(dtype)).float()
     after = torch.linalg.svdvals(update)
-    assert after.max() < 2
+    assert after.max() < 2.1  # 1.97, and the rounding of bfloat16
     assert after.max() / after.min() < 0.2 * before.max() / before.min()
 
     def cosine(one: torch.Tensor) -> float:
