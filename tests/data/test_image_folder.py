@@ -228,6 +228,14 @@ def test_every_kind_of_messy_picture_is_checked(photos: Path, tmp_path: Path) ->
         check(photos, photos / "aside")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have names")
+def test_a_pipe_is_not_waited_on(photos: Path) -> None:
+    os.mkfifo(photos / "cats" / "pipe.png")
+    assert list(check(photos).unreadable.values()) == [f"{photos}/cats/pipe.png: is no ordinary file"]
+    with pytest.raises(UserError, match="no ordinary file"):
+        load_dataset(str(photos), size=16)
+
+
 def test_the_report_is_json(photos: Path, tmp_path: Path) -> None:
     found = check(photos)
     found.write(tmp_path / "report.json")

@@ -24,7 +24,7 @@ ANSWERS = (
 
 
 def write(path: Path, answers: tuple[Prediction, ...], *, resume: bool = False) -> None:
-    with open_writer(path, resume=resume, made_with={}) as writer:
+    with open_writer(path, resume=resume, made_with={"model_sha256": ""}) as writer:
         for answer in answers:
             writer(answer)
 
@@ -82,6 +82,30 @@ def test_a_line_cut_off_by_a_crash_is_answered_again(suffix: str, tmp_path: Path
     assert path.read_bytes() == whole
 
 
+def test_an_answer_cut_between_its_lines_is_given_again(trained: TrainingResult, tmp_path: Path) -> None:
+    """A full disk may take the first line of an answer and not its second."""
+    for name in ("a, b", "c"):
+        Image.new("L", (28, 28)).save(tmp_path / f"{name}.png")
+    first, second = tmp_path / "a, b.png", tmp_path / "c.png"
+    output, predictor = tmp_path / "x.csv", Predictor(trained.model)
+    write_answers(predictor, [first, second], output, resume=False)
+    whole = output.read_bytes()
+    for kept in range(2, 8):
+        output.write_bytes(b"".join(whole.splitlines(keepends=True)[:kept]))
+        left = 2 - (kept - 1) // 3
+        assert write_answers(predictor, [first, second], output, resume=True) == (left, 0)
+        assert output.read_bytes() == whole
+
+
+def test_a_strangers_note_is_not_overwritten(trained: TrainingResult, tmp_path: Path) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "p.png")
+    (tmp_path / "x.csv.json").write_text("precious")
+    with pytest.raises(UserError, match="in the way"):
+        write_answers(Predictor(trained.model), [tmp_path / "p.png"], tmp_path / "x.csv", resume=False)
+    assert (tmp_path / "x.csv.json").read_text() == "precious"
+    assert not (tmp_path / "x.csv").exists()
+
+
 def test_files_that_are_no_output(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.csv, \.jsonl or \.parquet"):
         write(tmp_path / "x.txt", ANSWERS)
@@ -126,7 +150,10 @@ def test_answers_of_another_model_or_settings_are_not_mixed(
 
 
 def test_parquet_is_whole_or_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "x.parquet", resume=False, made_with={}) as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_writer(tmp_path / "x.parquet", resume=False, made_with={"model_sha256": ""}) as writer,
+    ):
         writer(ANSWERS[0])
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

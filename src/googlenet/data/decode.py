@@ -82,6 +82,12 @@ def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = 
     return _tensor(image.resize((size, size), Image.Resampling.BILINEAR, box))
 
 
+def check_ordinary(path: str | Path) -> None:
+    """Raises `UserError` for a pipe or a device, which could be waited on for ever."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+        raise UserError(f"{path}: is no ordinary file")
+
+
 def picture_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """The files named, and those in the folders named that have a picture's suffix, each folder's sorted.
 
@@ -139,6 +145,7 @@ def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Im
     """A picture file, its first frame; whatever goes wrong with it, then or later, is a `UserError`."""
     try:
         with warnings.catch_warnings():
+            check_ordinary(path)
             warnings.simplefilter("ignore")  # of bombs, whose limit is ours, and of odd metadata, which is not used
             with Image.open(path if content is None else io.BytesIO(content)) as image:
                 if image.width * image.height > _most_pixels():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from googlenet.data.decode import SUFFIXES, Header, read_header, walk
+from googlenet.data.decode import SUFFIXES, Header, check_ordinary, read_header, walk
 from googlenet.data.parallel import Progress, on_all_cores
 from googlenet.errors import UserError, reason_of
 from googlenet.files import printable
@@ -168,7 +168,9 @@ def inspect(listing: Listing, progress: Progress = lambda *_: None) -> FolderRep
 
     def look(entry: tuple[Path, int, SplitName | None]) -> Facts:
         path, label, split = entry
+        digest = b""
         try:
+            check_ordinary(path)
             content = path.read_bytes()
             digest = hashlib.sha256(content).digest()
             return Facts(path, label, split, digest, read_header(path, content))

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,14 +18,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from googlenet.data.decode import picture_files
-from googlenet.deploy.predictor import Prediction, Predictor
+from googlenet.deploy.predictor import TOP, Prediction, Predictor
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import printable, writing
 
 COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
 STDIN = Path("-")
-_SHAPING = ("top", "confidence")
-"""Settings by which the answers of one model differ."""
 _ROWS_A_GROUP = 10_000
 
 
@@ -52,12 +51,12 @@ def write_answers(
         RunError: where it cannot be written.
     """
     _check_suffix(output)
-    made_with = {"model_sha256": predictor.digest(), **{name: settings[name] for name in _SHAPING if name in settings}}
-    if "top" in made_with:
-        made_with["top"] = min(made_with["top"], len(predictor.info.classes))
+    ranks = min(settings.get("top", TOP), len(predictor.info.classes))
+    confidence = settings.get("confidence", 0.0)
+    made_with = {"model_sha256": predictor.digest(), "top": ranks, "confidence": confidence}
     if resume and output.exists():
         _check_made_with(output, made_with)
-    done = answered(output) if resume else set()
+    done = answered(output, ranks) if resume else set()
     files = (file for file in _named(pictures) if printable(file) not in done)
     # What is wrong with these is said before there is a file
     answers, total = predictor.predict(files, **settings), _count(pictures)
@@ -147,14 +146,18 @@ def _complain(answer: Prediction) -> None:
 
 
 def csv_lines(answer: Prediction) -> str:
+    return _as_csv((*row[:4], str(row[4]).lower(), row[5]) for row in rows(answer))
+
+
+def _as_csv(lines: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows((*row[:4], str(row[4]).lower(), row[5]) for row in rows(answer))
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 
-def answered(path: Path) -> set[str]:
-    """The files that an output already has an answer for; a last line that was cut off is taken out of it.
+def answered(path: Path, ranks: int = 1) -> set[str]:
+    """The files that an output already has an answer for; a last one that was cut off is taken out of it: half a line,
+    or in CSV, which has a line for each class named, fewer lines than `ranks`.
 
     Raises:
         UserError: where it is no output of `predict`.
@@ -173,7 +176,14 @@ def answered(path: Path) -> set[str]:
             table = csv.DictReader(file)
             if table.fieldnames and tuple(table.fieldnames) != COLUMNS:
                 raise ValueError("other columns")
-            return {row["file"] for row in table}
+            names, last = set[str](), list[dict[str, str]]()
+            for row in table:
+                last = [*last, row] if last and row["file"] == last[0]["file"] else [row]
+                names.add(row["file"])
+        if last and not last[0]["error"] and len(last) < ranks:
+            names.discard(last[0]["file"])
+            os.truncate(path, path.stat().st_size - len(_as_csv(row.values() for row in last).encode()))
+        return names
     except OSError as error:
         raise RunError(f"cannot go on with {path}: {reason_of(error)}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -194,6 +204,9 @@ def open_writer(path: Path, *, resume: bool, made_with: dict[str, Any]) -> Itera
     _check_suffix(path)
     if path.exists() and not resume:
         raise UserError(f"{path} is there already; --resume goes on with it, another --output starts anew")
+    note = _note_of(path)
+    if note.exists() and b'"model_sha256"' not in note.read_bytes():
+        raise UserError(f"{note}, which is no note of predict, is in the way; take another --output")
     if path.suffix == ".parquet":
         with _parquet_writer(path) as take:
             yield take

@@ -24,6 +24,9 @@ from googlenet.files import printable
 from googlenet.machine import available_cores
 from googlenet.network.googlenet import GoogLeNet
 
+TOP = 3
+"""Classes named of a picture, where nobody says how many."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -87,7 +90,7 @@ class Predictor:
         return found.hexdigest()
 
     def predict(
-        self, files: Iterable[str | Path], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+        self, files: Iterable[str | Path], *, top: int = TOP, batch_size: int = 32, confidence: float = 0.0
     ) -> Iterator[Prediction]:
         """One prediction a file, in order. A file that cannot be read has its `error` instead of classes.
 
