@@ -22,6 +22,15 @@ def check_suffix(path: Path, suffix: str) -> None:
 
 
 @contextlib.contextmanager
+def told_of_the_disk(path: Path) -> Iterator[None]:
+    """While `path` is written. Raises `RunError` where the disk is full or the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` at the end, or goes away where writing failed.
 
@@ -30,13 +39,12 @@ def writing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())  # else a crash soon after could leave an empty file under the final name
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
+        with told_of_the_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as file:  # Windows flushes only what may be written
+                os.fsync(file.fileno())  # else a crash soon after could leave an empty file under the final name
+            temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = 
 
 def check_ordinary(path: str | Path) -> None:
     """Raises `UserError` for a pipe or a device, which could be waited on for ever."""
-    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+    if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():  # in nearly every case one look
         raise UserError(f"{path}: is no ordinary file")
 
 

@@ -20,7 +20,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from googlenet.data.decode import picture_files
 from googlenet.deploy.predictor import TOP, Prediction, Predictor
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import printable, writing
+from googlenet.files import printable, told_of_the_disk, writing
 
 COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
 STDIN = Path("-")
@@ -215,7 +215,7 @@ def open_writer(path: Path, *, resume: bool, made_with: dict[str, Any]) -> Itera
     _note(path, made_with)
     is_new = not path.exists() or path.stat().st_size == 0
     as_text = _json_line if path.suffix == ".jsonl" else csv_lines
-    with _told_of_the_disk(path), path.open("a", encoding="utf-8", newline="") as file:
+    with told_of_the_disk(path), path.open("a", encoding="utf-8", newline="") as file:
         if is_new and path.suffix == ".csv":
             file.write(",".join(COLUMNS) + "\n")
 
@@ -224,14 +224,6 @@ def open_writer(path: Path, *, resume: bool, made_with: dict[str, Any]) -> Itera
             file.flush()  # an answer is in the file whole, or, after a crash, not at all
 
         yield write
-
-
-@contextlib.contextmanager
-def _told_of_the_disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def _json_line(answer: Prediction) -> str:

@@ -18,8 +18,8 @@ from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import Engine, open_file
 from googlenet.deploy.graphs import SUFFIX, Format, parts, quantize_graph, require, write_graph
 from googlenet.deploy.sample import CALIBRATION_IMAGES, VERIFIED_IMAGES, Sample, take_sample
-from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import writing
+from googlenet.errors import RunError, UserError
+from googlenet.files import told_of_the_disk, writing
 
 TOLERANCE = 1e-3
 """The most that a probability may differ from PyTorch's in floating point."""
@@ -116,12 +116,10 @@ def export(
 def _beside(target: Path) -> Iterator[Path]:
     """A folder on the same disk, gone at the end. Raises `RunError` for a full disk, or one that is not to be written
     to."""
-    try:
+    with told_of_the_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
             yield Path(folder)
-    except OSError as error:
-        raise RunError(f"cannot write {target}: {reason_of(error)}") from error
 
 
 def _check_as_good(exported: Exported, to: Format, *, most_lost: float, int8: bool) -> None:

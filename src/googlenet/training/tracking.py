@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import writing
+from googlenet.files import told_of_the_disk, writing
 
 Row = dict[str, Any]
 
@@ -81,11 +81,8 @@ class RunFolder:
 
     def append(self, row: Row) -> None:
         """Add a row to `metrics.jsonl`. Raises `RunError` where the disk is full."""
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise RunError(f"cannot write {self.metrics}: {reason_of(error)}") from error
+        with told_of_the_disk(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[Row]:
         """Every whole row of `metrics.jsonl` so far; a kill or a full disk may have cut the last one."""
