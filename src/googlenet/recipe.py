@@ -38,7 +38,7 @@ LEFT_TO_VARIANT = (
 )
 """Settings that change a field of the variant's architecture where they are given."""
 
-OF_NEW_NETWORKS = ("variant", *(name for name in LEFT_TO_VARIANT if name != "dropout"))
+OF_NEW_NETWORKS = ("variant", "whiten", *(name for name in LEFT_TO_VARIANT if name != "dropout"))
 """Settings that a network which starts from given weights has by them."""
 
 
@@ -51,6 +51,9 @@ class Recipe(BaseModel):
     variant: Variant = Field("bn", description="which GoogLeNet")
     initialization: Initialization | None = Field(
         None, description="how weights are drawn; left out: the variant's own"
+    )
+    whiten: bool = Field(
+        False, description="start the first convolution as a whitening of the training images' patches"
     )
     normalization: Normalization | None = Field(
         None, description="of the activations: none, local response, batch; left out: the variant's own"

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from googlenet.errors import UserError
 from googlenet.network.architecture import Initialization
+
+_PATCH_STRIDE = 3  # pixels from patch to patch: next to each other they say nearly the same
+_LEAST_VARIANCE = 1e-3  # of the largest
 
 
 def _he(weight: Tensor) -> None:
@@ -56,3 +61,38 @@ def initialize(net: nn.Module, scheme: Initialization) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+
+
+@torch.no_grad()
+def whiten(convolution: nn.Conv2d, images: Tensor) -> None:
+    """Set a convolution's kernels so that what they give of such images is uncorrelated and of one size, in place.
+
+    The kernels are the principal components of the images' patches, those of most variance first, each divided by the
+    deviation along it, and each a second time with its sign turned, since a ReLU keeps one side. So the layer after it
+    learns from every direction at once, where neighbouring pixels say nearly the same. What size the kernels had
+    together they keep. Kernels left over, where a patch has fewer directions, stay as they are.
+
+    Source: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.1.
+
+    Args:
+        convolution: its kernel height and width are the patches'.
+        images: (N, C, H, W), as the network will see them.
+    """
+    weight = convolution.weight
+    height, width = weight.shape[2:]
+    size = weight[0].numel()
+    count, total, products = 0, torch.zeros(size).double(), torch.zeros(size, size).double()
+    for part in images.split(50):
+        patches = F.unfold(part.double(), (height, width), padding=(height // 2, width // 2), stride=_PATCH_STRIDE)
+        patches = patches.transpose(1, 2).flatten(0, 1)  # (n, C * height * width)
+        count, total, products = count + len(patches), total + patches.sum(0), products + patches.T @ patches
+    mean = total / count
+    variances, directions = torch.linalg.eigh(products / count - mean.outer(mean))  # the least variance first
+    if variances[-1] <= 0:
+        return  # images of one colour have no directions
+    pairs = min(len(variances), len(weight) // 2)
+    # Directions in which the images hardly vary would be noise made large
+    deviations = (variances + _LEAST_VARIANCE * variances[-1]).sqrt()
+    kernels = (directions / deviations).T.flip(0)[:pairs].to(weight.dtype)
+    kernels = torch.cat([kernels, -kernels]).view(-1, *weight.shape[1:])
+    weight[: 2 * pairs] = kernels * (weight.std() / kernels.std())

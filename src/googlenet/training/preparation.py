@@ -23,6 +23,7 @@ from googlenet.data.loader import ShuffledBatches, training_loader
 from googlenet.errors import UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
 from googlenet.network.googlenet import create_model
+from googlenet.network.initialization import whiten
 from googlenet.recipe import LEFT_TO_VARIANT, Recipe
 from googlenet.training.display import FileProgress
 from googlenet.training.optimization import (
@@ -33,6 +34,8 @@ from googlenet.training.optimization import (
 from googlenet.training.run import Run, chooser_of
 from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import RunFolder
+
+_IMAGES_TO_WHITEN = 500  # their patches, tens of thousands, say all that there is to know of some fifty pixels
 
 Build = Callable[[Recipe, ImageDataset], nn.Module]
 
@@ -175,5 +178,8 @@ def make_network(
     else:
         changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
         net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+        if recipe.whiten:
+            every = -(-len(training) // _IMAGES_TO_WHITEN)
+            whiten(net.conv1.conv, spec.prepare(training.images[::every]))
     net.check_size(recipe.image_size, recipe.image_size)
     return net, spec

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from googlenet import load_data
+from googlenet.network.initialization import whiten
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """(1000, 1, 28, 28)"""
+    train, _ = load_data(batch_size=1000, data_dir="bundled")
+    return next(iter(train))[0]
+
+
+def correlation(responses: torch.Tensor) -> float:
+    """Between two channels of (N, C, H, W), on average over all pairs, whichever its sign."""
+    between = torch.corrcoef(responses.detach().transpose(0, 1).flatten(1)).abs()
+    channels = len(between)
+    return float((between.sum() - channels) / (channels * (channels - 1)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_whitened_convolution_answers_without_correlation(images: torch.Tensor, channels: int) -> None:
+    torch.manual_seed(0)
+    pictures = torch.cat([images.roll(shift, 3) for shift in range(channels)], dim=1)
+    convolution = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
+    drawn = convolution.weight.detach().clone()
+    before = convolution(pictures)
+    whiten(convolution, pictures[:400])
+    after = convolution(pictures)[:, :32]
+    assert correlation(before[:, :32]) > 0.3
+    assert correlation(after) < 0.05
+    deviations = after.std(dim=(0, 2, 3))
+    assert deviations.max() < 3 * deviations.min()
+    weight = convolution.weight.detach()
+    torch.testing.assert_close(weight[32:], -weight[:32])
+    assert float(weight.std()) == pytest.approx(float(drawn.std()), rel=0.01)
+
+
+def test_kernels_beyond_the_directions_of_a_patch_stay_as_drawn(images: torch.Tensor) -> None:
+    convolution = nn.Conv2d(1, 64, 3, padding=1)
+    drawn = convolution.weight.detach().clone()
+    whiten(convolution, images)
+    changed = (convolution.weight != drawn).flatten(1).any(dim=1)
+    assert changed.tolist() == [True] * 18 + [False] * 46
+
+
+def test_images_of_one_colour_leave_the_kernels_alone() -> None:
+    convolution = nn.Conv2d(1, 8, 7)
+    drawn = convolution.weight.detach().clone()
+    whiten(convolution, torch.zeros(4, 1, 28, 28))  # what normalising makes of them
+    assert torch.equal(convolution.weight, drawn)
