@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,16 @@ from googlenet.bench import accuracy
 from googlenet.bench.data_path import make_photographs
 from googlenet.bench.inference import eager_inference
 from googlenet.bench.limits import Peaks, flops_per_image
+from googlenet.bench.phases import Phases
 from googlenet.bench.report import Table
 from googlenet.bench.training import training_steps
 from googlenet.cli import app
 from googlenet.insight.summary import summarize
 from googlenet.network.googlenet import create_model
+from googlenet.recipe import load_recipe
 from googlenet.timing import Timing, alternate
+from googlenet.training.fit import train
+from googlenet.training.run import Run
 
 
 def test_contenders_take_turns() -> None:
@@ -90,6 +95,37 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert stopped.value.code == 2
         assert capsys.readouterr().err.startswith("googlenet: ")
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_recipe_is_timed_whole_and_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("fast", epochs=1, max_steps=13, batch_size=16, test_images=20, pictures=False, accumulate=2)
+    monkeypatch.setattr(accuracy, "load_recipe", lambda *_, **__: recipe)
+    whole, phases = accuracy.measure_accuracy(["fast"], 2, "cpu")
+    assert [row["seed"][:4] for row in whole.rows] == ["0", "1", "mean"]
+    for row in whole.rows:
+        assert 0 < row["training, s"] < row["whole run, s"]
+    assert len(phases.rows) == 4 and all(row["ms"] > 0 for row in phases.rows)
+    assert sum(row["%"] for row in phases.rows) == pytest.approx(100)
+
+
+@pytest.mark.usefixtures("small_data")
+def test_each_phase_gets_its_own_time(tmp_path: Path) -> None:
+    phases, pause = Phases(), 0.2
+
+    def on_step(run: Run) -> None:
+        phases(run)
+        if run.progress.step == 1:
+            run.net.register_forward_pre_hook(lambda *_: time.sleep(pause))
+
+    settings = {"max_steps": 13, "batch_size": 16, "image_size": 16, "test_images": 20, "pictures": False}
+    result = train("fast", output=tmp_path / "run", on_step=on_step, **settings)
+    assert len(phases.steps) == 2  # the second step and the twelfth
+    for step in phases.steps:
+        assert min(step.values()) > 0
+        assert step["forward"] > pause
+        assert step["batch"] < pause
+    assert sum(sum(step.values()) for step in phases.steps) < result.seconds
 
 
 def test_a_run_that_was_stopped_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:

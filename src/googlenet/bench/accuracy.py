@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from googlenet.bench.phases import Phases
 from googlenet.bench.report import Table
 from googlenet.recipe import load_recipe
 from googlenet.training.fit import train
 
 
 def measure_accuracy(recipes: Sequence[str], seeds: int, device: str) -> Iterator[Table]:
-    """Each recipe with seeds 0, 1, ...: test accuracy of the last weights, the test images having chosen nothing.
+    """Each recipe with seeds 0, 1, ...: test accuracy of the last weights, the test images having chosen nothing; then
+    the phases of its training steps.
 
-    The seconds are those of training; the evaluation after each epoch is not in them.
+    The seconds of training are without the evaluation after each epoch; those of the whole run are from the reading of
+    the data to the last picture drawn.
     """
     for name in recipes:
         recipe = load_recipe(name, device=device)
         rows: list[dict[str, Any]] = []
+        phases = Phases()
         for seed in range(seeds):
+            started = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                result = train(recipe, output=Path(folder) / "run", seed=seed)
+                result = train(recipe, output=Path(folder) / "run", seed=seed, on_step=phases)
             if result.interrupted:
                 raise KeyboardInterrupt
             rows.append(
@@ -31,9 +37,12 @@ def measure_accuracy(recipes: Sequence[str], seeds: int, device: str) -> Iterato
                     "seed": str(seed),
                     "test accuracy, %": 100 * result.metrics["test"]["accuracy"],
                     "training, s": result.seconds,
+                    "whole run, s": time.perf_counter() - started,
                 }
             )
         yield Table(f"recipe {name} on {recipe.data}", [*rows, _mean_of(rows)], _recipe_in_words(name))
+        if phases.steps:
+            yield Table(f"a training step of the recipe {name}", phases.rows(), "the median step of all seeds")
 
 
 def _mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
