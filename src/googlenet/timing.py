@@ -16,7 +16,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Timing:
-    """How long each turn of one candidate took, in seconds."""
+    """How long each call of one candidate took, in seconds."""
 
     seconds: tuple[float, ...]
 
@@ -25,12 +25,12 @@ class Timing:
         return statistics.median(self.seconds)
 
     def percentile(self, share: float) -> float:
-        """The time that this share of the turns, 0 to 1, stayed within."""
+        """The time that this share of the calls, 0 to 1, stayed within."""
         ordered = sorted(self.seconds)
         return ordered[min(round(share * len(ordered)), len(ordered) - 1)]
 
     def rates(self, images: int) -> dict[str, float]:
-        """Images a second at the median, and at the slowest and the fastest turn."""
+        """Images a second at the median, and at the slowest and the fastest call."""
         return {
             "images/s": images / self.median,
             "slowest": images / max(self.seconds),
@@ -39,7 +39,11 @@ class Timing:
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = _CPU, warmup: int = 2
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device = _CPU,
+    warmup: int = 2,
+    calls: int = 1,
 ) -> dict[str, Timing]:
     """Time every candidate once a round, in turn, so that whatever slows the machine down slows each of them.
 
@@ -48,13 +52,16 @@ def alternate(
         rounds: turns that count.
         device: where they work; each is waited for.
         warmup: turns before those.
+        calls: in a row, each turn, every one of them timed. What takes milliseconds needs several: the first finds the
+            caches full of what the others left there, and their threads still awake.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + rounds):
         for name, candidate in candidates.items():
-            started = time.perf_counter()
-            candidate()
-            synchronize(device)
-            if turn >= warmup:
-                seconds[name].append(time.perf_counter() - started)
+            for _ in range(calls):
+                started = time.perf_counter()
+                candidate()
+                synchronize(device)
+                if turn >= warmup:
+                    seconds[name].append(time.perf_counter() - started)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}

@@ -29,6 +29,10 @@ def test_contenders_take_turns() -> None:
     timings = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, warmup=1)
     assert order == ["a", "b"] * 4
     assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 3, "b": 3}
+    order.clear()
+    timings = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, warmup=1, calls=2)
+    assert order == ["a", "a", "b", "b"] * 3
+    assert {name: len(timing.seconds) for name, timing in timings.items()} == {"a": 4, "b": 4}
 
 
 def test_a_timing_gives_rates_and_percentiles() -> None:

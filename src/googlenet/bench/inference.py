@@ -30,6 +30,7 @@ Inference = Callable[[], object]
 
 _SIZE = 224
 _BATCHES = (1, 16, 64)
+_CALLS = 16  # in a row with single images; a percentile needs many
 
 
 def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterator[Table]:
@@ -45,9 +46,8 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
             contenders = {**eager_inference(net, images), **_compiled(net, images)}
             if device.type == "cpu":
                 contenders |= _engines(net, Path(folder), images)
-            # A percentile needs more turns than a median does
-            turns = max(rounds, 50 // batch)
-            timings = alternate({name: run for name, (run, _) in contenders.items()}, turns, device)
+            calls = max(1, _CALLS // batch)
+            timings = alternate({name: run for name, (run, _) in contenders.items()}, rounds, device, calls=calls)
             rows: list[dict[str, Any]] = []
             for name, timing in timings.items():
                 rates = timing.rates(batch)
