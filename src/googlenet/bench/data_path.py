@@ -21,6 +21,7 @@ from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import ShuffledBatches, training_loader
 from googlenet.data.pictures import read_pictures
+from googlenet.machine import keep_freed_memory
 from googlenet.timing import alternate
 
 _PICTURES = 64
@@ -32,6 +33,8 @@ _SHAPES = {"500x375": (375, 500), "1600x1200": (1200, 1600)}
 
 def measure_data_path(device: torch.device, rounds: int) -> Iterator[Table]:
     """Images a second on one core: one thread, no other process beside it."""
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does; which serves every contender
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

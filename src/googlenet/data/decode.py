@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 
 from googlenet.errors import RunError, UserError, reason_of
 
@@ -73,13 +74,14 @@ def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = 
     A JPEG much larger than that is decoded at a half, a quarter or an eighth of its size, which is far less work; what
     is left is twice the size asked for or more, so that the result differs by rounding only. Raises as `decode_image`.
     """
-    image = _decoded(path, channels, at_least=2 * size)
-    box = None
+    pixels = _tensor(_decoded(path, channels, at_least=2 * size))
     if resize == "crop":
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-    return _tensor(image.resize((size, size), Image.Resampling.BILINEAR, box))
+        height, width = pixels.shape[1:]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[:, top : top + side, left : left + side]
+    # Of eight-bit pixels torch's resizing is three times as fast as Pillow's, and differs by one at the most
+    return F.interpolate(pixels[None], size=(size, size), mode="bilinear", antialias=True)[0]
 
 
 def check_ordinary(path: str | Path) -> None:
