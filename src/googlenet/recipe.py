@@ -53,7 +53,8 @@ class Recipe(BaseModel):
         None, description="how weights are drawn; left out: the variant's own"
     )
     whiten: bool = Field(
-        False, description="start the first convolution as a whitening of the training images' patches"
+        False,
+        description="start the first convolution as a whitening of the images' patches; wants batch normalisation",
     )
     normalization: Normalization | None = Field(
         None, description="of the activations: none, local response, batch; left out: the variant's own"

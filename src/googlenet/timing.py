@@ -45,23 +45,23 @@ def alternate(
     warmup: int = 2,
     calls: int = 1,
 ) -> dict[str, Timing]:
-    """Time every candidate once a round, in turn, so that whatever slows the machine down slows each of them.
+    """Time every candidate in each round, in turn, so that whatever slows the machine down slows each of them.
 
     Args:
         candidates: what to time.
         rounds: turns that count.
         device: where they work; each is waited for.
         warmup: turns before those.
-        calls: in a row, each turn, every one of them timed. What takes milliseconds needs several: the first finds the
-            caches full of what the others left there, and their threads still awake.
+        calls: in a row, each turn; of several all but the first count. What takes milliseconds needs them: the first
+            finds the caches full of what the others left there, and their threads still awake.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warmup + rounds):
         for name, candidate in candidates.items():
-            for _ in range(calls):
+            for call in range(calls):
                 started = time.perf_counter()
                 candidate()
                 synchronize(device)
-                if turn >= warmup:
+                if turn >= warmup and (call > 0 or calls == 1):
                     seconds[name].append(time.perf_counter() - started)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -172,3 +173,20 @@ def test_a_resized_picture_is_what_decoding_and_resizing_give(
     assert resized.shape == (channels, 96, 96)
     assert float((resized.float() - expected).abs().mean()) < 1
     assert float((resized.float() - expected).abs().max()) < 6
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), size=st.integers(1, 40), channels=st.sampled_from([1, 3]))
+@settings(deadline=None, max_examples=60)
+def test_resizing_differs_from_pillows_by_roundings(height: int, width: int, size: int, channels: int) -> None:
+    noise = np.random.default_rng(height * 61 + width).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    picture = Image.fromarray(noise.squeeze(2) if channels == 1 else noise)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "x.png", picture)
+        side = min(height, width)
+        left, top = (width - side) // 2, (height - side) // 2
+        middle = picture.crop((left, top, left + side, top + side))
+        for resize, whole in (("stretch", picture), ("crop", middle)):
+            theirs = np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+            ours = decode_resized(path, channels, size, resize).permute(1, 2, 0).numpy()  # type: ignore[arg-type]
+            difference = np.abs(ours - theirs.reshape(ours.shape))
+            assert difference.max() <= 2 and difference.mean() < 0.2

@@ -5,6 +5,9 @@ import torch
 from torch import nn
 
 from googlenet import load_data
+from googlenet.data.dataset import ImageSplit
+from googlenet.data.input_spec import InputSpec
+from googlenet.network import initialization
 from googlenet.network.initialization import whiten
 
 
@@ -48,8 +51,31 @@ def test_kernels_beyond_the_directions_of_a_patch_stay_as_drawn(images: torch.Te
     assert changed.tolist() == [True] * 18 + [False] * 46
 
 
-def test_images_of_one_colour_leave_the_kernels_alone() -> None:
-    convolution = nn.Conv2d(1, 8, 7)
+@pytest.mark.parametrize("colour", [0, 7, 255])
+def test_images_of_one_colour_leave_the_kernels_alone(colour: int) -> None:
+    split = ImageSplit(torch.full((4, 1, 28, 28), colour, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    spec = InputSpec(1, 28, *split.pixel_statistics())
+    convolution = nn.Conv2d(1, 8, 7, padding=3)
     drawn = convolution.weight.detach().clone()
-    whiten(convolution, torch.zeros(4, 1, 28, 28))  # what normalising makes of them
+    whiten(convolution, spec.prepare(split.images))
     assert torch.equal(convolution.weight, drawn)
+
+
+def test_directions_without_variance_are_left_out() -> None:
+    stripes = torch.randn(50, 1, 28, 1).expand(50, 1, 28, 28)  # they vary from row to row alone
+    convolution = nn.Conv2d(1, 64, 7, padding=3)
+    drawn = convolution.weight.detach().clone()
+    whiten(convolution, stripes)
+    assert (convolution.weight == drawn).flatten(1).all(dim=1).any()
+    assert convolution(stripes).std(dim=(0, 2, 3)).min() > 0.01
+
+
+def test_parts_make_no_difference(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    one, other = (nn.Conv2d(1, 64, 7, padding=3) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    whiten(one, images)
+    monkeypatch.setattr(initialization, "_PIXELS_AT_ONCE", 28 * 28 * 30)
+    whiten(other, images)
+    responses = [convolution(images).abs() for convolution in (one, other)]  # a direction's sign is free
+    torch.testing.assert_close(*responses, rtol=1e-3, atol=1e-3)

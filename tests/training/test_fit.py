@@ -25,6 +25,7 @@ from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, display, fit, outcome
 from googlenet.training.fit import train
 from googlenet.training.outcome import TrainingResult
+from googlenet.training.preparation import make_network
 from googlenet.training.run import Run
 from tests.conftest import QUICK
 
@@ -289,6 +290,20 @@ def test_settings_change_the_variants_network(tmp_path: Path) -> None:
     result = train(output=tmp_path / "r", **{**QUICK, "max_steps": 1, "pictures": False}, **changes)
     described = googlenet.load(result.model).architecture
     assert {name: getattr(described, name) for name in changes} == changes
+
+
+def test_a_recipe_that_whitens_starts_from_its_training_images(tmp_path: Path) -> None:
+    def first_kernels(**changes: Any) -> torch.Tensor:
+        recipe = load_recipe("fast", seed=3, whiten=True, **changes)
+        data = load_dataset("fashion-mnist")
+        training = data.train if "validation" not in changes else split_validation(data.train, 0.5, 3)[0]
+        net, _ = make_network(recipe, data, training)
+        return net.conv1.conv.weight.detach()  # type: ignore[no-any-return, union-attr]
+
+    whitened = first_kernels()
+    torch.testing.assert_close(whitened[32:], -whitened[:32])
+    assert torch.equal(whitened, first_kernels())
+    assert not torch.allclose(whitened.abs(), first_kernels(validation=0.5).abs())  # what is held out has no part in it
 
 
 def test_the_fixed_tutorial_learns_at_once(tmp_path: Path) -> None:

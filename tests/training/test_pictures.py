@@ -231,6 +231,9 @@ def test_a_folder_is_the_same_one_from_wherever_and_however_it_is_named(
     assert resolve_recipe(recipe, {})[0].data == str(photos.resolve())
 
 
-def test_what_the_weights_decide_cannot_be_asked_for(trained: TrainingResult, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="blocks is for a network made anew"):
-        train("fast", output=tmp_path / "run", weights=str(trained.model), blocks=5)
+@pytest.mark.parametrize("setting", [{"blocks": 5}, {"whiten": True}])
+def test_what_the_weights_decide_cannot_be_asked_for(
+    setting: dict[str, Any], trained: TrainingResult, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(setting))} is for a network made anew"):
+        train("fast", output=tmp_path / "run", weights=str(trained.model), **setting)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from googlenet.bench.phases import Phases
+from googlenet.bench.phases import measure_phases
 from googlenet.bench.report import Table
 from googlenet.recipe import load_recipe
 from googlenet.training.fit import train
@@ -25,11 +25,10 @@ def measure_accuracy(recipes: Sequence[str], seeds: int, device: str) -> Iterato
     for name in recipes:
         recipe = load_recipe(name, device=device)
         rows: list[dict[str, Any]] = []
-        phases = Phases()
         for seed in range(seeds):
             started = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
-                result = train(recipe, output=Path(folder) / "run", seed=seed, on_step=phases)
+                result = train(recipe, output=Path(folder) / "run", seed=seed)
             if result.interrupted:
                 raise KeyboardInterrupt
             rows.append(
@@ -41,8 +40,7 @@ def measure_accuracy(recipes: Sequence[str], seeds: int, device: str) -> Iterato
                 }
             )
         yield Table(f"recipe {name} on {recipe.data}", [*rows, _mean_of(rows)], _recipe_in_words(name))
-        if phases.steps:
-            yield Table(f"a training step of the recipe {name}", phases.rows(), "the median step of all seeds")
+        yield measure_phases(name, recipe)
 
 
 def _mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
             contenders = {**eager_inference(net, images), **_compiled(net, images)}
             if device.type == "cpu":
                 contenders |= _engines(net, Path(folder), images)
-            calls = max(1, _CALLS // batch)
+            calls = _CALLS if batch == 1 else 1
             timings = alternate({name: run for name, (run, _) in contenders.items()}, rounds, device, calls=calls)
             rows: list[dict[str, Any]] = []
             for name, timing in timings.items():

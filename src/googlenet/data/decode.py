@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,13 @@ def decode_image(path: str | Path, channels: int, at_most: int | None = None) ->
     Raises:
         UserError: for a file that is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
     """
-    image = _decoded(path, channels, at_least=None if at_most is None else 2 * at_most)
-    if at_most is not None:
-        image.thumbnail((at_most, at_most), Image.Resampling.BILINEAR)
-    return _tensor(image)
+
+    def reduced(image: Image.Image) -> Tensor:
+        if at_most is not None:
+            image.thumbnail((at_most, at_most), Image.Resampling.BILINEAR)
+        return _tensor(image)
+
+    return _decoded(path, channels, reduced, at_least=None if at_most is None else 2 * at_most)
 
 
 def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
@@ -74,14 +77,16 @@ def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = 
     A JPEG much larger than that is decoded at a half, a quarter or an eighth of its size, which is far less work; what
     is left is twice the size asked for or more, so that the result differs by rounding only. Raises as `decode_image`.
     """
-    pixels = _tensor(_decoded(path, channels, at_least=2 * size))
-    if resize == "crop":
-        height, width = pixels.shape[1:]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        pixels = pixels[:, top : top + side, left : left + side]
-    # Of eight-bit pixels torch's resizing is three times as fast as Pillow's, and differs by one at the most
-    return F.interpolate(pixels[None], size=(size, size), mode="bilinear", antialias=True)[0]
+
+    def square(image: Image.Image) -> Tensor:
+        if resize == "crop":
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
+        # With eight-bit colours and AVX2 torch's resizing is three times as fast as Pillow's; it differs by roundings
+        return F.interpolate(_tensor(image)[None], size=(size, size), mode="bilinear", antialias=True)[0]
+
+    return _decoded(path, channels, square, at_least=2 * size)
 
 
 def check_ordinary(path: str | Path) -> None:
@@ -131,15 +136,16 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
-def _decoded(path: str | Path, channels: int, at_least: int | None = None) -> Image.Image:
-    """Eight bits a channel, grey or red, green, blue. Each side has `at_least` so many pixels if it had them before."""
+def _decoded(path: str | Path, channels: int, finish: Callable[[Image.Image], Tensor], at_least: int | None) -> Tensor:
+    """What `finish` makes of the picture in eight bits a channel, grey or red, green, blue. Each side has `at_least` so
+    many pixels if it had them before."""
     if channels not in (1, 3):
         raise UserError(f"picture files give 1 or 3 channels; this model wants {channels}")
     mode = "L" if channels == 1 else "RGB"
     with _opened(path) as image:
         if at_least is not None:
             image.draft(mode, (at_least, at_least))
-        return _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+        return finish(_eight_bits(ImageOps.exif_transpose(image)).convert(mode))
 
 
 @contextmanager

@@ -62,8 +62,9 @@ class InputSpec:
         """
         shift = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
         scale = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        whole = torch.tensor(255, dtype=torch.float32, device=images.device)
         # In place on a tensor of its own: reading and writing memory is what takes the time
-        return self._resized((images / 255).sub_(shift).div_(scale))
+        return self._resized((images / whole).sub_(shift).div_(scale))
 
     def window(self, height: int, width: int) -> Window:
         """The part of a picture of `height` x `width` pixels that `prepare` leaves for the network to see."""

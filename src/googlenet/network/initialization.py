@@ -14,6 +14,8 @@ from googlenet.network.architecture import Initialization
 
 _PATCH_STRIDE = 3  # pixels from patch to patch: next to each other they say nearly the same
 _LEAST_VARIANCE = 1e-3  # of the largest
+_NO_VARIANCE = 1e-6  # of the largest, or of pixels scaled to a variance of 1
+_PIXELS_AT_ONCE = 500_000  # five patches each, in float64
 
 
 def _he(weight: Tensor) -> None:
@@ -70,27 +72,30 @@ def whiten(convolution: nn.Conv2d, images: Tensor) -> None:
     The kernels are the principal components of the images' patches, those of most variance first, each divided by the
     deviation along it, and each a second time with its sign turned, since a ReLU keeps one side. So the layer after it
     learns from every direction at once, where neighbouring pixels say nearly the same. What size the kernels had
-    together they keep. Kernels left over, where a patch has fewer directions, stay as they are.
+    together they keep: batch normalisation has to follow, which brings each response to one size. Kernels left over,
+    where the patches vary in fewer directions, stay as they are.
 
     Source: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.1.
 
     Args:
-        convolution: its kernel height and width are the patches'.
-        images: (N, C, H, W), as the network will see them.
+        convolution: with a padding of half its kernel, as all of GoogLeNet's have.
+        images: (N, C, H, W), as the network will see them, on the convolution's device.
     """
     weight = convolution.weight
     height, width = weight.shape[2:]
     size = weight[0].numel()
-    count, total, products = 0, torch.zeros(size).double(), torch.zeros(size, size).double()
-    for part in images.split(50):
+    total, products = weight.new_zeros(size).double(), weight.new_zeros(size, size).double()
+    count = 0
+    for part in images.split(max(1, _PIXELS_AT_ONCE // images[0, 0].numel())):
         patches = F.unfold(part.double(), (height, width), padding=(height // 2, width // 2), stride=_PATCH_STRIDE)
-        patches = patches.transpose(1, 2).flatten(0, 1)  # (n, C * height * width)
-        count, total, products = count + len(patches), total + patches.sum(0), products + patches.T @ patches
+        count += len(patches) * patches.shape[2]  # (n, C * height * width, places)
+        total, products = total + patches.sum(dim=(0, 2)), products + (patches @ patches.mT).sum(dim=0)
     mean = total / count
     variances, directions = torch.linalg.eigh(products / count - mean.outer(mean))  # the least variance first
-    if variances[-1] <= 0:
-        return  # images of one colour have no directions
-    pairs = min(len(variances), len(weight) // 2)
+    there = int((variances > max(_NO_VARIANCE, _NO_VARIANCE * float(variances[-1]))).sum())
+    pairs = min(there, len(weight) // 2)
+    if pairs == 0:
+        return
     # Directions in which the images hardly vary would be noise made large
     deviations = (variances + _LEAST_VARIANCE * variances[-1]).sqrt()
     kernels = (directions / deviations).T.flip(0)[:pairs].to(weight.dtype)

@@ -35,7 +35,8 @@ from googlenet.training.run import Run, chooser_of
 from googlenet.training.starting_weights import start_from
 from googlenet.training.tracking import RunFolder
 
-_IMAGES_TO_WHITEN = 500  # their patches, tens of thousands, say all that there is to know of some fifty pixels
+# At the most: their patches say all that there is to know of seven by seven pixels
+_IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
 
 Build = Callable[[Recipe, ImageDataset], nn.Module]
 
@@ -178,8 +179,9 @@ def make_network(
     else:
         changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
         net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
-        if recipe.whiten:
-            every = -(-len(training) // _IMAGES_TO_WHITEN)
-            whiten(net.conv1.conv, spec.prepare(training.images[::every]))
     net.check_size(recipe.image_size, recipe.image_size)
+    if recipe.whiten and recipe.weights is None:
+        # Of all classes, since a folder's images are in their order
+        every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
+        whiten(net.conv1.conv, spec.prepare(training.images[::every]))
     return net, spec
