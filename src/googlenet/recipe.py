@@ -54,7 +54,7 @@ class Recipe(BaseModel):
     )
     whiten: bool = Field(
         False,
-        description="start the first convolution as a whitening of the images' patches; wants batch normalisation",
+        description="start the first convolution as a whitening of the images' patches (with batch normalisation only)",
     )
     normalization: Normalization | None = Field(
         None, description="of the activations: none, local response, batch; left out: the variant's own"

@@ -101,6 +101,19 @@ def test_int8_that_costs_too_much_is_not_kept(
     assert export(trained.model, "onnx", tmp_path / "q.onnx", int8=True, force=True).points_lost > 0.5
 
 
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_file_that_prepares_pictures_does_so_exactly_without_being_told(
+    to: Format, trained: TrainingResult, tmp_path: Path
+) -> None:
+    exported = export(trained.model, to, tmp_path / f"x{SUFFIX[to]}", preprocessing=True)
+    net = googlenet.load(trained.model)
+    pictures = torch.randint(0, 256, (2, 1, 400, 500), dtype=torch.uint8).cumsum(3).remainder(256).to(torch.uint8)
+    with torch.no_grad():
+        expected = net(net.info.input.prepare(pictures)).softmax(1)
+    found = open_file(exported.file, engine="openvino").run(pictures)  # bf16 places pixels up to two apart
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
 def test_a_folder_of_pictures_calibrates_and_verifies(trained: TrainingResult, tmp_path: Path) -> None:
     for number in range(4):
         pixels = np.random.default_rng(number).integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)

@@ -124,7 +124,7 @@ def open_file(
         path: the file.
         engine: what runs it; auto: for ONNX OpenVINO where it is installed, else ONNX Runtime.
         device: auto or cpu; no engine has another for files.
-        precision: auto, fp32 or bf16; OpenVINO alone has a choice.
+        precision: auto, fp32 or bf16; OpenVINO alone has a choice. auto is fp32 for a file that prepares pictures.
 
     Raises:
         UserError: for a file that is missing, damaged or not written by `export`, a package that is missing, or a
@@ -147,10 +147,15 @@ def open_file(
         except RuntimeError as error:
             raise UserError(f"{path} cannot be opened as an OpenVINO model: {reason_of(error)}") from error
         described = graph.get_rt_info(KEY).astype(str) if graph.has_rt_info(KEY) else _onnx_description(path)
-        return _described(path, described, openvino_engine(graph, precision=precision))
+        info, preprocesses = _about(path, described)
+        if preprocesses and precision == "auto":
+            # In bf16, which OpenVINO takes where the processor has it, the places of pixels would be rounded as well
+            precision = "fp32"
+        return OpenedFile(openvino_engine(graph, precision=precision), info, preprocesses)
     if engine == "onnxruntime" and path.suffix == ".onnx":
         session = _session(path)
-        return _described(path, session.get_modelmeta().custom_metadata_map.get(KEY, ""), _runtime_engine(session))
+        about = _about(path, session.get_modelmeta().custom_metadata_map.get(KEY, ""))
+        return OpenedFile(_runtime_engine(session), *about)
     raise UserError(f"{engine} does not run a {path.suffix} file")
 
 
@@ -165,7 +170,7 @@ def _torch_export_file(path: Path) -> OpenedFile:
     def run(images: Tensor) -> Tensor:
         return program(images)
 
-    return _described(path, extra[KEY], run)
+    return OpenedFile(run, *_about(path, extra[KEY]))
 
 
 def _session(model: Path) -> Any:
@@ -199,10 +204,10 @@ def _onnx_description(path: Path) -> str:
     return next((entry.value for entry in model.metadata_props if entry.key == KEY), "")
 
 
-def _described(path: Path, text: str, engine: Engine) -> OpenedFile:
+def _about(path: Path, text: str) -> tuple[ModelInfo, bool]:
+    """What an exported file says of itself: the model, and whether it prepares pictures."""
     try:
-        exported = json.loads(text)["exported"]
-        return OpenedFile(engine, ModelInfo.from_json(text), exported["preprocessing"])
+        return ModelInfo.from_json(text), json.loads(text)["exported"]["preprocessing"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not say what it is of; googlenet export writes files that do") from error
 

@@ -180,7 +180,7 @@ def make_network(
         changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
         net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
-    if recipe.whiten and recipe.weights is None:
+    if recipe.whiten and recipe.weights is None and net.architecture.normalization == "batch":
         # Of all classes, since a folder's images are in their order
         every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
         whiten(net.conv1.conv, spec.prepare(training.images[::every]))
