@@ -19,6 +19,9 @@ from googlenet.errors import UserError
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What the precisions stand for."""
+
 
 def resolve_device(device: str) -> torch.device:
     """`auto` is the first GPU, else Apple's, else the CPU.
@@ -67,8 +70,9 @@ def _cpu_has_bf16() -> bool:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a forward pass runs in `precision` (fp32, bf16 or fp16)."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype if precision != "fp32" else None, enabled=precision != "fp32")
+    return torch.autocast(
+        device.type, dtype=DTYPES[precision] if precision != "fp32" else None, enabled=precision != "fp32"
+    )
 
 
 def synchronize(device: torch.device) -> None:

@@ -18,10 +18,11 @@ from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
 from googlenet.data.fashion_mnist import CLASSES
 from googlenet.data.input_spec import InputSpec
+from googlenet.deploy.compiled import compiled_engine
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import onnxruntime_engine, openvino_engine
 from googlenet.deploy.graphs import quantize_graph, write_graph
-from googlenet.machine import autocast, compiles, keep_freed_memory, resolve_precision
+from googlenet.machine import DTYPES, autocast, compiles, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.timing import alternate
@@ -90,18 +91,21 @@ def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference
 
 
 def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
+    """As `googlenet predict --engine compiled` computes it; on a GPU as `torch.compile` does."""
     if not compiles(images.device):
         return {}
-    from torch._inductor import config
-
     precision = resolve_precision("auto", images.device)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    if images.device.type == "cpu":
+        run = compiled_engine(net, precision=precision)
+        run(images)
+        return {"googlenet, compiled": (partial(run, images), precision)}
+    dtype = DTYPES[precision]
     module = copy.deepcopy(net).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     packed = images.to(dtype).contiguous(memory_format=torch.channels_last)
-    module.compile(dynamic=False)
-    with config.patch(freezing=True), torch.inference_mode():
-        module(packed)
-    return {"torch.compile, frozen": (torch.inference_mode()(lambda: module(packed)), precision)}
+    module.compile(dynamic=False, options={"freezing": True})
+    inference = torch.inference_mode()(lambda: module(packed))
+    inference()
+    return {"torch.compile, frozen": (inference, precision)}
 
 
 def _engines(net: GoogLeNet, folder: Path, images: Tensor) -> dict[str, tuple[Inference, str]]:

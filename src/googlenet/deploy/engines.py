@@ -1,4 +1,7 @@
-"""Programs that run a network: PyTorch, ONNX Runtime, OpenVINO. Each is a function from a batch to what comes out."""
+"""Programs that run a network: PyTorch, as it is and compiled, ONNX Runtime, OpenVINO.
+
+Each is a function from a batch to what comes out.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,14 @@ import torch
 from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo
+from googlenet.deploy.compiled import compiled_engine
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.graphs import KEY, openvino_graph, require, write_graph
 from googlenet.errors import UserError, reason_of
 from googlenet.machine import autocast, resolve_device, resolve_precision
 from googlenet.network.googlenet import GoogLeNet
 
-EngineName = Literal["torch", "onnxruntime", "openvino"]
+EngineName = Literal["torch", "compiled", "onnxruntime", "openvino"]
 _OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16"}
 Engine = Callable[[Tensor], Tensor]
 """A batch on the CPU, as the file takes it, to float32 on the CPU: (N, classes)."""
@@ -56,6 +60,8 @@ def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", pr
     if name == "torch":
         return torch_engine(net, device=device, precision=precision)
     _check_served(name, device, precision, "; or take --engine torch")
+    if name == "compiled":
+        return compiled_engine(net, precision=precision)
     require("onnx" if name == "onnxruntime" else "openvino", int8=False)
     model = Deployable(net, net.info, preprocessing=False).eval()
     if name == "openvino":
@@ -67,10 +73,10 @@ def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", pr
 
 
 def _check_served(name: EngineName, device: str, precision: str, way_out: str = "") -> None:
-    """Of the engines for files, each has the CPU alone, and OpenVINO alone a choice of precisions."""
+    """All engines but torch have the CPU alone, and those that run ONNX as it stands no choice of precisions."""
     if device not in ("auto", "cpu"):
         raise UserError(f"{name} runs on the CPU here, not on {device!r}: leave --device out{way_out}")
-    if name != "openvino" and precision not in ("auto", "fp32"):
+    if name not in ("openvino", "compiled") and precision not in ("auto", "fp32"):
         raise UserError(f"{name} computes as the file says, not in {precision}: leave --precision out{way_out}")
 
 

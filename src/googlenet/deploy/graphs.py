@@ -56,7 +56,7 @@ def _told_of_the_disk(path: Path) -> Iterator[None]:
 
 def write_graph(model: Deployable, to: Format, path: Path, description: str) -> None:
     """Write the file, `description` in its metadata. OpenVINO's weights go beside it, in a `.bin`."""
-    with _quietly():
+    with quietly():
         if to == "openvino":
             import openvino
 
@@ -90,7 +90,7 @@ def openvino_graph(model: Deployable) -> Any:
     import openvino
 
     example, _ = _example(model)
-    with _quietly():
+    with quietly():
         graph = openvino.convert_model(model, example_input=example)
     side = -1 if model.preprocessing else model.spec.size
     graph.reshape([-1, model.spec.channels, side, side])
@@ -104,7 +104,7 @@ def quantize_graph(to: Format, path: Path, target: Path, batches: Sequence[Tenso
 
     Matrix products stay in floating point: they resize, and make the logits.
     """
-    with _quietly():
+    with quietly():
         if to == "onnx":
             _quantize_onnx(path, target, batches)
         else:
@@ -171,8 +171,8 @@ def _example(model: Deployable) -> tuple[Tensor, dict[int, Any]]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporters' notes about packages and functions that play no part here."""
+def quietly() -> Iterator[None]:
+    """Without gradients, and the exporters' notes about packages and functions that play no part here."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from googlenet.insight.contenders import CONTENDERS, Contender
 from googlenet.insight.summary import parse_input_size
-from googlenet.machine import keep_freed_memory, resolve_precision
+from googlenet.machine import DTYPES, keep_freed_memory, resolve_precision
 from googlenet.peak_memory import in_own_process, measurable, peak_of
 from googlenet.timing import alternate
 
 _BATCH_SIZE = 16
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def measure_speed(
 def _network(contender: Contender, in_channels: int, num_classes: int, device: torch.device) -> nn.Module:
     before = torch.get_default_dtype()
     # Made in the precision that it works in, since weights converted later would be there twice
-    torch.set_default_dtype(_DTYPES[resolve_precision("auto", device)])
+    torch.set_default_dtype(DTYPES[resolve_precision("auto", device)])
     try:
         with device:
             net = contender.build(in_channels, num_classes).eval()
@@ -92,7 +91,7 @@ def _network(contender: Contender, in_channels: int, num_classes: int, device: t
 
 
 def _images(count: int, input_size: tuple[int, int, int], device: torch.device) -> Tensor:
-    images = torch.rand(count, *input_size, device=device, dtype=_DTYPES[resolve_precision("auto", device)])
+    images = torch.rand(count, *input_size, device=device, dtype=DTYPES[resolve_precision("auto", device)])
     return images.contiguous(memory_format=torch.channels_last)
 
 
