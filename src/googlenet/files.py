@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,21 @@ def printable(path: str | Path) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def check_suffix(path: Path, suffix: str) -> None:
-    """Raises `UserError` for a name that would say something else than what is written under it."""
+def check_output(path: Path, suffix: str) -> None:
+    """Before what may take long is done, whether there is a place for its outcome.
+
+    Raises:
+        UserError: for a name that would say something else than what is written under it.
+        RunError: for a folder that cannot be written.
+    """
     if path.suffix.lower() != suffix:
         raise UserError(f"{path}: this is written as {suffix[1:].upper()}; end its name in {suffix}")
+    with told_of_the_disk(path):
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+        if not os.access(there, os.W_OK):
+            raise PermissionError(errno.EACCES, f"the folder {there} cannot be written to")
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def write(path: Path, answers: tuple[Prediction, ...], *, resume: bool = False) 
             writer(answer)
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "CSV", "jsonl", "parquet"])
 def test_written_in_parts_is_written_at_once(suffix: str, tmp_path: Path) -> None:
     whole, parts = tmp_path / f"whole.{suffix}", tmp_path / f"parts.{suffix}"
     write(whole, ANSWERS)

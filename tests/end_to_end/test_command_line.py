@@ -107,8 +107,9 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
     assert {row["rank"] for row in answered} == {"1", "2"}
     assert [Path(row["file"]).name for row in rows if row["error"]] == ["broken.png"]
     assert "broken.png" in err
-    out, _ = command("predict", run, pictures / "1.png", "--json")
-    (answer,) = json.loads(out)
+    out, _ = command("predict", run, "--top", 3, pictures / "1.png", pictures / "2.png", "--json")
+    answer, second = json.loads(out)
+    assert Path(second["file"]).name == "2.png"
     assert (len(answer["classes"]), answer["error"]) == (3, None)
     out, _ = command("predict", run, pictures / "1.png")
     assert out.startswith(str(pictures / "1.png"))
@@ -290,6 +291,7 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("train", "--data", "mnist"), "no data set 'mnist'"),
         (("train", "--batch-size", 70_000), "more than the"),
         (("train", "--resume"), "--output"),
+        (("train", "--resume", "runs/x"), "nothing takes 'runs/x' here"),
         (("train", "--output", "taken"), "file in the way"),
         (("summary", "v4"), "no model file v4"),
         (("summary", "--input-size", "3,3"), "C,H,W"),
@@ -298,6 +300,7 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("evaluate", "taken"), "no whole model file"),
         (("predict", "taken", "taken"), "no whole model file"),
         (("predict", "missing"), "PICTURES"),
+        (("predict", "missing", "taken", "--output", "a.csv", "--format", "json"), "as its name says"),
         (("explain", "missing", "taken"), "no model file missing"),
         (("explain", "missing", "taken", "-o", "taken"), "the picture itself"),
         (("ablate", "missing", "--limit", 10), "no model file missing"),
@@ -311,6 +314,7 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("train", "--blocks", 5, "--auxiliary"), "4a and 4d"),
         (("train", "--find-learning-rate", "--output", "runs/x"), "end its name in .png"),
         (("draw", "-o", "net.png"), "end its name in .svg"),
+        (("bench", "startup", "-o", "bench.csv"), "end its name in .json"),
         (("explain", "missing", "taken", "-o", "why.jpg"), "end its name in .png"),
         (("ablate", "missing", "-o", "branches.svg"), "end its name in .png"),
         (("compare", "bn", "--plot", "bubbles.pdf"), "end its name in .png"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 
 from googlenet.cli import data, learning, measuring, understanding, using  # noqa: F401  (they add their commands)
 from googlenet.cli.app import app
@@ -29,6 +29,9 @@ def _run(arguments: list[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
         return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+    except UnusedCliTokensError as error:
+        unused = " ".join(map(repr, error.unused_tokens or ()))
+        code, message = 2, f"nothing takes {unused} here; what can be given, and which options have no value: --help"
     except (CycloptsError, UserError) as error:
         code, message = 2, str(error)
     except RunError as error:

@@ -17,7 +17,7 @@ from googlenet.cli.app import (
     data_app,
     print_json,
 )
-from googlenet.files import check_suffix
+from googlenet.files import check_output
 
 
 @data_app.command(name="list")
@@ -100,7 +100,7 @@ def data_show(
     from googlenet.training.display import FileProgress
 
     if output is not None:
-        check_suffix(output, ".png")
+        check_output(output, ".png")
     with redirect_stdout(sys.stderr), FileProgress() as progress:
         dataset = load_dataset(
             name, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show

@@ -27,7 +27,7 @@ from googlenet.cli.app import (
     print_json,
 )
 from googlenet.errors import UserError
-from googlenet.files import check_suffix
+from googlenet.files import check_output
 from googlenet.recipe import Recipe, recipe_names
 
 # Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
@@ -66,7 +66,7 @@ def train(
         target = output or Path("learning_rate.png")
         if resume:
             raise UserError("with --find-learning-rate nothing is trained, so there is nothing to --resume")
-        check_suffix(target, ".png")
+        check_output(target, ".png")
         return _find_learning_rate(recipe, target, dict(settings or {}), json=json)
     from googlenet.training.fit import train as run_training
 

@@ -24,12 +24,7 @@ from googlenet.errors import UserError
 
 @app.command
 def bench(
-    measures: Annotated[
-        list[Measure] | None,
-        Parameter(help="What to measure; left out: all but accuracy, which trains."),
-    ] = None,
-    /,
-    *,
+    *measures: Annotated[Measure, Parameter(help="What to measure; left out: all but accuracy, which trains.")],
     rounds: Annotated[int, Parameter(help="Turns of each contender that count; the median is given.")] = 9,
     recipes: Annotated[str, Parameter(help="What accuracy trains: names or files, separated by commas.")] = "fast",
     seeds: Annotated[int, Parameter(help="How often accuracy trains each.")] = 3,
@@ -39,11 +34,13 @@ def bench(
 ) -> int:
     """Measure this machine: ours beside its peers, in turn in one process, each beside the machine's limit."""
     from googlenet.bench.measures import measure
-    from googlenet.files import writing
+    from googlenet.files import check_output, writing
     from googlenet.machine import resolve_device
 
     if rounds < 1 or seeds < 1:
         raise UserError(f"rounds and seeds are 1 or more, not {rounds} and {seeds}")
+    if output is not None:
+        check_output(output, ".json")
     console = Console(stderr=json)
 
     def save(found: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ from googlenet.cli.app import (
     study_app,
 )
 from googlenet.errors import UserError
-from googlenet.files import check_suffix
+from googlenet.files import check_output
 from googlenet.network.architecture import TABLE_1, VARIANTS, Variant
 
 
@@ -95,7 +95,7 @@ def explain(
     target = output or Path(f"{picture.stem}-explained.png")
     if target.resolve() == picture.resolve():
         raise UserError(f"{target} is the picture itself; give --output another name")
-    check_suffix(target, ".png")
+    check_output(target, ".png")
     net = load(model, resolve_device(device))
     image = decode_image(picture, net.info.input.channels, at_most=MOST_PIXELS_A_SIDE)
     explanation = run_explanation(net, image, class_name=class_, block=block)
@@ -131,7 +131,7 @@ def ablate(
     from googlenet.insight.ablate import draw_ablation
 
     if output is not None:
-        check_suffix(output, ".png")
+        check_output(output, ".png")
     net = load(model)
     dataset = judged_data_shown(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
     found = run_ablation(
@@ -154,11 +154,7 @@ def ablate(
 
 @app.command
 def compare(
-    networks: Annotated[
-        list[str] | None, Parameter(help="Which ones (bn, vgg-16, ...); left out: all.", negative="")
-    ] = None,
-    /,
-    *,
+    *networks: Annotated[str, Parameter(help="Which ones (bn, vgg-16, ...); left out: all.")],
     latency: Annotated[bool, Parameter(help="Also measure speed and memory here.", negative="")] = False,
     train: Annotated[
         bool, Parameter(help="Also train each on Fashion-MNIST, all for the same time.", negative="")
@@ -183,9 +179,9 @@ def compare(
     from googlenet.insight.summary import parse_input_size
 
     if plot is not None:
-        check_suffix(plot, ".png")
+        check_output(plot, ".png")
     size = parse_input_size(input_size)
-    entries = [count(contender, size, num_classes) for contender in contenders(networks or [])]
+    entries = [count(contender, size, num_classes) for contender in contenders(networks)]
     with redirect_stdout(sys.stderr) if json else nullcontext():
         if latency:
             entries = measured(entries, size, num_classes, device, rounds=rounds)
@@ -219,7 +215,7 @@ def draw(
     from googlenet.insight.summary import parse_input_size
 
     target = output or Path(f"googlenet-{variant}.svg")
-    check_suffix(target, ".svg")
+    check_output(target, ".svg")
     write_drawing(variant, target, input_size=parse_input_size(input_size), num_classes=num_classes)
     if json:
         print_json({"variant": variant, "drawing": str(target)})

@@ -22,16 +22,15 @@ from googlenet.cli.app import (
     print_json,
 )
 from googlenet.errors import UserError
-from googlenet.files import check_suffix
+from googlenet.files import check_output
 from googlenet.network.architecture import Variant
 
 
 @app.command
 def predict(
     model: Annotated[Path, Parameter(help="Model file, run folder, or a file that export wrote.")],
-    pictures: Annotated[list[Path] | None, Parameter(help="Picture files, or folders of them.", negative="")] = None,
     /,
-    *,
+    *pictures: Annotated[Path, Parameter(help="Picture files, or folders of them.")],
     stdin: Annotated[
         bool, Parameter(help="Read the names of picture files from standard input, one a line.", negative="")
     ] = False,
@@ -45,8 +44,11 @@ def predict(
         bool, Parameter(help="Go on with --output: files that it has are left out.", negative="")
     ] = False,
     engine: Annotated[
-        Literal["auto", "torch", "onnxruntime", "openvino"],
-        Parameter(help="What computes; auto: torch for a model file, the fastest installed for an exported one."),
+        Literal["auto", "torch", "compiled", "onnxruntime", "openvino"],
+        Parameter(
+            help="What computes; auto: torch for a model file, the fastest installed for an exported one. compiled: "
+            "torch, of which a compiler makes a program for this processor first, some 20 s."
+        ),
     ] = "auto",
     batch_size: BatchSize = 32,
     device: Device = "auto",
@@ -61,10 +63,14 @@ def predict(
 
     if not pictures and not stdin:
         raise UserError("predict needs PICTURES: files, folders, or --stdin with their names on standard input")
-    named = [*(pictures or []), *([STDIN] if stdin else [])]
+    named = [*pictures, *([STDIN] if stdin else [])]
     if resume and output is None:
         raise UserError("--resume goes on with an output: name it with --output")
+    if output is not None and format != "table":
+        raise UserError(f"--format is of what is printed; answers in a file are as its name says: {output}")
     predictor = Predictor(model, device=device, precision=precision, engine=engine)
+    if engine == "compiled":
+        print("compiling first, some 20 s", file=sys.stderr)
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:
         answered, failed = write_answers(predictor, named, output, resume=resume, **settings)
@@ -177,7 +183,7 @@ def import_(
     from googlenet.artifact.foreign import import_file
 
     if output is not None:
-        check_suffix(output, ".safetensors")
+        check_output(output, ".safetensors")
     target, info = import_file(file, output, variant=variant, class_file=classes)
     if json:
         print_json({"model": str(target), **json_format.loads(info.to_json())})

@@ -166,12 +166,12 @@ def answered(path: Path, ranks: int = 1) -> set[str]:
     if not path.exists():
         return set()
     try:
-        if path.suffix == ".parquet":
+        if _kind(path) == ".parquet":
             return set(_parquet().read_table(path, columns=["file"])["file"].to_pylist())
         _check_start(path)
         _drop_cut_line(path)
         with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".jsonl":
+            if _kind(path) == ".jsonl":
                 return {json.loads(line)["file"] for line in file}
             table = csv.DictReader(file)
             if table.fieldnames and tuple(table.fieldnames) != COLUMNS:
@@ -207,16 +207,16 @@ def open_writer(path: Path, *, resume: bool, made_with: dict[str, Any]) -> Itera
     note = _note_of(path)
     if note.exists() and b'"model_sha256"' not in note.read_bytes():
         raise UserError(f"{note}, which is no note of predict, is in the way; take another --output")
-    if path.suffix == ".parquet":
+    if _kind(path) == ".parquet":
         with _parquet_writer(path) as take:
             yield take
             _note(path, made_with)
         return
     _note(path, made_with)
     is_new = not path.exists() or path.stat().st_size == 0
-    as_text = _json_line if path.suffix == ".jsonl" else csv_lines
+    as_text = _json_line if _kind(path) == ".jsonl" else csv_lines
     with told_of_the_disk(path), path.open("a", encoding="utf-8", newline="") as file:
-        if is_new and path.suffix == ".csv":
+        if is_new and _kind(path) == ".csv":
             file.write(",".join(COLUMNS) + "\n")
 
         def write(answer: Prediction) -> None:
@@ -230,8 +230,12 @@ def _json_line(answer: Prediction) -> str:
     return json.dumps(answer.to_dict()) + "\n"
 
 
+def _kind(path: Path) -> str:
+    return path.suffix.lower()
+
+
 def _check_suffix(path: Path) -> None:
-    if path.suffix not in (".csv", ".jsonl", ".parquet"):
+    if _kind(path) not in (".csv", ".jsonl", ".parquet"):
         raise UserError(f"{path}: answers are written to a .csv, .jsonl or .parquet file")
 
 
@@ -240,7 +244,7 @@ def _check_start(path: Path) -> None:
     with path.open("rb") as file:
         start = file.readline()
     header = (",".join(COLUMNS) + "\n").encode()
-    ours = header.startswith(start) if path.suffix == ".csv" else not start or start.startswith(b'{"file"')
+    ours = header.startswith(start) if _kind(path) == ".csv" else not start or start.startswith(b'{"file"')
     if not ours:
         raise ValueError("it begins otherwise")
 

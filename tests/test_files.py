@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from googlenet import RunError, UserError
+from googlenet.files import check_output
+
+
+def test_a_place_that_cannot_be_written_to_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_output(tmp_path / "new" / "deep" / "a.PNG", ".png")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match=r"end its name in \.png"):
+        check_output(tmp_path / "a.svg", ".png")
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RunError, match="taken is no folder"):
+        check_output(tmp_path / "taken" / "deep" / "a.png", ".png")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunError, match="cannot be written to"):
+        check_output(tmp_path / "a.png", ".png")
