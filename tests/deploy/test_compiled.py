@@ -2,36 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from googlenet import GoogLeNet, Predictor, UserError, create_model
+from googlenet import Predictor, UserError
 from googlenet.deploy import compiled
-from googlenet.deploy.compiled import compiled_engine, fold_batch_norm
+from googlenet.deploy.compiled import compiled_engine
 from googlenet.training.outcome import TrainingResult
-
-
-def lived_in(variant: str, **changes: object) -> GoogLeNet:
-    """A network whose normalisations are not those that it was born with."""
-    torch.manual_seed(0)
-    net = create_model(variant, num_classes=5, in_channels=1, **changes).eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-    return net
-
-
-@pytest.mark.parametrize("variant", ["bn", "torchvision", "tutorial", "paper"])
-def test_folding_the_normalisation_changes_no_answer(variant: str) -> None:
-    net, images = lived_in(variant), torch.rand(2, 1, 96, 96)
-    folded = fold_batch_norm(net)
-    assert not any(isinstance(module, nn.BatchNorm2d) for name, module in folded.named_modules() if "aux" not in name)
-    with torch.inference_mode():
-        expected = net(images)
-        assert torch.allclose(folded(images), expected, atol=1e-5 * float(expected.abs().max()))
+from tests.network.test_folding import lived_in
 
 
 @pytest.mark.skipif(not compiled.compiles(compiled.CPU), reason="there is no compiler of C++")

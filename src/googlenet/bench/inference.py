@@ -20,9 +20,9 @@ from googlenet.data.fashion_mnist import CLASSES
 from googlenet.data.input_spec import InputSpec
 from googlenet.deploy.compiled import compiled_engine
 from googlenet.deploy.deployable import Deployable
-from googlenet.deploy.engines import onnxruntime_engine, openvino_engine
+from googlenet.deploy.engines import onnxruntime_engine, openvino_engine, torch_engine
 from googlenet.deploy.graphs import quantize_graph, write_graph
-from googlenet.machine import DTYPES, autocast, compiles, keep_freed_memory, resolve_precision
+from googlenet.machine import DTYPES, compiles, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.timing import alternate
@@ -73,21 +73,13 @@ def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference
     """The network as PyTorch computes it by default, and as `googlenet predict` does, with their precisions."""
     precision = resolve_precision("auto", images.device)
     plain = copy.deepcopy(net).eval()
-    packed = copy.deepcopy(net).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ours = images.contiguous(memory_format=torch.channels_last)
 
     def plainly() -> Tensor:
         with fused.plain():
             return plain(images)
 
-    def packedly() -> Tensor:
-        with autocast(images.device, precision):
-            return packed(ours)
-
-    return {
-        "plain": (torch.inference_mode()(plainly), "fp32"),
-        "googlenet": (torch.inference_mode()(packedly), precision),
-    }
+    ours = torch_engine(net, device=str(images.device), precision=precision)
+    return {"plain": (torch.inference_mode()(plainly), "fp32"), "googlenet": (partial(ours, images), precision)}
 
 
 def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from googlenet.deploy.graphs import quietly
 from googlenet.errors import UserError
 from googlenet.machine import DTYPES, compiles, resolve_precision
+from googlenet.network.folding import folded
 from googlenet.network.googlenet import GoogLeNet
-from googlenet.network.layers import Convolution
 
 CPU = torch.device("cpu")
 
@@ -33,32 +31,19 @@ def compiled_engine(net: GoogLeNet, *, precision: str = "auto") -> Callable[[Ten
     if not compiles(CPU):
         raise UserError("the engine compiled needs a compiler of C++, such as g++, which was not found")
     dtype = DTYPES[resolve_precision(precision, CPU)]
-    folded = fold_batch_norm(net).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    size, program = 0, None
+    ready = folded(net, dtype).cpu()
+    compiled: tuple[int, Callable[[Tensor], Tensor]] | None = None
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        nonlocal size, program
-        count = len(images)
-        if program is None or count > size:
-            size, program = count, _compiled(folded, _as_taken(images, dtype))
-        filled = torch.cat([images, images.new_zeros(size - count, *images.shape[1:])]) if count < size else images
-        logits: Tensor = program(_as_taken(filled, dtype))
-        return logits[:count].float()
+        nonlocal compiled
+        if compiled is None or compiled[0] < len(images):
+            compiled = len(images), _compiled(ready, _as_taken(images, dtype))
+        size, program = compiled
+        missing = images.new_zeros(size - len(images), *images.shape[1:])
+        return program(_as_taken(torch.cat([images, missing]), dtype))[: len(images)].float()
 
     return run
-
-
-def fold_batch_norm(net: GoogLeNet) -> GoogLeNet:
-    """A copy for inference whose convolutions have their batch normalisation in their kernels and biases.
-
-    In float32, so that what is rounded to bf16 later is rounded once.
-    """
-    folded = copy.deepcopy(net).float().cpu().eval()
-    for unit in folded.modules():
-        if isinstance(unit, Convolution) and unit.bn is not None:
-            unit.conv, unit.bn = fuse_conv_bn_eval(unit.conv, unit.bn), None
-    return folded
 
 
 def _as_taken(images: Tensor, dtype: torch.dtype) -> Tensor:
