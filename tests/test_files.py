@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from googlenet import RunError, UserError
-from googlenet.files import check_output
+from googlenet.files import check_output, check_writable
 
 
 def test_a_place_that_cannot_be_written_to_is_known_before_the_work(
@@ -17,8 +17,10 @@ def test_a_place_that_cannot_be_written_to_is_known_before_the_work(
     with pytest.raises(UserError, match=r"end its name in \.png"):
         check_output(tmp_path / "a.svg", ".png")
     (tmp_path / "taken").write_text("")
-    with pytest.raises(RunError, match="taken is no folder"):
+    with pytest.raises(RunError, match=r"there is no folder .*taken"):
         check_output(tmp_path / "taken" / "deep" / "a.png", ".png")
+    with pytest.raises(RunError, match="it is a folder"):
+        check_writable(tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(RunError, match="cannot be written to"):
         check_output(tmp_path / "a.png", ".png")

@@ -17,19 +17,22 @@ def printable(path: str | Path) -> str:
 
 
 def check_output(path: Path, suffix: str) -> None:
-    """Before what may take long is done, whether there is a place for its outcome.
-
-    Raises:
-        UserError: for a name that would say something else than what is written under it.
-        RunError: for a folder that cannot be written.
-    """
+    """Raises `UserError` for a name that would say something else than what is written under it, and what
+    `check_writable` raises."""
     if path.suffix.lower() != suffix:
         raise UserError(f"{path}: this is written as {suffix[1:].upper()}; end its name in {suffix}")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Before what may take long is done, whether its outcome can be written. Raises `RunError` where not."""
     with told_of_the_disk(path):
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
-        if not os.access(there, os.W_OK):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        there = next((folder for folder in path.absolute().parents if folder.exists()), None)
+        if there is None or not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"there is no folder {there or path.parent}")
+        if not os.access(there, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, f"the folder {there} cannot be written to")
 
 

@@ -179,3 +179,7 @@ def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, tmp_pa
             Predictor(tmp_path / "x.pt2", **given_settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="leave --precision out"):
         Predictor(trained.model, engine="onnxruntime", precision="bf16")
+    with pytest.raises(UserError, match="compiled runs on the CPU here"):
+        Predictor(trained.model, engine="compiled", device="cuda")
+    with pytest.raises(UserError, match=r"compiled does not run a \.pt2 file"):
+        Predictor(tmp_path / "x.pt2", engine="compiled")

@@ -94,9 +94,10 @@ def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]
     dtype = DTYPES[precision]
     module = copy.deepcopy(net).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     packed = images.to(dtype).contiguous(memory_format=torch.channels_last)
-    module.compile(dynamic=False, options={"freezing": True})
+    module.compile(dynamic=False)
     inference = torch.inference_mode()(lambda: module(packed))
-    inference()
+    with torch._inductor.config.patch(freezing=True):
+        inference()
     return {"torch.compile, frozen": (inference, precision)}
 
 

@@ -17,7 +17,7 @@ from googlenet.cli.app import (
     data_app,
     print_json,
 )
-from googlenet.files import check_output
+from googlenet.files import check_output, check_writable
 
 
 @data_app.command(name="list")
@@ -66,6 +66,8 @@ def data_check(
     from googlenet.data.folder_check import check
     from googlenet.training.display import FileProgress
 
+    if output is not None:
+        check_writable(output)
     with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
         found = check(folder, quarantine, progress.show)
     if json:

@@ -27,7 +27,7 @@ from googlenet.cli.app import (
     print_json,
 )
 from googlenet.errors import UserError
-from googlenet.files import check_output
+from googlenet.files import check_output, check_writable
 from googlenet.recipe import Recipe, recipe_names
 
 # Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
@@ -124,6 +124,8 @@ def evaluate(
     from googlenet.evaluation.report import evaluation_table, write_report
 
     net = load(model)
+    folder = output or (model if model.is_dir() else model.parent) / "evaluation"
+    check_writable(folder / "evaluation.json")
     dataset = judged_data_shown(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
     evaluation = run_evaluation(
         net,
@@ -136,7 +138,6 @@ def evaluate(
         temperature=net.info.temperature,
         confidence=confidence,
     )
-    folder = output or (model if model.is_dir() else model.parent) / "evaluation"
     if json:
         print_json(evaluation.to_dict())
     else:

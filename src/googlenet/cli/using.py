@@ -36,7 +36,7 @@ def predict(
     ] = False,
     top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 3,
     format: Annotated[Literal["table", "json", "csv"], Parameter(help="How to print the answers.")] = "table",
-    json: Annotated[bool, Parameter(help="The same as --format json.", negative="")] = False,
+    json: Annotated[bool, Parameter(help="The same as --format json; with --output a summary.", negative="")] = False,
     output: Annotated[
         Path | None, Output, Parameter(help="File to write the answers to: .csv, .jsonl or .parquet.")
     ] = None,
@@ -69,8 +69,6 @@ def predict(
     if output is not None and format != "table":
         raise UserError(f"--format is of what is printed; answers in a file are as its name says: {output}")
     predictor = Predictor(model, device=device, precision=precision, engine=engine)
-    if engine == "compiled":
-        print("compiling first, some 20 s", file=sys.stderr)
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:
         answered, failed = write_answers(predictor, named, output, resume=resume, **settings)

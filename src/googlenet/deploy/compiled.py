@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from googlenet.deploy.graphs import quietly
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError, ran_out_of_memory, reason_of
 from googlenet.machine import DTYPES, compiles, resolve_precision
 from googlenet.network.folding import folded
 from googlenet.network.googlenet import GoogLeNet
@@ -21,29 +22,40 @@ CPU = torch.device("cpu")
 def compiled_engine(net: GoogLeNet, *, precision: str = "auto") -> Callable[[Tensor], Tensor]:
     """Prepared images (N, C, H, W) in float32 to logits (N, classes) in float32, on the CPU.
 
-    It is compiled at the first batch, for batches of that size, which takes some 20 s (AOTInductor: the kernels
-    with their ReLUs, weights laid out for them, no Python in between). Smaller batches are filled up with zeros;
-    a larger one has it compiled anew.
+    It is compiled at the first batch, for batches of that size, rounded up to a power of two, which takes some 20 s
+    (AOTInductor: the kernels with their ReLUs, weights laid out for them, no Python in between). Smaller batches
+    are filled up, and take as long as whole ones; a larger one has it compiled anew.
 
     Raises:
-        UserError: where there is no C++ compiler.
+        UserError: where there is no C++ compiler, or for a precision that the CPU does not have.
+        RunError: from the engine, where compiling fails.
     """
-    if not compiles(CPU):
-        raise UserError("the engine compiled needs a compiler of C++, such as g++, which was not found")
     dtype = DTYPES[resolve_precision(precision, CPU)]
-    ready = folded(net, dtype).cpu()
-    compiled: tuple[int, Callable[[Tensor], Tensor]] | None = None
+    if not compiles(CPU):
+        raise UserError(
+            "the engine compiled needs a C++ compiler and whatever else torch.compile does, and that does not work "
+            "here; take --engine torch"
+        )
+    ready, lock = folded(net, dtype).cpu(), threading.Lock()
+    size = 0
+    program: Callable[[Tensor], Tensor] | None = None
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        nonlocal compiled
-        if compiled is None or compiled[0] < len(images):
-            compiled = len(images), _compiled(ready, _as_taken(images, dtype))
-        size, program = compiled
-        missing = images.new_zeros(size - len(images), *images.shape[1:])
-        return program(_as_taken(torch.cat([images, missing]), dtype))[: len(images)].float()
+        nonlocal size, program
+        with lock:
+            if program is None or len(images) > size:
+                larger = 1 << (len(images) - 1).bit_length()
+                program = _compiled(ready, _as_taken(_filled(images, larger), dtype))
+                size = larger
+            compiled, whole = program, _filled(images, size)
+        return compiled(_as_taken(whole, dtype))[: len(images)].float()
 
     return run
+
+
+def _filled(images: Tensor, size: int) -> Tensor:
+    return torch.cat([images, images.new_zeros(size - len(images), *images.shape[1:])])
 
 
 def _as_taken(images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -53,8 +65,15 @@ def _as_taken(images: Tensor, dtype: torch.dtype) -> Tensor:
 def _compiled(net: GoogLeNet, example: Tensor) -> Callable[[Tensor], Tensor]:
     # In that order: leaving inference mode turns gradients on, and with them weights would not be laid out
     with torch.inference_mode(mode=False), quietly(), tempfile.TemporaryDirectory() as folder:
-        exported = torch.export.export(net, (example.clone(),))
-        package = torch._inductor.aoti_compile_and_package(
-            exported, package_path=str(Path(folder) / "network.pt2"), inductor_configs={"freezing": True}
-        )
-        return torch._inductor.aoti_load_package(package)
+        try:
+            exported = torch.export.export(net, (example.clone(),))
+            # Else what was compiled, weights and all, would stay in a folder of PyTorch's
+            with torch._inductor.config.patch({"aot_inductor.output_path": folder}):
+                package = torch._inductor.aoti_compile_and_package(
+                    exported, package_path=str(Path(folder) / "network.pt2"), inductor_configs={"freezing": True}
+                )
+            return torch._inductor.aoti_load_package(package)
+        except RuntimeError as error:
+            if ran_out_of_memory(error):
+                raise
+            raise RunError(f"the network cannot be compiled: {reason_of(error)}; take --engine torch") from error

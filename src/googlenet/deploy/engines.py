@@ -52,7 +52,8 @@ def torch_engine(net: GoogLeNet, *, device: str = "auto", precision: str = "auto
 
 
 def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", precision: str = "auto") -> Engine:
-    """A network in the engine of that name; for any but torch it is converted first, which takes seconds.
+    """A network in the engine of that name; for any but torch it is converted first, which takes seconds; `compiled`
+    is compiled at its first batch.
 
     Raises:
         UserError: for a package or device that is not there, or a precision that the engine does not have.
@@ -73,7 +74,8 @@ def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", pr
 
 
 def _check_served(name: EngineName, device: str, precision: str, way_out: str = "") -> None:
-    """All engines but torch have the CPU alone, and those that run ONNX as it stands no choice of precisions."""
+    """All but torch on a model file have the CPU alone, and OpenVINO and the compiled network alone a choice of
+    precisions."""
     if device not in ("auto", "cpu"):
         raise UserError(f"{name} runs on the CPU here, not on {device!r}: leave --device out{way_out}")
     if name not in ("openvino", "compiled") and precision not in ("auto", "fp32"):

@@ -19,7 +19,7 @@ from googlenet.deploy.engines import Engine, open_file
 from googlenet.deploy.graphs import SUFFIX, Format, parts, quantize_graph, require, write_graph
 from googlenet.deploy.sample import CALIBRATION_IMAGES, VERIFIED_IMAGES, Sample, take_sample
 from googlenet.errors import RunError, UserError
-from googlenet.files import told_of_the_disk, writing
+from googlenet.files import check_writable, told_of_the_disk, writing
 
 TOLERANCE = 1e-3
 """The most that a probability may differ from PyTorch's in floating point."""
@@ -92,6 +92,7 @@ def export(
     net = load(model)
     info = net.info
     target = _target(Path(model), Path(output) if output else None, to, int8)
+    check_writable(target)
     count = CALIBRATION_IMAGES if int8 else VERIFIED_IMAGES
     sample = take_sample(info, calibration, data_dir, count=count, skip_unreadable=skip_unreadable, say=say)
     deployable = Deployable(net, info, preprocessing=preprocessing).eval()

@@ -54,7 +54,8 @@ class Predictor:
         device: auto, cpu, cuda, cuda:1, mps; the other engines know the CPU alone.
         precision: auto, fp32, bf16, fp16; of the computation.
         engine: torch, compiled, onnxruntime or openvino; auto is torch for a model file, since the others take seconds
-            to make theirs of it, and for an exported file the fastest that is installed.
+            to make theirs of it (compiled at the first prediction), and for an exported file the fastest that is
+            installed.
 
     Raises:
         UserError: for a model that does not say what its input is, or a device, package or compiler that is not there.
