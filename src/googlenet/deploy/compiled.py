@@ -33,8 +33,8 @@ def compiled_engine(net: GoogLeNet, *, precision: str = "auto") -> Callable[[Ten
     dtype = DTYPES[resolve_precision(precision, CPU)]
     if not compiles(CPU):
         raise UserError(
-            "the engine compiled needs a C++ compiler and whatever else torch.compile does, and that does not work "
-            "here; take --engine torch"
+            "the engine compiled needs a C++ compiler, and PyTorch installed in a path without spaces: torch.compile "
+            "does not work here; take --engine torch"
         )
     ready, lock = folded(net, dtype).cpu(), threading.Lock()
     size = 0
