@@ -47,7 +47,7 @@ def predict(
         Literal["auto", "torch", "compiled", "onnxruntime", "openvino"],
         Parameter(
             help="What computes; auto: torch for a model file, the fastest installed for an exported one. compiled: "
-            "torch, of which a compiler makes a program for this processor first, some 20 s."
+            "torch, of which a compiler makes a program for this processor first, 20 to 40 s."
         ),
     ] = "auto",
     batch_size: BatchSize = 32,

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def compiled_engine(net: GoogLeNet, *, precision: str = "auto") -> Callable[[Tensor], Tensor]:
     """Prepared images (N, C, H, W) in float32 to logits (N, classes) in float32, on the CPU.
 
-    It is compiled at the first batch, for batches of that size, rounded up to a power of two, which takes some 20 s
+    It is compiled at the first batch, for batches of that size, rounded up to a power of two, which takes 20 to 40 s
     (AOTInductor: the kernels with their ReLUs, weights laid out for them, no Python in between). Smaller batches
     are filled up, and take as long as whole ones; a larger one has it compiled anew.
 
