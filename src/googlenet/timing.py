@@ -11,6 +11,9 @@ import torch
 
 from googlenet.machine import synchronize
 
+CALLS_OF_ONE = 16
+"""In a row, each turn, where single images are timed, which take milliseconds."""
+
 _CPU = torch.device("cpu")
 
 

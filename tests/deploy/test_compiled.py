@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from googlenet import Predictor, UserError
+from googlenet import Predictor, UserError, cli
 from googlenet.deploy import compiled
 from googlenet.deploy.compiled import compiled_engine
 from googlenet.training.outcome import TrainingResult
+from tests.conftest import bundled
 from tests.network.test_folding import lived_in
 
 
@@ -16,8 +20,7 @@ from tests.network.test_folding import lived_in
 def test_a_compiled_network_answers_batches_of_every_size_as_the_network_does(
     precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not compiled.compiles(compiled.CPU):
-        pytest.skip("there is no compiler of C++")
+    _needs_a_compiler()
     calls, compile_and_package = [], torch._inductor.aoti_compile_and_package
 
     def counted(*arguments: Any, **settings: Any) -> str:
@@ -33,6 +36,33 @@ def test_a_compiled_network_answers_batches_of_every_size_as_the_network_does(
         answers = engine(images[batch])
         assert (answers - expected[batch]).abs().max() < tolerance * expected.abs().max()
     assert calls == [False, False]  # with gradients on, weights would not be laid out for the kernels
+
+
+def test_predict_compiles_where_it_is_asked_to(
+    trained: TrainingResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _needs_a_compiler()
+    for number, image in enumerate(bundled("t10k-images-idx3-ubyte")[:2]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+
+    def answers(*options: str) -> tuple[list[dict[str, Any]], str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["predict", str(trained.model), str(tmp_path), "--precision", "fp32", "--json", *options])
+        said = capsys.readouterr()
+        assert not ended.value.code
+        return json.loads(said.out), said.err
+
+    expected, before = answers()
+    found, said = answers("--engine", "compiled")
+    assert said.startswith("compiling") and not before
+    for one, other in zip(found, expected, strict=True):
+        assert one["classes"] == other["classes"]
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+def _needs_a_compiler() -> None:
+    if not compiled.compiles(compiled.CPU):
+        pytest.skip("there is no compiler of C++, or PyTorch lies in a path with a space")
 
 
 def test_without_a_compiler_it_says_so(trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:

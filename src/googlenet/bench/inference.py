@@ -25,13 +25,12 @@ from googlenet.deploy.graphs import quantize_graph, write_graph
 from googlenet.machine import DTYPES, compiles, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
-from googlenet.timing import alternate
+from googlenet.timing import CALLS_OF_ONE, alternate
 
 Inference = Callable[[], object]
 
 _SIZE = 224
 _BATCHES = (1, 16, 64)
-_CALLS = 16  # in a row with single images; a percentile needs many
 
 
 def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterator[Table]:
@@ -47,7 +46,7 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
             contenders = {**eager_inference(net, images), **_compiled(net, images)}
             if device.type == "cpu":
                 contenders |= _engines(net, Path(folder), images)
-            calls = _CALLS if batch == 1 else 1
+            calls = CALLS_OF_ONE if batch == 1 else 1
             timings = alternate({name: run for name, (run, _) in contenders.items()}, rounds, device, calls=calls)
             rows: list[dict[str, Any]] = []
             for name, timing in timings.items():

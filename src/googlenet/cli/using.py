@@ -69,6 +69,8 @@ def predict(
     if output is not None and format != "table":
         raise UserError(f"--format is of what is printed; answers in a file are as its name says: {output}")
     predictor = Predictor(model, device=device, precision=precision, engine=engine)
+    if engine == "compiled":
+        print("compiling the network for this processor first: 20 to 40 s", file=sys.stderr)
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:
         answered, failed = write_answers(predictor, named, output, resume=resume, **settings)

@@ -51,9 +51,9 @@ class FolderCheck:
             f"more than {_LONGEST_SHAPE} times as long as wide": [
                 header for header in headers if max(header.size) > _LONGEST_SHAPE * min(header.size)
             ],
-            "animated; their first frame counts": [header for header in headers if header.frames > 1],
+            "animated, of which the first frame counts": [header for header in headers if header.frames > 1],
         }
-        found += [f"{len(those):,} pictures are {what}" for what, those in odd.items() if those]
+        found += [f"{what}: {len(those):,}" for what, those in odd.items() if those]
         found += [f"the same picture: {', '.join(map(printable, group))}" for group in self.report.duplicates]
         found += [f"cannot be read: {reason}" for reason in self.unreadable.values()]
         found += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]

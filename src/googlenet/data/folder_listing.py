@@ -94,24 +94,24 @@ class FolderReport:
             )
         if self.duplicates:
             spare = sum(len(group) - 1 for group in self.duplicates)
-            found.append(f"{spare:,} pictures are exact copies of others, {printable(self.duplicates[0][1])} for one")
+            found.append(f"exact copies of others: {spare:,}, {printable(self.duplicates[0][1])} for one")
         if self.leaks:
             one = printable(self.leaks[0][0])
             found.append(
-                f"leakage: {len(self.leaks):,} pictures lie in more than one split, {one} for one; "
+                f"leakage, pictures in more than one split: {len(self.leaks):,}, {one} for one; "
                 f"the accuracy will look better than it is"
             )
         if self.contradictions:
             found.append(
-                f"contradiction: {len(self.contradictions):,} pictures lie in more than one class, "
+                f"contradiction, pictures in more than one class: {len(self.contradictions):,}, "
                 f"{' and '.join(map(printable, self.contradictions[0][:2]))} for one"
             )
         if self.unreadable:
-            found.append(f"{len(self.unreadable):,} files cannot be opened as pictures")
+            found.append(f"cannot be opened as pictures: {len(self.unreadable):,}")
         if self.listing.others:
             kinds = Counter(path.suffix.lower() or path.name for path in self.listing.others)
             named = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
-            found.append(f"{len(self.listing.others):,} other files are left alone: {named}")
+            found.append(f"other files, left alone: {len(self.listing.others):,} ({named})")
         return found
 
 
@@ -149,7 +149,7 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
     classes = classes or tuple(there)
     if not there or len(classes) < 2:
         loose = sum(path.suffix.lower() in SUFFIXES for path in others)
-        held = "pictures of one class" if there else f"{loose:,} pictures, in no folder of a class" if loose else ""
+        held = "pictures of one class" if there else f"pictures in no folder of a class ({loose:,})" if loose else ""
         way = f"; if {top.name} is a class itself, name the folder above it" if loose and not there else ""
         raise UserError(
             f"{top} holds {held or 'no pictures'}; it needs a folder for each class, FOLDER/CLASS/*.jpg, and two "

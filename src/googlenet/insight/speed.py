@@ -14,7 +14,7 @@ from googlenet.insight.contenders import CONTENDERS, Contender
 from googlenet.insight.summary import parse_input_size
 from googlenet.machine import DTYPES, keep_freed_memory, resolve_precision
 from googlenet.peak_memory import in_own_process, measurable, peak_of
-from googlenet.timing import alternate
+from googlenet.timing import CALLS_OF_ONE, alternate
 
 _BATCH_SIZE = 16
 
@@ -62,7 +62,8 @@ def measure_speed(
     seconds = {}
     for batch_size in (1, _BATCH_SIZE):
         images = _images(batch_size, input_size, device)
-        timings = alternate({name: partial(_infer, net, images) for name, net in nets.items()}, rounds, device)
+        candidates = {name: partial(_infer, net, images) for name, net in nets.items()}
+        timings = alternate(candidates, rounds, device, calls=CALLS_OF_ONE if batch_size == 1 else 1)
         seconds[batch_size] = {name: timing.median for name, timing in timings.items()}
     return [
         Speed(
