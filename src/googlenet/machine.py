@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, reason_of
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -99,13 +99,13 @@ def keep_freed_memory() -> None:
 
 
 @functools.cache
-def compiles(device: torch.device) -> bool:
-    """Whether `torch.compile` finds here what it needs: on a CPU a compiler of C++, on a GPU Triton."""
+def compile_obstacle(device: torch.device) -> str | None:
+    """Why `torch.compile` does not work here, if so: on a CPU it needs a compiler of C++, on a GPU Triton."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
-    except Exception:  # whatever its back end fails with
-        return False
-    return True
+    except Exception as error:  # whatever its back end fails with
+        return reason_of(error)
+    return None
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from googlenet import RunError, UserError, cli
+from googlenet.training.outcome import TrainingResult
+from tests.data.test_image_folder import picture
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,32 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         cli.main([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "work"),
+    [
+        (("data", "check", "photos", "--output", "file/report.json"), "googlenet.data.folder_check.check"),
+        (("data", "check", "photos", "--quarantine", "file/aside"), "googlenet.data.folder_check.inspect"),
+        (("evaluate", "MODEL", "--output", "file/judged"), "googlenet.evaluation.evaluate.evaluate"),
+        (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.deploy.export.take_sample"),
+        (("bench", "startup", "--output", "file/bench.json"), "googlenet.bench.measures.measure"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    arguments: tuple[str, ...],
+    work: str,
+    trained: TrainingResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture(tmp_path / "photos" / "cats" / "a.png", 1)
+    picture(tmp_path / "photos" / "dogs" / "b.png", 2)
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work was begun"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(trained.model) if argument == "MODEL" else argument for argument in arguments])
+    assert ended.value.code == 1
+    assert "cannot write file/" in capsys.readouterr().err

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +23,9 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.input_spec import InputSpec
 from googlenet.deploy import export as export_module
 from googlenet.deploy.deployable import Deployable
-from googlenet.deploy.engines import open_file
+from googlenet.deploy.engines import EngineName, network_engine, open_file
 from googlenet.deploy.export import export
-from googlenet.deploy.graphs import SUFFIX, Format
+from googlenet.deploy.graphs import SUFFIX, Format, quietly
 from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.outcome import TrainingResult
 
@@ -137,6 +141,29 @@ def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, tm
     for engine in ("openvino", "onnxruntime"):
         theirs = next(Predictor(trained.model, engine=engine, precision="fp32").predict([file]))
         assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
+def test_threads_may_share_an_engine(engine: EngineName, trained: TrainingResult) -> None:
+    images = load_dataset("fashion-mnist").test.images[:64]
+    net = googlenet.load(trained.model)
+    run, batches = network_engine(net, engine, precision="fp32"), net.info.input.prepare(images).split(4)
+    alone = [run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for found, expected in zip(pool.map(run, batches), alone, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_exporting_in_threads_leaves_what_is_said_as_it_was() -> None:
+    before = list(warnings.filters), logging.root.manager.disable
+
+    def mute(number: int) -> None:
+        with quietly():
+            time.sleep(0.002 * number)  # or else none would begin before, and end after, another
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(mute, (4, 3, 2, 1)))
+    assert (list(warnings.filters), logging.root.manager.disable) == before
 
 
 def test_calls_that_will_not_do(trained: TrainingResult, tmp_path: Path) -> None:

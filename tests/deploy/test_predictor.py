@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,19 @@ def test_predictions_are_lazy(trained: TrainingResult, pictures: list[Path]) -> 
     next(Predictor(trained.model).predict(listing(), batch_size=4))  # type: ignore[arg-type]
     assert len(taken) == 8
     assert torch.is_grad_enabled()
+
+
+def test_a_predictor_keeps_to_the_network_that_it_was_given(trained: TrainingResult, pictures: list[Path]) -> None:
+    net = googlenet.load(trained.model)
+    predictor = Predictor(net)
+    digest, before = predictor.digest, list(predictor.predict(pictures[:2]))
+    with torch.no_grad():
+        net.fc.bias.add_(torch.arange(10))
+    assert list(predictor.predict(pictures[:2])) == before
+    assert predictor.digest == digest != Predictor(net).digest
+
+
+def test_pictures_read_in_threads_leave_warnings_as_they_were(trained: TrainingResult, pictures: list[Path]) -> None:
+    before = list(warnings.filters)
+    list(Predictor(trained.model).predict(pictures, batch_size=20))
+    assert list(warnings.filters) == before

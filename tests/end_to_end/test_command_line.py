@@ -293,6 +293,7 @@ def test_two_processes_judge_what_they_keep(command: Command) -> None:
         (("train", "--resume"), "--output"),
         (("train", "--resume", "runs/x"), "nothing takes 'runs/x' here"),
         (("train", "--output", "taken"), "file in the way"),
+        (("train", "--output", "taken/run"), "file in the way"),
         (("summary", "v4"), "no model file v4"),
         (("summary", "--input-size", "3,3"), "C,H,W"),
         (("summary", "torchvision", "--input-size", "3,2,2"), "too small"),

@@ -22,7 +22,7 @@ from googlenet.deploy.compiled import compiled_engine
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import onnxruntime_engine, openvino_engine, torch_engine
 from googlenet.deploy.graphs import quantize_graph, write_graph
-from googlenet.machine import DTYPES, compiles, keep_freed_memory, resolve_precision
+from googlenet.machine import DTYPES, compile_obstacle, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.timing import CALLS_OF_ONE, alternate
@@ -83,7 +83,7 @@ def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference
 
 def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
     """As `googlenet predict --engine compiled` computes it; on a GPU as `torch.compile` does."""
-    if not compiles(images.device):
+    if compile_obstacle(images.device):
         return {}
     precision = resolve_precision("auto", images.device)
     if images.device.type == "cpu":

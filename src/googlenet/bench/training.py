@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.report import Table
-from googlenet.machine import autocast, compiles, keep_freed_memory, resolve_precision
+from googlenet.machine import autocast, compile_obstacle, keep_freed_memory, resolve_precision
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.timing import alternate
@@ -65,7 +65,7 @@ def training_steps(
         ),
         "googlenet": (training_step(copy.deepcopy(channels_last), packed, labels, precision), precision),
     }
-    if compiled and compiles(images.device):
+    if compiled and not compile_obstacle(images.device):
         module = copy.deepcopy(channels_last)
         module.compile()
         steps[f"{by_hand}, torch.compile"] = (

@@ -68,8 +68,6 @@ def data_check(
 
     if output is not None:
         check_writable(output)
-    if quarantine is not None:
-        check_writable(quarantine / "a picture")
     with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
         found = check(folder, quarantine, progress.show)
     if json:

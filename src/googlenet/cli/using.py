@@ -47,7 +47,8 @@ def predict(
         Literal["auto", "torch", "compiled", "onnxruntime", "openvino"],
         Parameter(
             help="What computes; auto: torch for a model file, the fastest installed for an exported one. compiled: "
-            "torch, of which a compiler makes a program for this processor first, 20 to 40 s."
+            "torch, of which a compiler makes a program for this processor first, 20 to 40 s, for batches of "
+            "--batch-size rounded up to a power of two."
         ),
     ] = "auto",
     batch_size: BatchSize = 32,
@@ -70,7 +71,7 @@ def predict(
         raise UserError(f"--format is of what is printed; answers in a file are as its name says: {output}")
     predictor = Predictor(model, device=device, precision=precision, engine=engine)
     if engine == "compiled":
-        print("compiling the network for this processor first: 20 to 40 s", file=sys.stderr)
+        print("the network is compiled for this processor at the first batch: 20 to 40 s", file=sys.stderr)
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:
         answered, failed = write_answers(predictor, named, output, resume=resume, **settings)

@@ -19,6 +19,10 @@ from torch.nn import functional as F
 
 from googlenet.errors import RunError, UserError, reason_of
 
+# Pillow warns of bombs, whose limit is ours, and of odd metadata, which is not used. Not around each picture: the
+# process has one set of filters, and pictures are opened in many threads at once.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 Resize = Literal["stretch", "crop"]
 """How a picture of another shape is made square: stretched, or the middle cut out."""
@@ -152,16 +156,14 @@ def _decoded(path: str | Path, channels: int, finish: Callable[[Image.Image], Te
 def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """A picture file, its first frame; whatever goes wrong with it, then or later, is a `UserError`."""
     try:
-        with warnings.catch_warnings():
-            check_ordinary(path)
-            warnings.simplefilter("ignore")  # of bombs, whose limit is ours, and of odd metadata, which is not used
-            with Image.open(path if content is None else io.BytesIO(content)) as image:
-                if image.width * image.height > _most_pixels():
-                    raise UserError(
-                        f"{path}: {image.width}x{image.height} pixels are more than {_most_pixels():,}; "
-                        f"GOOGLENET_MAX_PIXELS in the environment sets another limit"
-                    )
-                yield image
+        check_ordinary(path)
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
+            if image.width * image.height > _most_pixels():
+                raise UserError(
+                    f"{path}: {image.width}x{image.height} pixels are more than {_most_pixels():,}; "
+                    f"GOOGLENET_MAX_PIXELS in the environment sets another limit"
+                )
+            yield image
     except (UserError, RunError):
         raise
     except MemoryError as error:

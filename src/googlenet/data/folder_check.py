@@ -13,7 +13,7 @@ from googlenet.data.decode import decode_image
 from googlenet.data.folder_listing import FolderReport, inspect, list_folder
 from googlenet.data.parallel import Progress, on_all_cores
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import printable, writing
+from googlenet.files import check_writable, printable, writing
 
 _TINY = 32
 _LONGEST_SHAPE = 5
@@ -95,7 +95,10 @@ def check(folder: Path, quarantine: Path | None = None, progress: Progress = lam
     """
     if quarantine is not None and quarantine.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{quarantine} lies in {folder}: its files would be training pictures again")
-    report = inspect(list_folder(folder), progress)
+    listing = list_folder(folder)
+    if quarantine is not None:
+        check_writable(quarantine / listing.files[0][0].relative_to(folder))
+    report = inspect(listing, progress)
     unreadable = _unreadable([facts.path for facts in report.facts], progress)
     moved = {}
     for path in unreadable if quarantine is not None else ():

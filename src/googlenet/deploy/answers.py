@@ -53,7 +53,7 @@ def write_answers(
     _check_suffix(output)
     ranks = min(settings.get("top", TOP), len(predictor.info.classes))
     confidence = settings.get("confidence", 0.0)
-    made_with = {"model_sha256": predictor.digest(), "top": ranks, "confidence": confidence}
+    made_with = {"model_sha256": predictor.digest, "top": ranks, "confidence": confidence}
     if resume and output.exists():
         _check_made_with(output, made_with)
     done = answered(output, ranks) if resume else set()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from googlenet.deploy.graphs import quietly
 from googlenet.errors import RunError, UserError, ran_out_of_memory, reason_of
-from googlenet.machine import DTYPES, compiles, resolve_precision
+from googlenet.machine import DTYPES, compile_obstacle, resolve_precision
 from googlenet.network.folding import folded
 from googlenet.network.googlenet import GoogLeNet
 
@@ -24,30 +24,30 @@ def compiled_engine(net: GoogLeNet, *, precision: str = "auto") -> Callable[[Ten
 
     It is compiled at the first batch, for batches of that size, rounded up to a power of two, which takes 20 to 40 s
     (AOTInductor: the kernels with their ReLUs, weights laid out for them, no Python in between). Smaller batches
-    are filled up, and take as long as whole ones; a larger one has it compiled anew.
+    are filled up, and take as long as whole ones; a larger one, or images of another size, have it compiled anew.
 
     Raises:
         UserError: where there is no C++ compiler, or for a precision that the CPU does not have.
         RunError: from the engine, where compiling fails.
     """
     dtype = DTYPES[resolve_precision(precision, CPU)]
-    if not compiles(CPU):
+    if obstacle := compile_obstacle(CPU):
         raise UserError(
-            "the engine compiled needs a C++ compiler, and PyTorch installed in a path without spaces: torch.compile "
-            "does not work here; take --engine torch"
+            f"the engine compiled needs a C++ compiler, and PyTorch installed in a path without spaces: torch.compile "
+            f"does not work here ({obstacle}); take --engine torch"
         )
     ready, lock = folded(net, dtype).cpu(), threading.Lock()
-    size = 0
+    size, shape = 0, torch.Size()
     program: Callable[[Tensor], Tensor] | None = None
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        nonlocal size, program
+        nonlocal size, shape, program
         with lock:
-            if program is None or len(images) > size:
+            if program is None or len(images) > size or images.shape[1:] != shape:
                 larger = 1 << (len(images) - 1).bit_length()
                 program = _compiled(ready, _as_taken(_filled(images, larger), dtype))
-                size = larger
+                size, shape = larger, images.shape[1:]
             compiled, whole = program, _filled(images, size)
         return compiled(_as_taken(whole, dtype))[: len(images)].float()
 
@@ -63,9 +63,9 @@ def _as_taken(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _compiled(net: GoogLeNet, example: Tensor) -> Callable[[Tensor], Tensor]:
-    # In that order: leaving inference mode turns gradients on, and with them weights would not be laid out
-    with torch.inference_mode(mode=False), quietly(), tempfile.TemporaryDirectory() as folder:
-        try:
+    try:
+        # In that order: leaving inference mode turns gradients on, and with them weights would not be laid out
+        with torch.inference_mode(mode=False), quietly(), tempfile.TemporaryDirectory() as folder:
             exported = torch.export.export(net, (example.clone(),))
             # Else what was compiled, weights and all, would stay in a folder of PyTorch's
             with torch._inductor.config.patch({"aot_inductor.output_path": folder}):
@@ -73,7 +73,7 @@ def _compiled(net: GoogLeNet, example: Tensor) -> Callable[[Tensor], Tensor]:
                     exported, package_path=str(Path(folder) / "network.pt2"), inductor_configs={"freezing": True}
                 )
             return torch._inductor.aoti_load_package(package)
-        except RuntimeError as error:
-            if ran_out_of_memory(error):
-                raise
-            raise RunError(f"the network cannot be compiled: {reason_of(error)}; take --engine torch") from error
+    except (RuntimeError, OSError) as error:
+        if ran_out_of_memory(error):
+            raise
+        raise RunError(f"the network cannot be compiled: {reason_of(error)}; take --engine torch") from error

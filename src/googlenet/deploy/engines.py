@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -106,9 +107,12 @@ def openvino_engine(model: Path | Any, *, precision: str = "auto") -> Engine:
     except RuntimeError as error:
         raise UserError(f"{model} cannot be opened as an OpenVINO model: {reason_of(error)}") from error
 
+    lock = threading.Lock()
+
     def run(images: Tensor) -> Tensor:
-        found = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
-        return torch.from_numpy(next(iter(found.values())).copy())  # the request writes over it the next time
+        with lock:  # a request serves one caller at a time
+            found = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
+        return torch.from_numpy(next(iter(found.values())))
 
     return run
 
@@ -164,7 +168,7 @@ def open_file(
         session = _session(path)
         about = _about(path, session.get_modelmeta().custom_metadata_map.get(KEY, ""))
         return OpenedFile(_runtime_engine(session), *about)
-    raise UserError(f"{engine} does not run a {path.suffix} file")
+    raise UserError(f"{engine} does not run a {path.suffix} file: leave --engine out")
 
 
 def _torch_export_file(path: Path) -> OpenedFile:

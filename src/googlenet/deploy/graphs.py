@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ _NEEDED: dict[Format, tuple[str, ...]] = {
 }
 _LONGEST_SIDE = 30_000
 """Of a picture that an exported file prepares by itself, pixels."""
+_MUTED = threading.RLock()
 
 
 def require(to: Format, *, int8: bool) -> None:
@@ -37,7 +39,7 @@ def require(to: Format, *, int8: bool) -> None:
     if int8 and to == "openvino":
         packages = (*packages, "nncf")
     if missing := [name for name in packages if not find_spec(name)]:
-        raise UserError(f"export to {to} needs {', '.join(missing)}: pip install {' '.join(missing)}")
+        raise UserError(f"converting to {to} needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def parts(file: Path) -> list[Path]:
@@ -172,12 +174,13 @@ def _example(model: Deployable) -> tuple[Tensor, dict[int, Any]]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without gradients, and the exporters' notes about packages and functions that play no part here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+    """Without gradients, and the exporters' notes about packages and functions that play no part here. One thread at a
+    time, since the process has one set of filters, which two at once would not put back."""
+    with _MUTED, warnings.catch_warnings(), torch.no_grad():
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        warnings.simplefilter("ignore")
+        try:
             yield
-    finally:
-        logging.disable(before)
+        finally:
+            logging.disable(before)

@@ -46,7 +46,7 @@ class Prediction:
 
 
 class Predictor:
-    """Classifies picture files with one model.
+    """Classifies picture files with one model, as it is when this is made: of a network it keeps a copy.
 
     Args:
         model: a model file, a file that `googlenet export` wrote, or a network that `googlenet.load` or
@@ -76,19 +76,9 @@ class Predictor:
             info = description(net)
             run = network_engine(net, "torch" if engine == "auto" else engine, device=device, precision=precision)
             opened = OpenedFile(run, info, preprocesses=False)
-        self.info, self._opened, self._model = opened.info, opened, model
-
-    def digest(self) -> str:
-        """SHA-256 of the model: of the file that it was read from, else of the network."""
-        found = hashlib.sha256()
-        if isinstance(self._model, GoogLeNet):
-            found.update(self.info.to_json().encode())
-            for tensor in self._model.state_dict().values():
-                found.update(tensor.detach().cpu().contiguous().numpy())
-        else:
-            for part in parts(model_path(self._model)):
-                found.update(part.read_bytes())
-        return found.hexdigest()
+        self.info, self._opened = opened.info, opened
+        self.digest = _digest(model)
+        """SHA-256 of the model as it answers: of the file that it was read from, else of the network."""
 
     def predict(
         self, files: Iterable[str | Path], *, top: int = TOP, batch_size: int = 32, confidence: float = 0.0
@@ -100,6 +90,7 @@ class Predictor:
 
         Raises:
             UserError: for a `top` or `batch_size` below 1, or a `confidence` that is no probability.
+            RunError: where the memory does not hold a picture, or the network cannot be compiled.
         """
         check_confidence(confidence)
         if top < 1 or batch_size < 1:
@@ -152,3 +143,15 @@ class Predictor:
     ) -> Prediction:
         names = tuple(self.info.classes[index] for index in indices)
         return Prediction(printable(file), names, tuple(probabilities), sure=probabilities[0] >= confidence)
+
+
+def _digest(model: str | Path | GoogLeNet) -> str:
+    found = hashlib.sha256()
+    if isinstance(model, GoogLeNet):
+        found.update(description(model).to_json().encode())
+        for tensor in model.state_dict().values():
+            found.update(tensor.detach().cpu().contiguous().numpy())
+    else:
+        for part in parts(model_path(model)):
+            found.update(part.read_bytes())
+    return found.hexdigest()

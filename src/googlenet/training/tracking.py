@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import told_of_the_disk, writing
+from googlenet.errors import UserError
+from googlenet.files import check_writable, told_of_the_disk, writing
 
 Row = dict[str, Any]
 
@@ -42,9 +42,13 @@ class RunFolder:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises `UserError` for a folder that holds something already."""
+        """Raises `UserError` for a folder that holds something already, or where a file is in the way; `RunError` for
+        one that cannot be written."""
         if path.is_dir() and any(path.iterdir()):
             raise UserError(f"{path} holds something already; name another --output, or go on with it: --resume")
+        if any(there.exists() and not there.is_dir() for there in (path, *path.parents)):
+            raise UserError(f"{path} cannot be a run folder: there is a file in the way")
+        check_writable(path / "recipe.toml")
 
     @classmethod
     def create(cls, path: str | Path) -> RunFolder:
@@ -55,15 +59,11 @@ class RunFolder:
             RunError: where it cannot be written.
         """
         path = Path(path)
-        try:
-            cls.check_free(path)
+        cls.check_free(path)
+        with told_of_the_disk(path):
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path)
             folder.checkpoint.parent.mkdir()
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(f"{path} cannot be a run folder: there is a file in the way") from error
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
         return folder
 
     @staticmethod
