@@ -264,6 +264,7 @@ def on_two_processes(command: Command, *arguments: object) -> str:
     process = command.start(*arguments, module=launcher)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, (out, err)
+    assert "strides" not in err
     return out
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,8 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         if device.index is not None:
             torch.cuda.set_device(device)
+    # Kernels of 1x1 lie in memory alike under either layout's strides, so that nothing is lost
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # accelerate keeps its settings for the whole process; a second run in it may want others.
     AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
     return Accelerator(
