@@ -57,7 +57,7 @@ class Recipe(BaseModel):
         description="start the first convolution as a whitening of the images' patches (with batch normalisation only)",
     )
     normalization: Normalization | None = Field(
-        None, description="of the activations: none, local response, batch; left out: the variant's own"
+        None, description="of the activations: none, lrn (local response), batch; left out: the variant's own"
     )
     blocks: int | None = Field(None, ge=1, le=9, description="Inception blocks, the first so many; left out: all nine")
     head_grid: int | None = Field(
@@ -107,7 +107,7 @@ class Recipe(BaseModel):
         True, description="subtract the data's mean, divide by its deviation; else pixels are 0 to 1"
     )
     augment: Literal["none", "light", "medium", "strong"] | None = Field(
-        None, description="sets the settings from flip to cutmix together; those given as well count before it"
+        None, description="sets flip, crop_scale, colour, erasing, mixup, cutmix together; those given count before it"
     )
     flip: bool = Field(True, description="mirror half of the training images left to right")
     crop_padding: int = Field(

@@ -77,7 +77,8 @@ def explain(
     block: Annotated[
         str | None,
         Parameter(
-            help=f"Whose maps show where ({TABLE_1[0].name} to {TABLE_1[-1].name}); left out: the last with 7x7 cells."
+            help=f"Whose maps show where ({TABLE_1[0].name} to {TABLE_1[-1].name}); left out: the last with 7x7 cells "
+            "or more."
         ),
     ] = None,
     top: Annotated[int, Parameter(help="How many classes to show, the likeliest first.")] = 5,

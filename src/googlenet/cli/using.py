@@ -48,7 +48,7 @@ def predict(
         Parameter(
             help="What computes; auto: torch for a model file, the fastest installed for an exported one. compiled: "
             "torch, of which a compiler makes a program for this processor first, 20 to 40 s, for batches of "
-            "--batch-size rounded up to a power of two."
+            "the first one's size, rounded up to a power of two."
         ),
     ] = "auto",
     batch_size: BatchSize = 32,
