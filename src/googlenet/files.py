@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: where the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with told_of_the_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 import googlenet
 from googlenet import UserError, create_model
 from googlenet.data.fashion_mnist import CLASSES
+from googlenet.training.outcome import TrainingResult
 from tests.network.test_torchvision import published_weights, torchvision_forward
 from tests.network.tutorial_reference import reference_network
 
@@ -56,11 +57,22 @@ def test_torchvisions_published_weights_see_what_torchvision_shows_them() -> Non
     torch.testing.assert_close(transformed, (pixels - 0.5) / 0.5)
 
 
-@pytest.mark.parametrize("variant", ["bn", "paper", "tutorial", "torchvision"])
-def test_this_packages_own_state_dicts(variant: str, tmp_path: Path) -> None:
-    net = create_model(variant, num_classes=4)
+@pytest.mark.parametrize(
+    ("variant", "stem_stride"), [("bn", None), ("bn", 1), ("paper", None), ("tutorial", None), ("torchvision", None)]
+)
+def test_this_packages_own_state_dicts(variant: str, stem_stride: int | None, tmp_path: Path) -> None:
+    net = create_model(variant, num_classes=4, **({"stem_stride": stem_stride} if stem_stride else {})).eval()
     torch.save({"state_dict": net.state_dict()}, tmp_path / "own.pt")
-    assert googlenet.import_weights(tmp_path / "own.pt").architecture.variant == variant
+    brought = googlenet.import_weights(tmp_path / "own.pt", stem_stride=stem_stride)
+    assert brought.architecture.variant == variant
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(brought(images), net(images))
+
+
+def test_a_model_file_is_no_strangers_weights(trained: TrainingResult) -> None:
+    with pytest.raises(UserError, match="is a model file already"):
+        googlenet.import_weights(trained.model)
 
 
 def test_an_import_writes_a_model_file(tmp_path: Path) -> None:
@@ -140,5 +152,5 @@ def test_the_onnx_zoo_s_inception_is_recognised(tmp_path: Path) -> None:
 
 def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     torch.save(create_model("bn", num_classes=3).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"two classes are called 'crane' \(lines 1 and 3\)"):
+    with pytest.raises(UserError, match=r"two classes are called 'crane' \(names 1 and 3\)"):
         googlenet.import_weights(tmp_path / "w.pt", classes=["crane", "heron", "crane"])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from googlenet import UserError
 from googlenet.data import decode
-from googlenet.data.decode import Resize, decode_image, decode_resized
+from googlenet.data.decode import Resize, decode_image, decode_resized, read_header
 from googlenet.data.input_spec import InputSpec
 
 GRADIENT = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (12, 1))
@@ -50,6 +50,8 @@ def test_transparent_ground_is_white(tmp_path: Path) -> None:
     palette.putpalette([255, 0, 0, 0, 255, 0])
     write(tmp_path / "p.png", palette, transparency=1)
     assert decode_image(tmp_path / "p.png", 3)[:, 0].T.tolist() == [[255, 0, 0], [255, 255, 255]]
+    sixteen = Image.fromarray(np.array([[0, 257 * 100]], np.uint16))
+    assert decode_image(write(tmp_path / "16.png", sixteen, transparency=0), 1)[0].tolist() == [[255, 100]]
 
 
 def test_sixteen_bits_are_scaled(tmp_path: Path) -> None:
@@ -75,6 +77,18 @@ def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
     turned = decode_image(path, 1)[0].numpy().astype(int)
     assert turned.shape == (24, 12)
     assert np.abs(turned - np.rot90(GRADIENT, -1)).max() <= 4
+
+
+def test_whole_pixels_behind_damaged_metadata(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.png", Image.fromarray(GRADIENT), exif=b"Exif\0\0no metadata at all")
+    assert np.array_equal(decode_image(path, 1)[0], GRADIENT)
+
+
+def test_a_photograph_with_another_behind_it_is_not_animated(tmp_path: Path) -> None:
+    image = Image.fromarray(GRADIENT)
+    path = tmp_path / "x.jpg"
+    image.save(path, format="MPO", save_all=True, append_images=[image])
+    assert read_header(path).frames == 1
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:

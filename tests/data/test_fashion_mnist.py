@@ -6,6 +6,7 @@ import gzip
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -160,6 +161,13 @@ def test_fetching_from_a_mirror_fills_the_cache_once(mirror: Mirror) -> None:
     fashion_mnist.fetch()
     assert len(mirror.requests) == 4
     assert all(file.suffix == ".gz" for file in folder.iterdir())
+
+
+def test_who_fetches_at_the_same_time_waits(mirror: Mirror) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(lambda _: fashion_mnist.fetch(), range(4)))) == 1
+    assert len(mirror.requests) == 4
+    assert len(load_dataset("fashion-mnist").train) == SMALL["train"]
 
 
 @pytest.mark.parametrize("ignore_ranges", [False, True])

@@ -257,3 +257,11 @@ def test_a_picture_more_leaves_the_others_on_their_side(photos: Path) -> None:
     picture(photos / "cats" / "another.png", 77)
     after = {image.numpy().tobytes() for image in load_dataset(str(photos), size=16).test.images}
     assert len(before - after) <= 1
+
+
+def test_a_class_that_only_one_split_has_is_told(photos: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    shutil.copytree(photos, split / "train")
+    shutil.copytree(photos / "cats", split / "val" / "Cats")
+    with pytest.raises(UserError, match="no picture of 'Cats' to learn from"):
+        load_dataset(str(split), size=16)

@@ -185,3 +185,9 @@ def test_copies_are_held_out_together() -> None:
     kept, held_out = split_validation(split, 0.3, seed=1)
     assert len(kept) + len(held_out) == 120
     assert not set(kept.images.flatten().tolist()) & set(held_out.images.flatten().tolist())
+
+
+def test_the_bundled_part_is_not_taken_for_the_whole() -> None:
+    with pytest.warns(UserWarning, match="10,000"):
+        train_iter, _ = googlenet.load_data(batch_size=100)
+    assert len(train_iter) == 100

@@ -108,6 +108,19 @@ def test_what_is_answered_at_a_confidence_is_counted() -> None:
     assert "0 answered" in str(evaluation_table(none).caption)
 
 
+def test_classes_without_a_picture_are_no_part_of_the_balanced_accuracy() -> None:
+    logits = torch.tensor([[9.0, 0, 0], [9, 0, 0], [0, 9, 0], [0, 0, 9]])
+    figures = Evaluation(CLASSES, logits, torch.tensor([0, 0, 1, 1]), 1.0).to_dict()
+    assert figures["balanced_accuracy"] == 0.75
+
+
+def test_of_classes_as_likely_the_first_is_the_answer_in_every_figure() -> None:
+    logits = torch.randint(0, 2, (500, 3), generator=torch.Generator().manual_seed(0)).float()
+    figures = Evaluation(CLASSES, logits, torch.arange(500) % 3, 1.0).to_dict()
+    hits = sum(row[number] for number, row in enumerate(figures["confusion_matrix"]))
+    assert figures["accuracy"] == pytest.approx(hits / 500)
+
+
 def test_worst_mistakes_come_first_and_are_mistakes() -> None:
     logits = torch.tensor([[9.0, 0, 0], [3, 0, 0], [6, 0, 0], [0, 8, 0]])
     evaluation = Evaluation(CLASSES, logits, torch.tensor([0, 1, 1, 2]), 1.0)

@@ -13,6 +13,7 @@ from PIL import Image
 import googlenet
 from googlenet import Predictor, UserError
 from googlenet.artifact.model_file import ModelInfo
+from googlenet.data import fashion_mnist
 from googlenet.data.input_spec import InputSpec
 from googlenet.evaluation.evaluate import evaluate
 from googlenet.evaluation.judged_data import judged_data
@@ -73,3 +74,28 @@ def test_a_folder_that_changed_is_told(photos: Path) -> None:
     (photos / "cats" / "0.png").unlink()
     judged_data(net.info, say=said.append)
     assert "has changed since the training" in said[-1]
+
+
+def test_the_folder_of_the_training_is_known_wherever_it_lies(photos: Path) -> None:
+    net = model(photos)
+    then = judged_data(net.info)
+    net.info = dataclasses.replace(net.info, data_digest=then.digest)
+    moved, said = photos.rename(photos.with_name("pictures")), list[str]()
+    now = judged_data(net.info, str(moved), say=said.append)
+    assert torch.equal(now.test.images, then.test.images) and len(now.train)
+    assert said[-1].startswith("the folder holds the pictures of the training")
+    (moved / "cats" / "0.png").unlink()
+    assert len(judged_data(net.info, str(moved)).test) == 15  # another folder now: all of it
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_data_set_of_other_classes_is_not_judged() -> None:
+    classes = fashion_mnist.CLASSES
+    net = googlenet.create_model("bn", num_classes=10, in_channels=1)
+    for names, judged in ((classes, True), (tuple("0123456789"), True), (classes[::-1], False), (classes[:9], False)):
+        info = ModelInfo(net.architecture, names, InputSpec(1, 28, (0.5,), (0.5,)))
+        if judged:
+            assert len(judged_data(info, "fashion-mnist").test) == 160
+        else:
+            with pytest.raises(UserError, match="other classes than the model"):
+                judged_data(info, "fashion-mnist")

@@ -170,6 +170,13 @@ def test_crops_and_colours(channels: int) -> None:
     assert (steps <= 17).all()
     assert steps.mean() < 15
     assert torch.equal(Augmentation(crop_scale=1.0)(images), images)
+    rows, columns = torch.meshgrid(torch.arange(0, 240, 2), torch.arange(0, 240, 2), indexing="ij")
+    both = torch.stack([rows, columns]).to(torch.uint8).expand(64, 2, 120, 120)
+    nearly_whole = Augmentation(crop_scale=0.99)(both).float()
+    seen = (nearly_whole[:, 0, -1, 0] - nearly_whole[:, 0, 0, 0]) * (
+        nearly_whole[:, 1, 0, -1] - nearly_whole[:, 1, 0, 0]
+    )
+    assert seen.min() > 0.97 * 238**2
 
 
 def test_a_learning_rate_is_found(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from googlenet.artifact.model_file import ModelInfo, save
@@ -50,7 +50,11 @@ _CAFFE_INPUT = InputSpec(3, 224, (123 / 255, 117 / 255, 104 / 255), (1 / 255,) *
 
 
 def import_weights(
-    path: str | Path, *, variant: Variant | None = None, classes: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    variant: Variant | None = None,
+    stem_stride: int | None = None,
+    classes: Sequence[str] | None = None,
 ) -> GoogLeNet:
     """A network from weights that this package did not write; its `info` describes it as a model file would.
 
@@ -61,6 +65,8 @@ def import_weights(
     Args:
         path: the file. A pickle is read with `weights_only=True`: it cannot run code.
         variant: what the weights are of, where their names and shapes leave a choice.
+        stem_stride: pixels between two places of the first convolution, which no shape shows; left out, the
+            variant's, 2. The recipes for 28x28 have 1.
         classes: the classes' names. Left out, they are Fashion-MNIST's for the tutorial's weights and numbers else.
 
     Returns:
@@ -76,7 +82,7 @@ def import_weights(
     if "inception_3a.branch1.weight" in weights:
         weights = {_canonical_of_tutorial(name): tensor for name, tensor in weights.items()}
         variant = variant or "tutorial"
-    described = _recognised(weights, variant, path)
+    described = _recognised(weights, variant, stem_stride, path)
     net = GoogLeNet(described)
     try:
         net.load_state_dict(weights)
@@ -89,7 +95,12 @@ def import_weights(
 
 
 def import_file(
-    path: Path, output: Path | None, *, variant: Variant | None = None, class_file: Path | None = None
+    path: Path,
+    output: Path | None,
+    *,
+    variant: Variant | None = None,
+    stem_stride: int | None = None,
+    class_file: Path | None = None,
 ) -> tuple[Path, ModelInfo]:
     """Import weights and write them as a model file: its path (beside `path` where none is named), its description.
 
@@ -100,14 +111,14 @@ def import_file(
     classes = None
     if class_file is not None:
         try:
-            classes = class_file.read_text(encoding="utf-8").split("\n")
+            classes = class_file.read_text(encoding="utf-8-sig").split("\n")  # some editors begin with a mark
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the class names in {class_file}: {reason_of(error)}") from error
         classes = [name.strip() for name in classes if name.strip()]
     target = output or path.with_suffix(".safetensors")
     if target.resolve() == path.resolve() or (output is None and target.exists()):
         raise UserError(f"{target} would be overwritten; name the file to write: --output")
-    net = import_weights(path, variant=variant, classes=classes)
+    net = import_weights(path, variant=variant, stem_stride=stem_stride, classes=classes)
     save(net, net.info, target)
     return target, net.info
 
@@ -115,9 +126,10 @@ def import_file(
 def _read_weights(path: Path) -> Weights:
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return _read_safetensors(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except pickle.UnpicklingError as error:
@@ -135,6 +147,13 @@ def _read_weights(path: Path) -> Weights:
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
+def _read_safetensors(path: Path) -> Weights:
+    with safe_open(path, framework="pt") as file:
+        if "googlenet" in (file.metadata() or {}):
+            raise UserError(f"{path} is a model file already: predict, evaluate and train --weights take it as it is")
+        return {name.removeprefix("module."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+
+
 def _read_onnx(path: Path) -> Weights:
     if not find_spec("onnx"):
         raise UserError("reading ONNX files needs onnx, which is not installed: pip install onnx")
@@ -142,11 +161,11 @@ def _read_onnx(path: Path) -> Weights:
 
     try:
         graph = onnx.load(path).graph
+        return {entry.name: torch.from_numpy(onnx.numpy_helper.to_array(entry).copy()) for entry in graph.initializer}
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except Exception as error:  # protobuf's errors have no public base
+    except Exception as error:  # protobuf's errors have no public base; tensors of odd kinds
         raise UserError(f"{path} cannot be read as ONNX: {reason_of(error)}") from error
-    return {entry.name: torch.from_numpy(onnx.numpy_helper.to_array(entry).copy()) for entry in graph.initializer}
 
 
 def _canonical_of_caffe(weights: Weights) -> Weights:
@@ -178,7 +197,7 @@ def _canonical_of_tutorial(name: str) -> str:
     return name
 
 
-def _recognised(weights: Weights, variant: Variant | None, path: str | Path) -> Architecture:
+def _recognised(weights: Weights, variant: Variant | None, stem_stride: int | None, path: str | Path) -> Architecture:
     try:
         in_channels = weights["conv1.conv.weight"].shape[1]
         num_classes = weights["fc.weight"].shape[0]
@@ -191,7 +210,8 @@ def _recognised(weights: Weights, variant: Variant | None, path: str | Path) -> 
             variant = "torchvision" if third_kernel == 3 else "bn"
         else:
             variant = "paper" if auxiliary else "tutorial"
-    return architecture(variant, in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary)
+    changes = {} if stem_stride is None else {"stem_stride": stem_stride}
+    return architecture(variant, in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary, **changes)
 
 
 def _class_names(described: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -201,8 +221,8 @@ def _class_names(described: Architecture, classes: Sequence[str] | None) -> tupl
             raise UserError(f"{len(classes)} class names were given, the weights are of {count} classes")
         twice = next((name for name, times in Counter(classes).items() if times > 1), None)
         if twice is not None:
-            lines = [str(line) for line, name in enumerate(classes, start=1) if name == twice]
-            raise UserError(f"two classes are called {twice!r} (lines {' and '.join(lines)}); give each its own name")
+            those = " and ".join(str(number) for number, name in enumerate(classes, start=1) if name == twice)
+            raise UserError(f"two classes are called {twice!r} (names {those}); give each its own")
         return tuple(classes)
     if described.variant == "tutorial" and (described.in_channels, count) == (1, 10):
         return fashion_mnist.CLASSES

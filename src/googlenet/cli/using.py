@@ -177,6 +177,9 @@ def import_(
         Path | None, Output, Parameter(help="Model file to write; left out: FILE's name with .safetensors.")
     ] = None,
     variant: Annotated[Variant | None, Parameter(help="What the weights are of, where they do not show it.")] = None,
+    stem_stride: Annotated[
+        int | None, Parameter(help="Of the first convolution, which weights do not show; left out: the variant's, 2.")
+    ] = None,
     classes: Annotated[Path | None, Parameter(help="Text file with the classes' names, one a line.")] = None,
     json: Json = False,
 ) -> int:
@@ -185,12 +188,15 @@ def import_(
 
     if output is not None:
         check_output(output, ".safetensors")
-    target, info = import_file(file, output, variant=variant, class_file=classes)
+    target, info = import_file(file, output, variant=variant, stem_stride=stem_stride, class_file=classes)
     if json:
         print_json({"model": str(target), **json_format.loads(info.to_json())})
         return 0
     print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")
-    # Weights do not say how images are to be made ready for them, so what was taken for granted is said.
+    # What weights do not say was taken for granted, and so is said
     taken = info.input
-    print(f"input taken to be {taken.channels}x{taken.size}x{taken.size}, mean {taken.mean}, deviation {taken.std}")
+    print(
+        f"input taken to be {taken.channels}x{taken.size}x{taken.size}, mean {taken.mean}, deviation {taken.std}; "
+        f"the first convolution's stride {info.architecture.stem_stride}"
+    )
     return 0

@@ -73,7 +73,9 @@ def _shifted(images: Tensor, padding: int) -> Tensor:
 def _cropped(images: Tensor, smallest: float) -> Tensor:
     count = len(images)
     area = torch.empty(count).uniform_(smallest, 1)
-    aspect = torch.empty(count).uniform_(-math.log(4 / 3), math.log(4 / 3)).exp()
+    # No longer than that a rectangle of that area lies in the image
+    longest = (-area.log()).clamp(max=math.log(4 / 3))
+    aspect = (torch.empty(count).uniform_(-1, 1) * longest).exp()
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     # where the rectangle's middle lies, with the image going from -1 to 1
     across, down = (torch.empty(count).uniform_(-1, 1) * (1 - side) for side in (width, height))

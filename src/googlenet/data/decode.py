@@ -49,7 +49,9 @@ def read_header(path: str | Path, content: bytes | None = None) -> Header:
     """Open a picture file, or its content where that was read already, and read no pixels. Raises as `decode_image`
     does, where that shows already."""
     with _opened(path, content) as image:
-        return Header(image.mode, image.size, getattr(image, "n_frames", 1))
+        # A photograph may have a smaller one, or one for bright screens, behind it: a JPEG that Pillow calls MPO
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return Header(image.mode, image.size, frames)
 
 
 def decode_image(path: str | Path, channels: int, at_most: int | None = None) -> Tensor:
@@ -149,7 +151,7 @@ def _decoded(path: str | Path, channels: int, finish: Callable[[Image.Image], Te
     with _opened(path) as image:
         if at_least is not None:
             image.draft(mode, (at_least, at_least))
-        return finish(_eight_bits(ImageOps.exif_transpose(image)).convert(mode))
+        return finish(_eight_bits(_upright(image)).convert(mode))
 
 
 @contextmanager
@@ -181,6 +183,16 @@ def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Im
         raise UserError(f"{path}: cannot be read as a picture ({reason_of(error)})") from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's reader raises whatever damaged metadata lead it to; the pixels are whole
+        return image
+
+
 def _most_pixels() -> int:
     given = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
     if not given.isdecimal():
@@ -194,6 +206,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.float64)
         # A file of 16 bits a pixel opens as I;16; as I, which has room for 32, where its format leaves that open
         sixteen = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        if isinstance(clear := image.info.get("transparency"), int):
+            values[values == clear] = 65535 if sixteen else 255
         return Image.fromarray((values / 257 if sixteen else values).clip(0, 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         layered = image.convert("RGBA")

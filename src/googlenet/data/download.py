@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -32,7 +33,8 @@ def sha256(content: bytes) -> str:
 def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     """Fetch `url` into `target`; what is there under that name is always whole and verified.
 
-    A transfer that breaks off leaves `target.part`, and the next call goes on from there.
+    A transfer that breaks off leaves `target.part`, and the next call goes on from there. Processes that want files of
+    one folder wait for each other.
 
     Args:
         verify: called with the fetched file before it gets its name; raises `UserError` where the file is wrong,
@@ -42,23 +44,29 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
         DownloadError: where the address does not answer, says no, breaks off, or has another file, or where the
             folder cannot be written.
     """
-    part = target.with_name(target.name + ".part")
+    folder = target.parent
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _transfer(url, part)
-        final = part.with_name(f".checking-{target.name}")
-        part.replace(final)
-        try:
-            verify(final)
-            final.replace(target)
-        finally:
-            final.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not target.exists():  # else another process has fetched it meanwhile
+                _fetch(url, target, verify)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{url} answered {error.code} {error.reason}") from error
     except UserError as error:
         raise DownloadError(f"{url} answered with another file than the one wanted") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {getattr(error, 'reason', error)}") from error
+
+
+def _fetch(url: str, target: Path, verify: Callable[[Path], object]) -> None:
+    part, final = target.with_name(f"{target.name}.part"), target.with_name(f".checking-{target.name}")
+    _transfer(url, part)
+    part.replace(final)
+    try:
+        verify(final)
+        final.replace(target)
+    finally:
+        final.unlink(missing_ok=True)
 
 
 def _transfer(url: str, part: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.decode import Resize
-from googlenet.data.folder_listing import Facts, SplitName, inspect, list_folder
+from googlenet.data.folder_listing import Facts, Listing, SplitName, inspect, list_folder
 from googlenet.data.parallel import Progress
 from googlenet.data.pictures import read_pictures
 from googlenet.errors import UserError
@@ -80,6 +80,8 @@ def load(
     for name in ("train", "test"):
         if not len(decoded.setdefault(name, nothing)) and not (name == "train" and test_share == 1):
             raise UserError(f"{folder} leaves no picture to {'learn from' if name == 'train' else 'test with'}")
+    if classes is None:
+        _check_all_learnt(decoded["train"], listing)
     return ImageDataset(
         name=listing.folder.resolve().name,
         classes=listing.classes,
@@ -100,6 +102,15 @@ def _refuse(unreadable: dict[Path, str], skip: bool, so_far: str = "") -> None:
             f"{len(unreadable):,} of the files cannot be read: {first}{so_far}; "
             f"googlenet data check names them all, --skip-unreadable leaves them out"
         )
+
+
+def _check_all_learnt(train: ImageSplit, listing: Listing) -> None:
+    counts = torch.bincount(train.labels, minlength=len(listing.classes)).tolist()
+    for name, count in zip(listing.classes, counts, strict=True):
+        if not count:
+            raise UserError(
+                f"{listing.folder} has no picture of {name!r} to learn from; a class has the same name in every split"
+            )
 
 
 def _split(facts: Sequence[Facts], seed: int, test_share: float) -> dict[SplitName, list[Facts]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -100,6 +101,8 @@ def load_data(
             f"not {batch_size}, {resize} and {num_workers}"
         )
     dataset = load_dataset(data, data_dir)
+    if dataset.note:
+        warnings.warn(dataset.note, stacklevel=2)
     channels = dataset.channels
     spec = InputSpec(channels, resize or dataset.train.images.shape[-1], (0.0,) * channels, (1.0,) * channels)
     loaders = [

@@ -75,7 +75,5 @@ def take_sample(
     if "data" not in info.recipe:
         raise UserError("the model file does not say what it was trained on: name a folder of pictures: --calibration")
     data = judged_data(info, data_dir=data_dir, skip_unreadable=skip_unreadable, say=say)
-    if data.classes != info.classes:
-        raise UserError(f"{data.name} has other classes than the model; name a folder of pictures: --calibration")
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
     return Sample(data.train.images[order[:count]], test_images=data.test.images, test_labels=data.test.labels)

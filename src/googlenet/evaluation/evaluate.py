@@ -14,7 +14,6 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.classification import (
-    multiclass_accuracy,
     multiclass_confusion_matrix,
     multiclass_f1_score,
     multiclass_precision,
@@ -53,7 +52,8 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        return self.top_k(1)
+        """Share of images whose label is the likeliest class, the first of several that are as likely."""
+        return float((self.logits.argmax(dim=1) == self.labels).double().mean())
 
     def top_k(self, k: int) -> float:
         """Share of images whose label is among the `k` likeliest classes."""
@@ -106,13 +106,12 @@ class Evaluation:
             "f1": multiclass_f1_score(self.logits, self.labels, num_classes=count, average="none"),
         }
         images = torch.bincount(self.labels, minlength=count)
-        macro = multiclass_accuracy(self.logits, self.labels, num_classes=count, average="macro")
         return {
             "images": len(self.labels),
             "loss": self.loss,
             "accuracy": self.accuracy,
             "top_3_accuracy": self.top_k(min(3, count)),
-            "balanced_accuracy": float(macro),
+            "balanced_accuracy": float(per_class["recall"][images > 0].mean()),
             "expected_calibration_error": bins.expected_calibration_error,
             "images_per_second": round(self.images_per_second, 1),
             "calibration": {

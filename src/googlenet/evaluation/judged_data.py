@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from googlenet.artifact.model_file import ModelInfo
 from googlenet.data import image_folder
@@ -25,8 +25,8 @@ def judged_data(
 ) -> ImageDataset:
     """A data set whose labels are the model's classes.
 
-    Of the folder that the model was trained on, the same pictures are held out as then; of another one that has no
-    test pictures of its own, every picture is judged.
+    Of the folder that the model was trained on, wherever it lies now, the same pictures are held out as then; of
+    another one that has no test pictures of its own, every picture is judged.
 
     Args:
         info: of the model.
@@ -44,10 +44,15 @@ def judged_data(
     if name is None:
         raise UserError("the model file does not say what it was trained on: name the data with --data")
     if not is_folder(name):
-        return entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
-    same = trained_on is not None and Path(name).resolve() == Path(trained_on).resolve()
-    settings: dict[str, Any] = {} if same else {"test_share": 1.0}
-    dataset = image_folder.load(
+        known = entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
+        if info.classes not in (
+            known.classes,
+            tuple(map(str, range(len(known.classes)))),
+        ):  # numbers: they had no names
+            raise UserError(f"{name} has other classes than the model, or in another order; name other data")
+        return known
+    read = partial(
+        image_folder.load,
         name,
         size=info.input.decoded_size,
         resize=info.input.resize,
@@ -55,10 +60,13 @@ def judged_data(
         skip_unreadable=skip_unreadable or info.recipe.get("skip_unreadable", False),
         channels=info.input.channels,
         classes=info.classes,
-        say=say,
         progress=progress,
-        **settings,
     )
+    same = trained_on is not None and Path(name).resolve() == Path(trained_on).resolve()
+    dataset = read(say=say) if same else read(say=say, test_share=1.0)
     if same and info.data_digest not in ("", dataset.digest):
         say("the folder has changed since the training: what was learnt from may be among the pictures judged")
+    if not same and info.data_digest == dataset.digest:
+        say("the folder holds the pictures of the training: those are judged that were held out then")
+        return read()
     return dataset

@@ -71,7 +71,8 @@ def evaluate_split(run: Run, name: str, display: Display) -> Evaluation:
     batch_size = min(BATCH_SIZE, 4 * -(-run.recipe.batch_size // (world * run.recipe.accumulate)))
     settings = {"device": run.device, "precision": run.precision, "batch_size": batch_size}
     with display.judging(name, len(mine)) as progress:
-        logits = collect_logits(run.judged_net, split.subset(mine), run.input, progress=progress, **settings)
+        part = split if world == 1 else split.subset(mine)  # a subset is a copy
+        logits = collect_logits(run.judged_net, part, run.input, progress=progress, **settings)
     if world > 1:
         share = torch.zeros(-(-len(split) // world), logits.shape[1])
         share[: len(mine)] = logits
