@@ -9,14 +9,16 @@ import sharp from "sharp";
 const [model, picture] = process.argv.slice(2);
 const { classes, input } = JSON.parse(readFileSync(`${model}.json`, "utf8"));
 const session = await ort.InferenceSession.create(model);
-const onWhite = sharp(picture).rotate().flatten({ background: "white" });
-const image = input.channels === 1 ? onWhite.greyscale() : onWhite.toColourspace("srgb");
-const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
-const planes = new Uint8Array(data.length); // (1, channels, height, width)
-for (let i = 0; i < data.length; i++) {
-  planes[(i % info.channels) * info.width * info.height + Math.floor(i / info.channels)] = data[i];
+const colours = sharp(picture).rotate().flatten({ background: "white" }).toColourspace("srgb");
+const { data, info } = await colours.raw().toBuffer({ resolveWithObject: true });
+const area = info.width * info.height;
+const planes = new Uint8Array(input.channels * area); // (1, channels, height, width)
+for (let i = 0; i < area; i++) {
+  const [r, g, b] = [data[3 * i], data[3 * i + 1], data[3 * i + 2]];
+  if (input.channels === 3) [planes[i], planes[area + i], planes[2 * area + i]] = [r, g, b];
+  else planes[i] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16; // ITU-R 601, as the model learnt it
 }
-const shape = [1, info.channels, info.height, info.width];
+const shape = [1, input.channels, info.height, info.width];
 const { probabilities } = await session.run({ images: new ort.Tensor("uint8", planes, shape) });
 const ranked = classes.map((name, i) => [name, probabilities.data[i]]).sort((a, b) => b[1] - a[1]);
 for (const [name, share] of ranked.slice(0, 3)) console.log(`${name} ${(100 * share).toFixed(1)}%`);

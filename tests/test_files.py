@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from googlenet import RunError, UserError
-from googlenet.files import check_output, check_writable
+from googlenet.files import check_output, check_writable, printable
 
 
 def test_a_place_that_cannot_be_written_to_is_known_before_the_work(
@@ -24,3 +24,9 @@ def test_a_place_that_cannot_be_written_to_is_known_before_the_work(
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(RunError, match="cannot be written to"):
         check_output(tmp_path / "a.png", ".png")
+
+
+def test_a_name_is_one_line_of_text() -> None:
+    assert printable("a\rb\n\x7f.png") == r"a\x0db\x0a\x7f.png"
+    assert printable(os.fsdecode(b"caf\xe9.png")) == r"caf\xe9.png"
+    assert printable("Grüße, 图片 1.png") == "Grüße, 图片 1.png"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ from googlenet.errors import RunError, UserError, reason_of
 
 
 def printable(path: str | Path) -> str:
-    """A file's name as text that can be written anywhere: bytes of it that are no UTF-8 appear as \\xNN."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file's name as text that can be written anywhere, in one line: control characters, and bytes of it that are no
+    UTF-8, appear as \\xNN."""
+    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def check_output(path: Path, suffix: str) -> None:

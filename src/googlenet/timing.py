@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ class Timing:
     def percentile(self, share: float) -> float:
         """The time that this share of the calls, 0 to 1, stayed within."""
         ordered = sorted(self.seconds)
-        return ordered[min(round(share * len(ordered)), len(ordered) - 1)]
+        return ordered[max(math.ceil(share * len(ordered)) - 1, 0)]
 
     def rates(self, images: int) -> dict[str, float]:
         """Images a second at the median, and at the slowest and the fastest call."""

@@ -42,6 +42,7 @@ def test_a_timing_gives_rates_and_percentiles() -> None:
     timing = Timing((0.1, 0.4, 0.2))
     assert timing.median == 0.2
     assert timing.percentile(0.99) == 0.4
+    assert Timing(tuple(range(1, 101))).percentile(0.99) == 99
     assert timing.rates(4) == pytest.approx({"images/s": 20, "slowest": 10, "fastest": 40})
 
 

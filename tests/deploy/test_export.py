@@ -118,6 +118,18 @@ def test_a_file_that_prepares_pictures_does_so_exactly_without_being_told(
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
+def test_the_middle_is_cut_out_inside_the_file_too(to: Format, tmp_path: Path) -> None:
+    """Of pictures that are wide, tall and square; `export` itself refuses a file that differs."""
+    for number, size in enumerate(((90, 50), (41, 70), (64, 64))):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    net, info = described(InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_share=0.875))
+    save(net, info, tmp_path / "m.safetensors")
+    exported = export(tmp_path / "m.safetensors", to, preprocessing=True, calibration=tmp_path)
+    assert exported.images_judged == 3
+
+
 def test_a_folder_of_pictures_calibrates_and_verifies(trained: TrainingResult, tmp_path: Path) -> None:
     for number in range(4):
         pixels = np.random.default_rng(number).integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)

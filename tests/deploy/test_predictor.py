@@ -12,6 +12,8 @@ import googlenet
 from googlenet import Predictor, UserError
 from googlenet.data.catalog import load_dataset
 from googlenet.data.decode import picture_files
+from googlenet.deploy import predictor
+from googlenet.deploy.export import export
 from googlenet.evaluation.evaluate import evaluate
 from googlenet.training.outcome import TrainingResult
 
@@ -135,15 +137,34 @@ def test_predictions_are_lazy(trained: TrainingResult, pictures: list[Path]) -> 
 
 def test_a_predictor_keeps_to_the_network_that_it_was_given(trained: TrainingResult, pictures: list[Path]) -> None:
     net = googlenet.load(trained.model)
-    predictor = Predictor(net)
-    digest, before = predictor.digest, list(predictor.predict(pictures[:2]))
+    ours = Predictor(net)
+    digest, before = ours.digest, list(ours.predict(pictures[:2]))
     with torch.no_grad():
         net.fc.bias.add_(torch.arange(10))
-    assert list(predictor.predict(pictures[:2])) == before
-    assert predictor.digest == digest != Predictor(net).digest
+    assert list(ours.predict(pictures[:2])) == before
+    assert ours.digest == digest != Predictor(net).digest
 
 
 def test_pictures_read_in_threads_leave_warnings_as_they_were(trained: TrainingResult, pictures: list[Path]) -> None:
     before = list(warnings.filters)
     list(Predictor(trained.model).predict(pictures, batch_size=20))
     assert list(warnings.filters) == before
+
+
+def test_a_network_may_be_anywhere_and_of_any_type(trained: TrainingResult, pictures: list[Path]) -> None:
+    net = googlenet.load(trained.model)
+    expected = [answer.classes[0] for answer in Predictor(net).predict(pictures[:4])]
+    net.train().bfloat16()
+    for engine in ("torch", "openvino", "onnxruntime"):
+        answers = Predictor(net, engine=engine).predict(pictures[:4])  # type: ignore[arg-type]
+        assert [answer.classes[0] for answer in answers] == expected
+    assert net.training and net.fc.weight.dtype == torch.bfloat16
+
+
+def test_a_picture_that_is_too_long_for_a_file_is_told(
+    trained: TrainingResult, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(trained.model, "torch-export", tmp_path / "m.pt2", preprocessing=True)
+    monkeypatch.setattr(predictor, "LONGEST_SIDE", 27)
+    (answer,) = Predictor(tmp_path / "m.pt2").predict(pictures[:1])
+    assert answer.error == "a side is longer than 27 pixels"

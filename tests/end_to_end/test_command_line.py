@@ -336,6 +336,52 @@ def test_a_wrong_call_is_one_clear_line_and_exit_code_2(
     assert not (command.folder / "runs").exists()
 
 
+def test_a_time_limit_that_reaches_the_loaders_processes_too_ends_a_run_cleanly(command: Command) -> None:
+    process = command.start("train", *SMALL, "--max-steps", 900, "--num-workers", 1, "-o", "runs/x")
+    while not (command.folder / "runs/x/metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err
+    assert "train --resume --output" in out
+    assert (command.folder / "runs/x/checkpoints/last.pt").exists()
+
+
+def test_two_processes_may_train_twice(command: Command) -> None:
+    script = command.folder / "twice.py"
+    script.write_text(
+        "import googlenet\n"
+        "for seed in (0, 1):\n"
+        "    googlenet.train(seed=seed, max_steps=1, stem_stride=2, test_images=64, pictures=False)\n"
+    )
+    process = command.start("--nproc-per-node", 2, script, module=("torch.distributed.run", "--standalone"))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out.count("epoch 1/1") == 2
+
+
+def test_a_reader_that_leaves_is_no_fault(command: Command) -> None:
+    process = command.start("compare", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (1, "")
+
+
+def test_a_study_whose_process_is_killed_says_so(command: Command) -> None:
+    arguments = ("study", "convergence", "--quick", "--only", "tutorial", "--steps", 5000, "--image-size", 16)
+    process = command.start(*arguments, "--seeds", 1, "--workers", 2, "-o", "runs/study")
+    while not list((command.folder / "runs" / "study").rglob("*/run/metrics.jsonl")) and process.poll() is None:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(workers[-1], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "a process of the study was killed" in err
+
+
 def test_a_study_goes_on_where_it_stopped(command: Command) -> None:
     """Two cells of three steps; those whose results are there are not run again."""
     arguments: tuple[object, ...] = ("study", "convergence", "--quick", "--only", "tutorial", "--steps", 3)

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from googlenet import UserError, create_model, summarize
 from googlenet.artifact.model_file import save_weights
 from googlenet.cli import app, main
-from googlenet.insight import contest
+from googlenet.insight import compare, contest
 from googlenet.insight.bubbles import plot_bubbles
-from googlenet.insight.compare import Entry, count, to_table
+from googlenet.insight.compare import Entry, count, to_table, trained
 from googlenet.insight.contenders import CONTENDERS, contenders
 from googlenet.insight.contest import Training, train_for
 from googlenet.insight.speed import Speed
@@ -89,6 +89,16 @@ def test_wrong_calls_are_told() -> None:
     with pytest.raises(UserError, match="a published accuracy"):
         plot_bubbles([entry("bn")], Path("unused.png"))
     assert not Path("unused.png").exists()
+
+
+def test_a_size_that_one_of_them_cannot_take_is_told_before_any_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "train_for", lambda *_, **__: pytest.fail("one has trained"))
+    with pytest.raises(UserError, match="alexnet cannot take images of 1x28x28"):
+        trained([entry("bn"), entry("alexnet")], 1, image_size=28)
+
+
+def test_a_network_named_twice_is_compared_once() -> None:
+    assert [contender.name for contender in contenders(["bn", "nin", "bn"])] == ["bn", "nin"]
 
 
 def test_the_table_shows_what_was_measured_and_nothing_else() -> None:

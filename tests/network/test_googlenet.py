@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -336,3 +337,33 @@ def test_orthogonal_kernels_keep_lengths() -> None:
     kernel = net.inception4a.branch2[0].conv.weight.flatten(1)
     torch.testing.assert_close(kernel @ kernel.T, 2 * torch.eye(len(kernel)), atol=1e-4, rtol=0)
     assert not net.fc.bias.any()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_maps_of_one_pixel_train_in_bf16(batch: int) -> None:
+    net = create_model("tutorial", num_classes=3, in_channels=1).to(memory_format=torch.channels_last)
+    images = torch.rand(batch, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        net(images).float().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_torch_func_may_transform_a_network() -> None:
+    net, images = create_model("bn", num_classes=3).eval(), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        each = torch.func.vmap(lambda image: net(image[None])[0])(images)
+        torch.testing.assert_close(each, net(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"normalization": "bn"}, "no normalization 'bn'; there are: none, lrn, batch"),
+        ({"pool": "pad"}, "no pool 'pad'; there are: padded, ceil"),
+        ({"third_branch_kernel": 7}, "no third_branch_kernel 7; there are: 3, 5"),
+        ({"stem_stride": 0}, "stem_stride=0"),
+    ],
+)
+def test_choices_that_there_are_not(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        create_model("bn", **changes)

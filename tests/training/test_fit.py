@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import googlenet
-from googlenet import RunError, UserError
+from googlenet import RunError, UserError, load
+from googlenet.artifact.model_file import save
 from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import split_validation
 from googlenet.evaluation.calibration import fit_temperature
@@ -243,6 +244,18 @@ def test_resuming_with_other_data_is_refused(trained: TrainingResult, monkeypatc
     monkeypatch.setattr(preparation, "load_dataset", other)
     with pytest.raises(UserError, match="not the copy that this run began with"):
         train(output=trained.folder, resume=True)
+
+
+def test_resuming_with_other_weights_to_start_from_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = train(output="base", **{**QUICK, "max_steps": 1})
+    settings = {name: value for name, value in QUICK.items() if name != "stem_stride"}
+    tuned = train(output="tuned", weights="base", **{**settings, "max_steps": 1})
+    assert load_recipe(tuned.folder / "recipe.toml").weights == str(tmp_path / "base")
+    net = load(base.model)
+    save(net, dataclasses.replace(net.info, input=dataclasses.replace(net.info.input, mean=(0.9,))), base.model)
+    with pytest.raises(UserError, match="not the file that this run began with"):
+        train(output="tuned", resume=True)
 
 
 def test_a_cut_last_row_does_not_stop_a_resumption(tmp_path: Path) -> None:
@@ -479,6 +492,12 @@ def test_accumulation_changes_memory_not_the_update(tmp_path: Path) -> None:
     parts = train(output=tmp_path / "parts", **settings, accumulate=4)
     for name, tensor in weights(whole.folder).items():
         torch.testing.assert_close(tensor, weights(parts.folder)[name], rtol=1e-4, atol=1e-5)
+
+
+def test_no_part_of_a_batch_is_a_single_image(tmp_path: Path) -> None:
+    """Batch normalisation over maps of one pixel cannot work on one."""
+    settings = {**QUICK, "stem_stride": 2, "image_size": 28, "batch_size": 61, "max_steps": 1, "accumulate": 20}
+    assert train(output=tmp_path / "run", **settings).metrics["step"] == 1
 
 
 def test_auxiliary_heads_and_clipping_train(tmp_path: Path) -> None:

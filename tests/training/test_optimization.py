@@ -143,3 +143,15 @@ def test_the_average_follows_weights_and_statistics() -> None:
     torch.testing.assert_close(average.module.fc.weight, before + 0.1)
     torch.testing.assert_close(average.module.conv1.bn.running_mean, torch.full((64,), 0.1))
     assert make_average(net, Recipe(ema=0.0)) is None
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weighted_classes_count_the_same_however_a_batch_is_parted(smoothing: float) -> None:
+    logits, labels, weights = torch.randn(8, 2), torch.tensor([0, 0, 0, 1, 0, 0, 0, 0]), torch.tensor([0.6, 5.0])
+    recipe = Recipe(label_smoothing=smoothing)
+    whole = training_loss(logits, labels, recipe, weights)
+    parts = [training_loss(*part, recipe, weights) for part in zip(logits.split(2), labels.split(2), strict=True)]
+    assert sum(parts) / len(parts) == pytest.approx(whole.item(), rel=1e-6)
+    if not smoothing:
+        each = F.cross_entropy(logits, labels, reduction="none") * weights[labels]
+        assert whole.item() == pytest.approx(each.mean().item(), rel=1e-6)

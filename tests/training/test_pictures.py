@@ -244,3 +244,9 @@ def test_what_the_weights_decide_cannot_be_asked_for(
 ) -> None:
     with pytest.raises(UserError, match=f"{next(iter(setting))} is for a network made anew"):
         train("fast", output=tmp_path / "run", weights=str(trained.model), **setting)
+
+
+def test_what_was_chosen_for_a_folder_is_chosen_again_when_resumed(photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"data": str(photos), "max_steps": 2, "pictures": False}
+    train("pictures", output=tmp_path / "run", **settings)
+    assert train("pictures", output=tmp_path / "run", resume=True, **settings).metrics["step"] == 2

@@ -5,6 +5,7 @@ What a command needs is imported inside it, so that `--help` does not wait for t
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 
@@ -28,7 +29,9 @@ def _run(arguments: list[str] | None) -> int:
         sys.stdin.reconfigure(errors="surrogateescape")
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
-        return int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        code = int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        sys.stdout.flush()
+        return code
     except UnusedCliTokensError as error:
         unused = " ".join(map(repr, error.unused_tokens or ()))
         code, message = 2, f"nothing takes {unused} here; what can be given, and which options have no value: --help"
@@ -43,7 +46,7 @@ def _run(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         code, message = 130, "stopped"
     except BrokenPipeError:  # whoever read our output has had enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left goes at the exit
         return 1
     except OSError as error:
         code, message = 1, f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)

@@ -25,8 +25,9 @@ class ShuffledBatches(Sampler[Tensor]):
     """The indices of each training batch, in an order that depends on the seed and the epoch alone.
 
     So a run that is taken up again in the middle of an epoch sees the batches that it would have seen. Of several
-    processes each takes its share of every batch. The last batch is shorter where the count does not divide; a single
-    image that would be left over joins the batch before, since batch normalisation cannot work on one.
+    processes each takes its share of every batch. The last batch is shorter where the count does not divide; what
+    would leave a process a single image joins the batch before, since batch normalisation cannot work on one. Where a
+    batch does not divide by the processes, some of its images are seen by two of them.
 
     Where `weights` (N,) are given, an epoch draws as many images, each as often as its weight says, on average.
     """
@@ -44,7 +45,7 @@ class ShuffledBatches(Sampler[Tensor]):
 
     def __len__(self) -> int:
         whole, left = divmod(self.count, self.batch_size)
-        return whole + (left > 1 or (left == 1 and whole == 0))
+        return whole + (left >= 2 * self.world or (left > 0 and whole == 0))
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -124,9 +125,9 @@ def _useful(workers: int) -> int:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; when to stop is the main one's to say.
+    # Ctrl-C and a time limit reach every process of a group; when to stop is the main one's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -44,13 +44,13 @@ class Deployable(nn.Module):
     def _resizing(self, length: int, other: int) -> Tensor:
         """The weights (size, length) of bilinear resizing along one side: each row a triangle as wide as a pixel of
         the result, or of the picture where that is wider, cut off at the border."""
-        spec = self.spec
-        if spec.resize == "stretch":
-            first, span, resized = 0, length, spec.size
-        else:
-            span = torch.sym_min(length, other)
-            first, resized = (length - span) // 2, round(spec.size / spec.crop_share)
-        shrinking = torch.full((1,), span, dtype=torch.float32) / resized
+        spec, resized = self.spec, self.spec.size
+        whole, span = (torch.full((1,), side, dtype=torch.float32) for side in (length, length))
+        if spec.resize == "crop":
+            span = torch.minimum(whole, torch.full((1,), other, dtype=torch.float32))
+            resized = round(spec.size / spec.crop_share)
+        first = ((whole - span) / 2).floor()
+        shrinking = span / resized
         result = torch.arange(spec.size, dtype=torch.float32) + (resized - spec.size) // 2
         centre = (result + 0.5) * shrinking
         pixel = torch.arange(length, dtype=torch.float32) - first + 0.5

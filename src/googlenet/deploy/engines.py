@@ -5,6 +5,7 @@ Each is a function from a batch to what comes out.
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 import threading
@@ -65,7 +66,7 @@ def network_engine(net: GoogLeNet, name: EngineName, *, device: str = "auto", pr
     if name == "compiled":
         return compiled_engine(net, precision=precision)
     require("onnx" if name == "onnxruntime" else "openvino", int8=False)
-    model = Deployable(net, net.info, preprocessing=False).eval()
+    model = Deployable(copy.deepcopy(net).float().cpu(), net.info, preprocessing=False).eval()
     if name == "openvino":
         return openvino_engine(openvino_graph(model), precision=precision)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def export(
         if int8:
             written = _quantized(written, to, deployable, sample)
         # bf16 would hide a fault behind its rounding
-        engine = open_file(written, precision="fp32").run
+        engine = open_file(written, engine="onnxruntime" if to == "onnx" else "auto", precision="fp32").run
         exported = _compared(deployable, engine, sample, target, written, int8=int8)
         _check_as_good(exported, to, most_lost=float("inf") if force else most_lost, int8=int8)
         if len(parts(written)) > 1:
@@ -158,7 +159,8 @@ def _compared(
     model: Deployable, engine: Engine, sample: Sample, target: Path, written: Path, *, int8: bool
 ) -> Exported:
     """A floating-point file is verified on some pictures; one in int8 is judged on all that there are."""
-    images: Iterable[Tensor] = sample.whole() if model.preprocessing else sample.square.split(_BATCH)
+    most = None if int8 else VERIFIED_IMAGES
+    images: Iterable[Tensor] = islice(sample.whole(), most) if model.preprocessing else sample.square.split(_BATCH)
     labels = None
     if sample.test_images is not None and sample.test_labels is not None:
         count = len(sample.test_labels) if int8 else VERIFIED_IMAGES

@@ -26,7 +26,7 @@ _NEEDED: dict[Format, tuple[str, ...]] = {
     "openvino": ("openvino",),
     "torch-export": (),
 }
-_LONGEST_SIDE = 30_000
+LONGEST_SIDE = 30_000
 """Of a picture that an exported file prepares by itself, pixels."""
 _MUTED = threading.RLock()
 
@@ -166,8 +166,8 @@ def _example(model: Deployable) -> tuple[Tensor, dict[int, Any]]:
     if not model.preprocessing:
         return torch.zeros(2, model.spec.channels, model.spec.size, model.spec.size), free
     sides = {
-        2: torch.export.Dim("H", min=1, max=_LONGEST_SIDE),
-        3: torch.export.Dim("W", min=1, max=_LONGEST_SIDE),
+        2: torch.export.Dim("H", min=1, max=LONGEST_SIDE),
+        3: torch.export.Dim("W", min=1, max=LONGEST_SIDE),
     }
     return torch.zeros(2, model.spec.channels, 100, 120, dtype=torch.uint8), {**free, **sides}
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from googlenet.artifact.model_file import description, load, model_path
 from googlenet.data.decode import decode_image, decode_resized
 from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, open_file
-from googlenet.deploy.graphs import SUFFIX, parts
+from googlenet.deploy.graphs import LONGEST_SIDE, SUFFIX, parts
 from googlenet.errors import UserError
 from googlenet.evaluation.coverage import check_confidence
 from googlenet.files import printable
@@ -122,7 +122,10 @@ class Predictor:
         spec = self.info.input
         try:
             if self._opened.preprocesses:
-                return decode_image(file, spec.channels)[None]
+                image = decode_image(file, spec.channels)[None]
+                if max(image.shape[2:]) > LONGEST_SIDE:
+                    raise UserError(f"a side is longer than {LONGEST_SIDE:,} pixels")
+                return image
             # as pictures are decoded for training and judging
             return spec.prepare(decode_resized(file, spec.channels, spec.decoded_size, spec.resize)[None])
         except UserError as error:
@@ -150,7 +153,7 @@ def _digest(model: str | Path | GoogLeNet) -> str:
     if isinstance(model, GoogLeNet):
         found.update(description(model).to_json().encode())
         for tensor in model.state_dict().values():
-            found.update(tensor.detach().cpu().contiguous().numpy())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     else:
         for part in parts(model_path(model)):
             found.update(part.read_bytes())

@@ -26,7 +26,7 @@ class Sample:
     square: Tensor
     """Each made square as the model's input is: uint8 (N, C, side, side); enough of them to calibrate with."""
     files: tuple[Path, ...] = ()
-    """Some of them as they lie on the disk; none where the data are no picture files."""
+    """The same as they lie on the disk; none where the data are no picture files."""
     test_images: Tensor | None = None
     """uint8 (N, C, H, W), kept for judging alone; None where the pictures have no labels."""
     test_labels: Tensor | None = None
@@ -38,7 +38,7 @@ class Sample:
         for file in self.files:
             yield decode_image(file, self.square.shape[1])[None]
         if not self.files:
-            yield from self.square[:VERIFIED_IMAGES].split(1)
+            yield from self.square.split(1)
 
 
 def take_sample(
@@ -71,7 +71,7 @@ def take_sample(
         square = read_pictures(chosen, spec.channels, spec.decoded_size, resize=spec.resize)
         for error in square.errors.values():
             raise UserError(error)
-        return Sample(square.images, tuple(chosen[:VERIFIED_IMAGES]))
+        return Sample(square.images, tuple(chosen))
     if "data" not in info.recipe:
         raise UserError("the model file does not say what it was trained on: name a folder of pictures: --calibration")
     data = judged_data(info, data_dir=data_dir, skip_unreadable=skip_unreadable, say=say)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from googlenet.data import fashion_mnist
 from googlenet.errors import UserError, reason_of
 from googlenet.insight.contenders import Contender
 from googlenet.insight.contest import Training, train_for
@@ -83,6 +84,9 @@ def measured(
 
 def trained(entries: Sequence[Entry], seconds: float, **settings: Any) -> list[Entry]:
     """The same with what each learns in so many seconds. `settings` and errors are those of `train_for`."""
+    size = settings["image_size"]
+    for entry in entries:  # before any has trained
+        count(entry.contender, (1, size, size), len(fashion_mnist.CLASSES))
     return [replace(entry, training=train_for(entry.contender, seconds, **settings)) for entry in entries]
 
 

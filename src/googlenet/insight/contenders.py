@@ -56,4 +56,4 @@ def contenders(names: Sequence[str]) -> list[Contender]:
     for name in names:
         if name not in CONTENDERS:
             raise UserError(f"there is no network {name!r} to compare; there are: {', '.join(CONTENDERS)}")
-    return [CONTENDERS[name] for name in names or CONTENDERS]
+    return [CONTENDERS[name] for name in dict.fromkeys(names or CONTENDERS)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from googlenet.errors import UserError
 
@@ -51,6 +51,13 @@ TABLE_1 = (
 )
 
 
+@functools.cache
+def _choices() -> dict[str, tuple[Any, ...]]:
+    """The fields of an architecture that have one of a few values, and those."""
+    hints = get_type_hints(Architecture)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Everything that decides which layers a network has. Two equal ones have the same weights' names and shapes."""
@@ -83,6 +90,11 @@ class Architecture:
     """The scheme that fresh weights are drawn with."""
 
     def __post_init__(self) -> None:
+        for name, values in _choices().items():
+            if getattr(self, name) not in values:
+                raise UserError(f"there is no {name} {getattr(self, name)!r}; there are: {', '.join(map(str, values))}")
+        if self.stem_stride < 1:
+            raise UserError(f"a stride is 1 pixel or more, not stem_stride={self.stem_stride}")
         if self.num_classes < 0 or self.in_channels < 1:
             raise UserError(
                 f"a network needs at least 1 input channel and 0 or more classes, "

@@ -48,8 +48,9 @@ def pools(x: Tensor) -> bool:
 
 
 def _usable() -> bool:
-    # A traced or compiled network consists of PyTorch's operations only
-    return _enabled and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    # A traced or compiled network, and one that torch.func transforms, consists of PyTorch's operations only
+    changed = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+    return _enabled and not changed
 
 
 def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:

@@ -120,8 +120,9 @@ class Inception(nn.Module):
         widths = [unit.conv.out_channels for unit in (self.branch1, reduce2, reduce3)]
         merged = fused.merged_pointwise(x, (self.branch1.conv, reduce2.conv, reduce3.conv))
         one, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
-        # Batch normalisation takes long over memory with gaps, as between the pixels of a part of the channels
-        reduced = reduced.contiguous(memory_format=torch.channels_last)
+        # Batch normalisation takes long over memory with gaps, as between the pixels of a part of the channels, and
+        # what `split` gives may not be changed in place
+        reduced = reduced.clone(memory_format=torch.channels_last)
         two, three = F.relu_(fused.merged_batch_norm(reduced, (reduce2.bn, reduce3.bn))).split(widths[1:], dim=1)
         branches = (one, convolve2.conv(two), convolve3.conv(three), fused.convolve(project.conv, pool(x)))
         norms = (self.branch1.bn, convolve2.bn, convolve3.bn, project.bn)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from googlenet.data.input_spec import InputSpec
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import writing
 
@@ -33,6 +34,7 @@ def save_checkpoint(
     path: Path,
     recipe: dict[str, Any],
     data: str,
+    spec: InputSpec,
     progress: Progress,
     net: nn.Module,
     optimizer: Optimizer,
@@ -41,11 +43,13 @@ def save_checkpoint(
 ) -> None:
     """Write the state of a run. Raises `RunError` where it cannot; the checkpoint before then still stands.
 
-    `data` is the digest of the data set, since going on with other data would be another run.
+    `data` is the digest of the data set, since going on with other data would be another run; `spec` is the network's
+    input, which is read from the weights that the run began with, where there were such.
     """
     state = {
         "recipe": recipe,
         "data": data,
+        "input": asdict(spec),
         "progress": asdict(progress),
         "net": net.state_dict(),
         "optimizer": optimizer.state_dict(),

@@ -16,7 +16,7 @@ from googlenet.errors import RunError, UserError, ran_out_of_memory
 from googlenet.evaluation.evaluate import Evaluation
 from googlenet.network import fused
 from googlenet.network.googlenet import GoogLeNet, GoogLeNetOutput
-from googlenet.recipe import Recipe, load_recipe
+from googlenet.recipe import Recipe
 from googlenet.training.checkpoint import read_checkpoint
 from googlenet.training.display import Display
 from googlenet.training.interruption import StopRequest
@@ -24,7 +24,7 @@ from googlenet.training.optimization import training_loss
 from googlenet.training.outcome import TrainingResult, finish, judge, keep
 from googlenet.training.preparation import prepare
 from googlenet.training.run import Run
-from googlenet.training.suggestion import at_whole_path, resolve_recipe
+from googlenet.training.suggestion import resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
 
 
@@ -61,7 +61,7 @@ def train(
         raise UserError("resume needs the run folder to go on with: --output runs/NAME")
     state = read_checkpoint(RunFolder(Path(output)).checkpoint)
     resolved = Recipe(**state["recipe"])
-    _check_unchanged(resolved, at_whole_path(load_recipe(recipe or resolved, **settings)))
+    _check_unchanged(resolved, resolve_recipe(recipe or resolved, settings)[0])
     run = prepare(resolved, Path(output), resume=True)
     run.restore(state)
     run.on_step = on_step
@@ -99,7 +99,8 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, boo
     run.batches.epoch, run.batches.first = epoch, batch
     whole_epoch, since_row = Average(run.device), Average(run.device)
     # Reading a figure waits for the device: on a GPU that is worth doing only now and then.
-    report_every = 1 if run.device.type == "cpu" and run.accelerator.num_processes == 1 else 10
+    seldom = math.gcd(10, run.recipe.row_every)
+    report_every = 1 if run.device.type == "cpu" and run.accelerator.num_processes == 1 else seldom
     clock = time.perf_counter()
     for images, labels in run.loader:
         train_step(run, images, labels, (whole_epoch, since_row))
@@ -146,7 +147,9 @@ def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average
     inputs, labels = run.prepare(images), labels.to(run.device, non_blocking=True)
     inputs, targets = run.mix(inputs, labels)
     tensors = (inputs, targets, labels)
-    parts = list(zip(*(tensor.chunk(run.recipe.accumulate) for tensor in tensors), strict=True))
+    # Batch normalisation cannot work on a part of one image
+    count = max(1, min(run.recipe.accumulate, len(inputs) // 2))
+    parts = list(zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True))
     for number, (part, part_targets, part_labels) in enumerate(parts, start=1):
         # Only the last part's backward pass has the processes exchange their gradients.
         alone = nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model)
@@ -196,7 +199,7 @@ def _forward(run: Run, images: Tensor) -> Tensor | GoogLeNetOutput:
 
 def _pools_natively(run: Run) -> bool:
     dtype = torch.bfloat16 if run.precision == "bf16" else torch.float32
-    return fused.pools(torch.empty(1, 1, 2, 2, dtype=dtype, device=run.device).to(memory_format=run.memory_format))
+    return fused.pools(torch.empty(1, 2, 2, 2, dtype=dtype, device=run.device).to(memory_format=run.memory_format))
 
 
 def _training_row(run: Run, average: Average) -> Row:

@@ -28,7 +28,9 @@ def training_loss(
     """
 
     def loss(logits: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), targets, class_weights, label_smoothing=recipe.label_smoothing)
+        smoothing = recipe.label_smoothing
+        each = F.cross_entropy(logits.float(), targets, class_weights, reduction="none", label_smoothing=smoothing)
+        return each.mean()  # torch's own mean with weights depends on which images share a part of a batch
 
     if isinstance(output, tuple):
         return loss(output[0]) + recipe.auxiliary_weight * (loss(output[1]) + loss(output[2]))

@@ -113,7 +113,8 @@ def finish(run: Run, latest: Evaluation | None, display: Display, *, interrupted
             plot_confusion_matrix(shown, run.folder.path / "confusion_matrix.png")
             plot_predictions(shown, split.images, run.folder.path / "predictions.png")
             plot_mistakes(shown, split.images, run.folder.path / "mistakes.png")
-    run.accelerator.end_training()
+    for tracker in run.accelerator.trackers:  # end_training would part the processes as well, which may train again
+        tracker.finish()
     return TrainingResult(
         run.folder.path,
         run.folder.model,

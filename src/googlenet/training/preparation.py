@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import importlib.util
 import json
@@ -67,6 +68,9 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
         if validation is not None:
             raise UserError("the data have validation pictures of their own; leave validation out")
         training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
+    for split in (dataset.test, validation):
+        if split is not None and len(split) < accelerator.num_processes:
+            raise UserError(f"{accelerator.num_processes} processes cannot share {len(split)} images to be judged")
     chooser = chooser_of(recipe, validation)
     net, spec = make_network(recipe, dataset, training, build)
     net.to(accelerator.device)
@@ -152,18 +156,25 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     if device.type == "cuda":
         # The fastest kernels are chosen by racing them, and then differ from run to run.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        if device.index is not None:
-            torch.cuda.set_device(device)
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            torch.cuda.set_device(device.index or 0)
     # Kernels of 1x1 lie in memory alike under either layout's strides, so that nothing is lost
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # accelerate keeps its settings for the whole process; a second run in it may want others.
     AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
+    atexit.register(_part)
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if recipe.track == "none" else recipe.track,
         project_dir=output,
     )
+
+
+def _part() -> None:
+    """At the end of the process, not of a run: the next run needs the other processes again."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def make_network(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -123,7 +123,7 @@ class Run:
         if self.is_main:
             settings = self.recipe.model_dump(exclude_none=True)
             data, scaler = self.dataset.digest, self.accelerator.scaler
-            state = (settings, data, self.progress, self.net, self.optimizer, self.average, scaler)
+            state = (settings, data, self.input, self.progress, self.net, self.optimizer, self.average, scaler)
             save_checkpoint(self.folder.checkpoint, *state)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -137,6 +137,8 @@ class Run:
                 f"{self.dataset.name} from {self.dataset.source} is not the copy that this run began with; "
                 f"environment.json names that one: give it with --data-dir, or start another run"
             )
+        if state["input"] != asdict(self.input):
+            raise UserError(f"{self.recipe.weights} is not the file that this run began with; start another run")
         self.progress = Progress(**state["progress"])
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -45,8 +45,10 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 
 def at_whole_path(recipe: Recipe) -> Recipe:
-    """The recipe with the path of its folder of pictures whole: the same folder from wherever it is asked for."""
-    whole = {"data": str(Path(recipe.data).resolve())} if is_folder(recipe.data) else {}
+    """The recipe with its paths whole: the same files from wherever they are asked for."""
+    paths = {"data": recipe.data if is_folder(recipe.data) else None}
+    paths |= {"data_dir": recipe.data_dir, "weights": recipe.weights}
+    whole = {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None}
     return recipe.model_copy(update=whole)
 
 

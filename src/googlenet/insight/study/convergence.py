@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,15 @@ def study(
     cores = available_cores()
     workers = workers or cores
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop = context.Semaphore(0)
     arguments = (max(1, cores // workers), stop)
     try:
         with ProcessPoolExecutor(workers, context, _begin_worker, arguments) as pool:
             try:
                 results, probes = _Work(pool, folder, scale, progress).run(chosen)
             except BaseException:
-                stop.set()
+                for _ in range(workers):  # an event would wait for those that are no more
+                    stop.release()
                 pool.shutdown(cancel_futures=True)
                 raise
     except BrokenProcessPool as error:
@@ -194,13 +195,13 @@ class _Work:
         return to_come + sum(task.steps_left for task in self.running.values())
 
 
-def _begin_worker(threads: int, stop: Event) -> None:
+def _begin_worker(threads: int, stop: Semaphore) -> None:
     """A worker leaves at once when the study is told to stop or is gone: it would train on, and then wait for ever."""
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the study, which tells its workers
     parent = multiprocessing.parent_process()
     assert parent is not None
-    for end in (stop.wait, parent.join):
+    for end in (stop.acquire, parent.join):
         threading.Thread(target=_leave_after, args=(end,), daemon=True).start()
 
 

@@ -64,7 +64,7 @@ def scaled(
             raise UserError(f"{name} is 1 or more, not {number}")
     if rates is not None:
         try:
-            given["rates"] = tuple(float(rate) for rate in rates.split(","))
+            given["rates"] = tuple(dict.fromkeys(float(rate) for rate in rates.split(",")))
         except ValueError as error:
             raise UserError(f"learning rates are numbers separated by commas, not {rates!r}") from error
         if min(given["rates"]) <= 0:
