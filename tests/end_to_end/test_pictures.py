@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from googlenet.training.outcome import TrainingResult
 from tests.conftest import bundled
@@ -87,13 +87,17 @@ def test_the_example_for_node_says_what_the_one_for_python_says(
         pytest.skip("npm cannot fetch what the example needs")
     whole = ("--to", "onnx", "--with-preprocessing", "--calibration", photos)
     command("export", trained.model, *whole, "-o", "m.onnx")
-    picture = next((photos / "boot").iterdir())
+    boot = next((photos / "boot").iterdir())
+    with Image.open(boot) as picture:  # in colours, of which the network is to see the greys that it has learnt
+        ImageOps.colorize(picture, "darkred", "lightgreen", mid="blue").save(folder / "coloured.png")
 
     def said(*program: object) -> list[str]:
-        arguments = [*map(str, program), "m.onnx", str(picture)]
+        arguments = list(map(str, program))
         return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
 
-    assert said("node", "predict.mjs") == said(sys.executable, ROOT / "examples" / "predict.py")
+    for file in (boot, folder / "coloured.png"):
+        theirs = said("node", "predict.mjs", "m.onnx", file)
+        assert theirs == said(sys.executable, ROOT / "examples" / "predict.py", "m.onnx", file)
 
 
 @pytest.mark.skipif(not STAMPS.is_dir(), reason="needs Debian's package tuxpaint-stamps-default")
