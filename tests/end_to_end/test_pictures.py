@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from googlenet.training.outcome import TrainingResult
 from tests.conftest import bundled
-from tests.end_to_end.test_command_line import Command, command  # noqa: F401  (a fixture)
+from tests.end_to_end.conftest import Command
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_from_a_folder_to_an_exported_file(command: Command, photos: Path) -> None:  # noqa: F811
+def test_from_a_folder_to_an_exported_file(command: Command, photos: Path) -> None:
     (photos / "boot" / "bad.png").write_bytes(b"")
     out, _ = command("data", "check", photos, code=1)
     assert "bad.png" in out
@@ -75,7 +75,7 @@ def test_from_a_folder_to_an_exported_file(command: Command, photos: Path) -> No
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node and npm")
 def test_the_example_for_node_says_what_the_one_for_python_says(
-    command: Command,  # noqa: F811
+    command: Command,
     photos: Path,
     trained: TrainingResult,
 ) -> None:
@@ -101,7 +101,7 @@ def test_the_example_for_node_says_what_the_one_for_python_says(
 
 
 @pytest.mark.skipif(not STAMPS.is_dir(), reason="needs Debian's package tuxpaint-stamps-default")
-def test_a_real_messy_folder(command: Command) -> None:  # noqa: F811
+def test_a_real_messy_folder(command: Command) -> None:
     chosen = command.folder / "stamps"
     chosen.mkdir()
     for name in ("animals", "food", "vehicles"):
