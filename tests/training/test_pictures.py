@@ -246,6 +246,13 @@ def test_what_the_weights_decide_cannot_be_asked_for(
         train("fast", output=tmp_path / "run", weights=str(trained.model), **setting)
 
 
+def test_paths_are_made_whole_and_names_are_left(trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained.folder.parent)
+    resolved, _, _ = resolve_recipe("fast", {"weights": trained.folder.name, "data_dir": "bundled"})
+    assert (resolved.data, resolved.data_dir, resolved.weights) == ("fashion-mnist", "bundled", str(trained.folder))
+    assert resolve_recipe("fast", {"data_dir": "."})[0].data_dir == str(trained.folder.parent)
+
+
 def test_what_was_chosen_for_a_folder_is_chosen_again_when_resumed(photos: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"data": str(photos), "max_steps": 2, "pictures": False}
     train("pictures", output=tmp_path / "run", **settings)

@@ -48,7 +48,10 @@ def at_whole_path(recipe: Recipe) -> Recipe:
     """The recipe with its paths whole: the same files from wherever they are asked for."""
     paths = {"data": recipe.data if is_folder(recipe.data) else None}
     paths |= {"data_dir": recipe.data_dir, "weights": recipe.weights}
-    whole = {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None}
+    # What is there: "bundled" and the names of data sets are no paths
+    whole = {
+        name: str(Path(path).resolve()) for name, path in paths.items() if path is not None and Path(path).exists()
+    }
     return recipe.model_copy(update=whole)
 
 
