@@ -8,6 +8,7 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -79,9 +80,14 @@ def test_exif_orientation_is_obeyed(tmp_path: Path) -> None:
     assert np.abs(turned - np.rot90(GRADIENT, -1)).max() <= 4
 
 
-def test_whole_pixels_behind_damaged_metadata(tmp_path: Path) -> None:
+def test_whole_pixels_behind_damaged_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.png", Image.fromarray(GRADIENT), exif=b"Exif\0\0no metadata at all")
     assert np.array_equal(decode_image(path, 1)[0], GRADIENT)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = write(tmp_path / "turned.png", Image.fromarray(GRADIENT), exif=exif)
+    monkeypatch.setattr(Image.Exif, "tobytes", Mock(side_effect=struct.error("a length that is none")))
+    assert np.array_equal(decode_image(turned, 1)[0], np.rot90(GRADIENT, -1))
 
 
 def test_a_photograph_with_another_behind_it_is_not_animated(tmp_path: Path) -> None:

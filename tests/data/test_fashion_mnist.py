@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -168,6 +169,11 @@ def test_who_fetches_at_the_same_time_waits(mirror: Mirror) -> None:
         assert len(set(pool.map(lambda _: fashion_mnist.fetch(), range(4)))) == 1
     assert len(mirror.requests) == 4
     assert len(load_dataset("fashion-mnist").train) == SMALL["train"]
+
+
+def test_where_there_can_be_no_locks_it_is_fetched_without(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download.FileLock, "acquire", Mock(side_effect=OSError(37, "No locks available")))
+    assert sorted(path.suffix for path in fashion_mnist.fetch().iterdir()) == [".gz"] * 4
 
 
 @pytest.mark.parametrize("ignore_ranges", [False, True])

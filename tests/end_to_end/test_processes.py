@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,7 +89,7 @@ def test_a_time_limit_that_reaches_the_loaders_processes_too_ends_a_run_cleanly(
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=120)
-    assert "Traceback" not in err
+    assert (process.returncode, "Traceback" in err) == (130, False), err
     assert "train --resume --output" in out
     assert (command.folder / "runs/x/checkpoints/last.pt").exists()
 
@@ -111,6 +113,10 @@ def test_a_reader_that_leaves_is_no_fault(command: Command) -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (1, "")
+    with Path("/dev/full").open("w") as full:
+        program = [sys.executable, "-m", "googlenet", "summary"]
+        told = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, env=command.environment)
+    assert (told.returncode, told.stderr) == (1, "googlenet: No space left on device\n")
 
 
 def test_a_study_whose_process_is_killed_says_so(command: Command) -> None:

@@ -160,6 +160,19 @@ def test_resuming_with_other_weights_to_start_from_is_refused(tmp_path: Path, mo
         train(output="tuned", resume=True)
 
 
+def test_a_run_of_the_version_before_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint has no input, and its recipe a path that is not whole."""
+    monkeypatch.chdir(tmp_path)
+    train(output="base", **{**QUICK, "max_steps": 1})
+    settings = {name: value for name, value in QUICK.items() if name != "stem_stride"}
+    path = train(output="run", weights="base", **{**settings, "max_steps": 1}).folder / "checkpoints" / "last.pt"
+    state = torch.load(path)
+    del state["input"]
+    state["recipe"]["weights"] = "base"
+    torch.save(state, path)
+    assert train(output="run", resume=True).metrics["step"] == 1
+
+
 def test_a_cut_last_row_does_not_stop_a_resumption(tmp_path: Path) -> None:
     result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 3})
     with (result.folder / "metrics.jsonl").open("a") as file:

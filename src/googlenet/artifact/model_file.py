@@ -74,8 +74,12 @@ class ModelInfo:
             raise ValueError(f"unknown architecture field {unknown.pop()!r}")
         if len(fields["classes"]) != described["num_classes"]:
             raise ValueError(f"{len(fields['classes'])} class names for {described['num_classes']} classes")
+        try:
+            architecture = Architecture(**described)
+        except UserError as error:  # which would not say of which file
+            raise ValueError(str(error)) from error
         return cls(
-            architecture=Architecture(**described),
+            architecture=architecture,
             classes=tuple(fields["classes"]),
             input=InputSpec.from_dict(fields["input"]),
             recipe=fields["recipe"],

@@ -30,7 +30,7 @@ def _run(arguments: list[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
         code = int(app(tokens, exit_on_error=False, print_error=False, result_action="return_value") or 0)
-        sys.stdout.flush()
+        _flush()
         return code
     except UnusedCliTokensError as error:
         unused = " ".join(map(repr, error.unused_tokens or ()))
@@ -46,9 +46,22 @@ def _run(arguments: list[str] | None) -> int:
     except KeyboardInterrupt:
         code, message = 130, "stopped"
     except BrokenPipeError:  # whoever read our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where what is left goes at the exit
+        _discard()
         return 1
     except OSError as error:
         code, message = 1, f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     print(f"googlenet: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard()
+        raise
+
+
+def _discard() -> None:
+    """What nobody can read goes nowhere, or else Python would try again at its end, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -186,11 +186,12 @@ def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Im
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception:  # Pillow's reader raises whatever damaged metadata lead it to; the pixels are whole
-        return image
+    except Exception:  # noqa: S110  Pillow's reader raises whatever damaged metadata lead it to; the pixels are whole
+        pass
+    return image
 
 
 def _most_pixels() -> int:

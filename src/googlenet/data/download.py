@@ -5,11 +5,12 @@ The standard library's, because it needs no more than this and pooch, the usual 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -47,7 +48,7 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with _alone(folder):
             if not target.exists():  # else another process has fetched it meanwhile
                 _fetch(url, target, verify)
     except urllib.error.HTTPError as error:
@@ -56,6 +57,18 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
         raise DownloadError(f"{url} answered with another file than the one wanted") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {getattr(error, 'reason', error)}") from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While other processes that want it wait; where there can be no locks, without."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fetch(url: str, target: Path, verify: Callable[[Path], object]) -> None:

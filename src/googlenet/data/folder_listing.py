@@ -157,7 +157,9 @@ def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> L
         )
     for name in classes:
         if printable(name) != name:
-            raise UserError(f"the name of the class {printable(name)} in {top} is not UTF-8: rename the folder")
+            raise UserError(
+                f"the name of the class {printable(name)} in {top} is not UTF-8, or not one line: rename the folder"
+            )
     numbers = {name: number for number, name in enumerate(classes)}
     files = tuple((path, numbers[name], split) for path, name, split in found)
     return Listing(top, classes, files, tuple(others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import warnings
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class ShuffledBatches(Sampler[Tensor]):
 
     def __len__(self) -> int:
         whole, left = divmod(self.count, self.batch_size)
-        return whole + (left >= 2 * self.world or (left > 0 and whole == 0))
+        return whole + (left > self.world)
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -69,7 +70,7 @@ def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: in
         batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
         collate_fn=_as_is,  # type: ignore[arg-type]  # a batch comes whole, not as a list
         num_workers=_useful(num_workers),
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_set_apart,
         pin_memory=pin,
     )
 
@@ -124,10 +125,12 @@ def _useful(workers: int) -> int:
     return min(workers, available_cores())  # more would only wait, and torch warns of them
 
 
-def _ignore_interrupts(_worker: int) -> None:
-    # Ctrl-C and a time limit reach every process of a group; when to stop is the main one's to say.
+def _set_apart(_worker: int) -> None:
+    """Ctrl-C and a time limit reach every process of a group; when to stop is the main one's to say."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -68,5 +68,5 @@ def judged_data(
         say("the folder has changed since the training: what was learnt from may be among the pictures judged")
     if not same and info.data_digest == dataset.digest:
         say("the folder holds the pictures of the training: those are judged that were held out then")
-        return read()
+        return dataset if len(dataset.train) else read()
     return dataset

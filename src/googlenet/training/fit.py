@@ -24,7 +24,7 @@ from googlenet.training.optimization import training_loss
 from googlenet.training.outcome import TrainingResult, finish, judge, keep
 from googlenet.training.preparation import prepare
 from googlenet.training.run import Run
-from googlenet.training.suggestion import resolve_recipe
+from googlenet.training.suggestion import at_whole_path, resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
 
 
@@ -61,7 +61,7 @@ def train(
         raise UserError("resume needs the run folder to go on with: --output runs/NAME")
     state = read_checkpoint(RunFolder(Path(output)).checkpoint)
     resolved = Recipe(**state["recipe"])
-    _check_unchanged(resolved, resolve_recipe(recipe or resolved, settings)[0])
+    _check_unchanged(at_whole_path(resolved), resolve_recipe(recipe or resolved, settings)[0])
     run = prepare(resolved, Path(output), resume=True)
     run.restore(state)
     run.on_step = on_step
@@ -114,7 +114,7 @@ def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, boo
                 average.leave_out(pause)
         last = batch == len(run.batches) or run.progress.step == run.total_steps
         checkpoint = run.progress.step % run.recipe.checkpoint_every == 0 and not last
-        if not (batch % report_every == 0 or last or checkpoint):
+        if not (since_row.steps % report_every == 0 or last or checkpoint):
             continue
         row = _training_row(run, since_row)
         now = time.perf_counter()  # after reading the figures, for which the device had to finish
@@ -179,8 +179,8 @@ def _told_of_memory(run: Run, images: int) -> Iterator[None]:
         if not ran_out_of_memory(error):
             raise
         raise RunError(
-            f"the memory does not hold a training step of {images} images; "
-            f"try a smaller --batch-size, or --accumulate {2 * run.recipe.accumulate}"
+            f"the memory does not hold a training step of {images} images; try a smaller "
+            + (f"--batch-size, or --accumulate {2 * run.recipe.accumulate}" if images >= 4 else "--image-size")
         ) from error
 
 

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 
 class StopRequest:
-    """While it is entered, the first signal only asks to stop; the second ends the process as usual."""
+    """While it is entered, a signal only asks to stop; a second Ctrl-C ends the process as usual. A second SIGTERM does
+    not: launchers pass on the one that they get."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.asked = False
@@ -31,5 +32,6 @@ class StopRequest:
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         self.asked = True
-        signal.signal(number, self._previous[signal.Signals(number)])
-        self._say("stopping after this step; once more to stop at once")
+        if number == signal.SIGINT:
+            signal.signal(number, self._previous[signal.SIGINT])
+        self._say("stopping after this step; Ctrl-C, once more, stops at once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +116,7 @@ def finish(run: Run, latest: Evaluation | None, display: Display, *, interrupted
             plot_mistakes(shown, split.images, run.folder.path / "mistakes.png")
     for tracker in run.accelerator.trackers:  # end_training would part the processes as well, which may train again
         tracker.finish()
+    atexit.register(_part)
     return TrainingResult(
         run.folder.path,
         run.folder.model,
@@ -123,6 +125,12 @@ def finish(run: Run, latest: Evaluation | None, display: Display, *, interrupted
         interrupted,
         1.0 if shown is None else shown.temperature,
     )
+
+
+def _part() -> None:
+    """At the end of the process, not of a run: the next run needs the other processes again."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _judge_kept(run: Run, latest: Evaluation | None, display: Display) -> Evaluation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import importlib.util
 import json
@@ -162,19 +161,12 @@ def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # accelerate keeps its settings for the whole process; a second run in it may want others.
     AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
-    atexit.register(_part)
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if recipe.track == "none" else recipe.track,
         project_dir=output,
     )
-
-
-def _part() -> None:
-    """At the end of the process, not of a run: the next run needs the other processes again."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def make_network(

@@ -137,7 +137,7 @@ class Run:
                 f"{self.dataset.name} from {self.dataset.source} is not the copy that this run began with; "
                 f"environment.json names that one: give it with --data-dir, or start another run"
             )
-        if state["input"] != asdict(self.input):
+        if self.recipe.weights is not None and state.get("input", asdict(self.input)) != asdict(self.input):
             raise UserError(f"{self.recipe.weights} is not the file that this run began with; start another run")
         self.progress = Progress(**state["progress"])
         self.net.load_state_dict(state["net"])

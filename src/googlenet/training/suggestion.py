@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from googlenet.data import fashion_mnist
 from googlenet.data.catalog import is_folder
 from googlenet.data.decode import read_header
 from googlenet.data.folder_listing import list_folder
@@ -46,12 +47,10 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 def at_whole_path(recipe: Recipe) -> Recipe:
     """The recipe with its paths whole: the same files from wherever they are asked for."""
-    paths = {"data": recipe.data if is_folder(recipe.data) else None}
-    paths |= {"data_dir": recipe.data_dir, "weights": recipe.weights}
-    # What is there: "bundled" and the names of data sets are no paths
-    whole = {
-        name: str(Path(path).resolve()) for name, path in paths.items() if path is not None and Path(path).exists()
-    }
+    whole = {"data": str(Path(recipe.data).resolve())} if is_folder(recipe.data) else {}
+    for name in ("data_dir", "weights"):
+        if (path := getattr(recipe, name)) not in (None, fashion_mnist.BUNDLED):
+            whole[name] = str(Path(path).absolute())  # not what a link leads to, whose name may say less
     return recipe.model_copy(update=whole)
 
 
