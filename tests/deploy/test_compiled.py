@@ -53,7 +53,7 @@ def test_a_compiler_that_fails_is_one_line(
         raise failure
 
     monkeypatch.setattr(compiled, "compile_obstacle", lambda _: None)
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    monkeypatch.setattr(torch.export, "export", fail)
     with pytest.raises(expected, match=said):
         compiled_engine(lived_in("bn", blocks=1))(torch.rand(1, 3, 64, 64))
 

@@ -155,7 +155,7 @@ def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, tm
         assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_threads_may_share_an_engine(engine: EngineName, trained: TrainingResult) -> None:
     images = load_dataset("fashion-mnist").test.images[:64]
     net = googlenet.load(trained.model)

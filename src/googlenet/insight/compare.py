@@ -85,7 +85,7 @@ def measured(
 def trained(entries: Sequence[Entry], seconds: float, **settings: Any) -> list[Entry]:
     """The same with what each learns in so many seconds. `settings` and errors are those of `train_for`."""
     size = settings["image_size"]
-    for entry in entries:  # before any has trained
+    for entry in entries if size > 0 else ():  # before any has trained; of a size that is none `train_for` tells
         count(entry.contender, (1, size, size), len(fashion_mnist.CLASSES))
     return [replace(entry, training=train_for(entry.contender, seconds, **settings)) for entry in entries]
 
