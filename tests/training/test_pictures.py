@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import googlenet
 from googlenet import UserError, load, train
+from googlenet.data import augment
 from googlenet.data.augment import Augmentation
 from googlenet.data.catalog import load_dataset
 from googlenet.data.loader import ShuffledBatches
@@ -177,6 +180,22 @@ def test_crops_and_colours(channels: int) -> None:
         nearly_whole[:, 1, 0, -1] - nearly_whole[:, 1, 0, 0]
     )
     assert seen.min() > 0.97 * 238**2
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.01, 1), seed=st.integers(0, 99))
+def test_rectangles_are_stretched_alike_one_by_one_and_together(
+    height: int, width: int, smallest: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    images = torch.randint(0, 256, (6, 3, height, width), dtype=torch.uint8)
+    rectangles = augment._rectangles(images, smallest)
+    assert (rectangles[:, :2] >= 0).all() and (rectangles[:, 2:] >= 1).all()
+    assert (rectangles[:, :2] + rectangles[:, 2:] <= torch.tensor([height, width])).all()
+    one_by_one, together = (
+        stretch(images, rectangles).int() for stretch in (augment._stretched_one_by_one, augment._stretched)
+    )
+    assert (one_by_one - together).abs().max() <= 1
 
 
 def test_a_learning_rate_is_found(tmp_path: Path) -> None:

@@ -71,20 +71,44 @@ def _shifted(images: Tensor, padding: int) -> Tensor:
 
 
 def _cropped(images: Tensor, smallest: float) -> Tensor:
-    count = len(images)
+    rectangles = _rectangles(images, smallest)
+    return _stretched_one_by_one(images, rectangles) if images.device.type == "cpu" else _stretched(images, rectangles)
+
+
+def _rectangles(images: Tensor, smallest: float) -> Tensor:
+    """For each image (top, left, height, width) in pixels: (N, 4)."""
+    count, _, height, width = images.shape
     area = torch.empty(count).uniform_(smallest, 1)
     # No longer than that a rectangle of that area lies in the image
     longest = (-area.log()).clamp(max=math.log(4 / 3))
     aspect = (torch.empty(count).uniform_(-1, 1) * longest).exp()
-    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-    # where the rectangle's middle lies, with the image going from -1 to 1
-    across, down = (torch.empty(count).uniform_(-1, 1) * (1 - side) for side in (width, height))
-    zero = torch.zeros(count)
-    corners = torch.stack([torch.stack([width, zero, across], 1), torch.stack([zero, height, down], 1)], 1)
-    grid = F.affine_grid(corners.to(images.device), list(images.shape), align_corners=False)
-    # Held to the middles of the outermost pixels, which repeats the border where grid_sample cannot on every device
-    middles = torch.tensor([1 - 1 / side for side in (images.shape[3], images.shape[2])], device=images.device)
-    grid = grid.clamp(-middles, middles)
+    rows = ((area / aspect).sqrt() * height).round().clamp(1, height)
+    columns = ((area * aspect).sqrt() * width).round().clamp(1, width)
+    tops = (torch.rand(count) * (height - rows + 1)).floor()
+    lefts = (torch.rand(count) * (width - columns + 1)).floor()
+    return torch.stack([tops, lefts, rows, columns], 1).long()
+
+
+def _stretched_one_by_one(images: Tensor, rectangles: Tensor) -> Tensor:
+    """A tenth of the time of `_stretched` on a CPU, whose resizing works in eight bits."""
+    stretched = torch.empty_like(images)
+    for image, result, (top, left, rows, columns) in zip(images, stretched, rectangles.tolist(), strict=True):
+        part = image[None, :, top : top + rows, left : left + columns]
+        result.copy_(F.interpolate(part, size=image.shape[1:], mode="bilinear")[0])
+    return stretched
+
+
+def _stretched(images: Tensor, rectangles: Tensor) -> Tensor:
+    """Each rectangle as large as its image, bilinearly; they may differ by a level in the two ways."""
+    sides = torch.tensor([images.shape[3], images.shape[2]])
+    first, size = rectangles[:, [1, 0]], rectangles[:, [3, 2]]
+    # Where the rectangle's middle lies, with the image going from -1 to 1, and its outermost pixels' middles
+    middle, share = (2 * first + size) / sides - 1, size / sides
+    least, most = (2 * first + 1) / sides - 1, (2 * (first + size) - 1) / sides - 1
+    corners = torch.cat([torch.diag_embed(share), middle[:, :, None]], 2).to(images.device)
+    grid = F.affine_grid(corners, list(images.shape), align_corners=False)
+    # Held to the rectangle, as not every device's grid_sample can hold it to the image
+    grid = grid.clamp(least[:, None, None].to(grid), most[:, None, None].to(grid))
     cut = F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return cut.round().to(images.dtype)
 
