@@ -25,7 +25,7 @@ from googlenet.cli.app import (
     study_app,
 )
 from googlenet.errors import UserError
-from googlenet.files import check_output
+from googlenet.files import check_output, printable
 from googlenet.network.architecture import TABLE_1, VARIANTS, Variant
 
 
@@ -105,7 +105,7 @@ def explain(
         print_json({"file": str(picture), "picture": str(target), **explanation.to_dict()})
         return 0
     ranked = list(zip(explanation.classes, explanation.probabilities, strict=True))[:top]
-    print(f"{picture}  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
+    print(f"{printable(picture)}  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
     print(f"what speaks for {explanation.explained}: {target}")
     return 0
 

@@ -134,7 +134,7 @@ def export(
         f"probabilities within {exported.largest_difference:.1g}"
     )
     if exported.accuracy_before is not None:
-        print(f"accuracy {exported.accuracy_before:.2%} in PyTorch, {exported.accuracy_after:.2%} in the file")
+        print(f"of these {exported.accuracy_before:.2%} right in PyTorch, {exported.accuracy_after:.2%} in the file")
     return 0
 
 

@@ -20,7 +20,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from googlenet.data.decode import picture_files
 from googlenet.deploy.predictor import TOP, Prediction, Predictor
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import printable, told_of_the_disk, writing
+from googlenet.files import check_writable, printable, told_of_the_disk, writing
 
 COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
 STDIN = Path("-")
@@ -51,6 +51,7 @@ def write_answers(
         RunError: where it cannot be written.
     """
     _check_suffix(output)
+    check_writable(output)
     ranks = min(settings.get("top", TOP), len(predictor.info.classes))
     confidence = settings.get("confidence", 0.0)
     made_with = {"model_sha256": predictor.digest, "top": ranks, "confidence": confidence}
