@@ -45,10 +45,8 @@ def judged_data(
         raise UserError("the model file does not say what it was trained on: name the data with --data")
     if not is_folder(name):
         known = entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
-        if info.classes not in (
-            known.classes,
-            tuple(map(str, range(len(known.classes)))),
-        ):  # numbers: they had no names
+        numbers = tuple(map(str, range(len(known.classes))))  # of weights that came in without names
+        if info.classes not in (known.classes, numbers):
             raise UserError(f"{name} has other classes than the model, or in another order; name other data")
         return known
     read = partial(
