@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from googlenet import cli
 from googlenet.data import fashion_mnist, idx
 from googlenet.training.fit import train
 from googlenet.training.outcome import TrainingResult
@@ -92,8 +93,9 @@ QUICK: dict[str, Any] = {
     "warmup": 0.25,
     "flip": True,
     "dropout": 0.2,
+    "pictures": False,
 }
-"""Settings with which a run on the small data takes a few seconds."""
+"""Settings with which a run on the small data takes a few seconds. Drawing would take as long as learning."""
 
 
 @pytest.fixture(scope="session")
@@ -102,4 +104,31 @@ def trained(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.T
     folder, digests = small_files
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fashion_mnist, "DIGESTS", digests)
-        return train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **QUICK)
+        settings = {**QUICK, "pictures": True}
+        return train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **settings)
+
+
+class Call:
+    """Calls a command in this process and a folder of its own, and returns what it prints and what it says beside."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: object, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(map(str, arguments)))
+        out, err = self.capsys.readouterr()
+        assert ended.value.code == code, (arguments, out, err)
+        if code == 2:
+            assert_one_line(err)
+        return out, err
+
+
+def assert_one_line(err: str) -> None:
+    assert err.startswith("googlenet: ") and err.count("\n") == 1, err
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    monkeypatch.chdir(tmp_path)
+    return Call(capsys)

@@ -15,7 +15,6 @@ from googlenet.bench.limits import Peaks, flops_per_image
 from googlenet.bench.phases import Phases
 from googlenet.bench.report import Table
 from googlenet.bench.training import training_steps
-from googlenet.cli import app
 from googlenet.insight.summary import summarize
 from googlenet.network.googlenet import create_model
 from googlenet.recipe import load_recipe
@@ -84,31 +83,10 @@ def test_photographs_made_for_the_measurement_decode(tmp_path: Path) -> None:
     assert 0.1 < path.stat().st_size / (120 * 160) < 1  # bytes a pixel
 
 
-def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = tmp_path / "found.json"
-    assert app(["bench", "startup", "--rounds", "1", "--json", "-o", str(output)], result_action="return_value") == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads(output.read_text())
-    (table,) = printed["measures"]["startup"]
-    assert [row["command"] for row in table["rows"]][1] == "googlenet --help"
-    assert all(row["seconds"] > 0 for row in table["rows"])
-    assert printed["peaks"]["bf16"] > 0 and printed["machine"]["cores"] >= 1
-
-
-def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    from googlenet.cli import main
-
-    for words in (["bench", "speed"], ["bench", "startup", "--rounds", "0"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(words)
-        assert stopped.value.code == 2
-        assert capsys.readouterr().err.startswith("googlenet: ")
-
-
 @pytest.mark.usefixtures("small_data")
 def test_a_recipe_is_timed_whole_and_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(
-        "fast", max_steps=13, batch_size=16, image_size=16, test_images=20, pictures=False, accumulate=2
+        "fast", max_steps=13, batch_size=16, image_size=16, test_images=20, pictures=False, optimizer="adamw"
     )
     monkeypatch.setattr(accuracy, "load_recipe", lambda *_, **__: recipe)
     whole, phases = accuracy.measure_accuracy(["fast"], 2, "cpu")

@@ -7,6 +7,7 @@ import pytest
 
 from googlenet import RunError, UserError, cli
 from googlenet.training.outcome import TrainingResult
+from tests.conftest import Call
 from tests.data.test_image_folder import picture
 
 
@@ -21,16 +22,13 @@ from tests.data.test_image_folder import picture
     ],
 )
 def test_what_goes_wrong_is_one_line_and_a_code(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, said: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(cli, "app", fail)
-    with pytest.raises(SystemExit) as ended:
-        cli.main([])
-    err = capsys.readouterr().err
-    assert ended.value.code == code
+    _, err = call(code=code)
     assert err.startswith(f"googlenet: {said}") and err.count("\n") == 1
 
 
@@ -56,17 +54,14 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_place_that_cannot_be_written_is_told_before_the_work(
     arguments: tuple[str, ...],
     work: str,
+    call: Call,
     trained: TrainingResult,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     picture(tmp_path / "photos" / "cats" / "a.png", 1)
     picture(tmp_path / "photos" / "dogs" / "b.png", 2)
     (tmp_path / "file").write_text("")
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work was begun"))
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(trained.model) if argument == "MODEL" else argument for argument in arguments])
-    assert ended.value.code == 1
-    assert "cannot write file/" in capsys.readouterr().err
+    _, err = call(*(trained.model if argument == "MODEL" else argument for argument in arguments), code=1)
+    assert "cannot write file/" in err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from googlenet import cli
+from tests.conftest import Call
 
 
 @pytest.mark.parametrize(
@@ -55,21 +55,20 @@ from googlenet import cli
         (("compare", "bn", "--train", "--image-size", 0), "image_size"),
         (("compare", "bn", "--train", "--learning-rate", -1), "learning_rate"),
         (("summary", "--batch-size", 0), "batch is of 1 image"),
+        (("compare", "lenet"), "no network 'lenet'"),
+        (("compare", "bn", "--input-size", 224), "C,H,W"),
+        (("compare", "bn", "--latency", "--rounds", 0), "1 or more"),
+        (("compare", "tutorial", "--plot", "x.png"), "published accuracy"),
+        (("draw", "v4"), "v4"),
+        (("draw", "torchvision", "--input-size", "3,2,2"), "too small"),
+        (("bench", "speed"), "speed"),
+        (("bench", "startup", "--rounds", 0), "1 or more"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line_and_exit_code_2(
-    arguments: tuple[object, ...],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[object, ...], message: str, call: Call, tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     Path("taken").write_text("not a folder, not a model")
-    with pytest.raises(SystemExit) as ended:
-        cli.main(list(map(str, arguments)))
-    err = capsys.readouterr().err
-    assert ended.value.code == 2
+    _, err = call(*arguments, code=2)
     assert message in err
-    assert err.startswith("googlenet: ") and err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

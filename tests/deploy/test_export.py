@@ -6,7 +6,9 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,12 @@ from googlenet.data.input_spec import InputSpec
 from googlenet.deploy import export as export_module
 from googlenet.deploy.deployable import Deployable
 from googlenet.deploy.engines import EngineName, network_engine, open_file
-from googlenet.deploy.export import export
+from googlenet.deploy.export import Exported, export
 from googlenet.deploy.graphs import SUFFIX, Format, quietly
 from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.outcome import TrainingResult
+
+Whole = Callable[[Format, bool], Exported]
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -35,6 +39,18 @@ pytestmark = pytest.mark.usefixtures("small_data")
 def described(spec: InputSpec) -> tuple[GoogLeNet, ModelInfo]:
     net = googlenet.create_model("bn", num_classes=3, in_channels=spec.channels)
     return net, ModelInfo(net.architecture, ("a", "b", "c"), spec)
+
+
+@pytest.fixture(scope="module")
+def whole(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The trained model as a file of a format, with or without the preparing of pictures: made once."""
+
+    @cache
+    def made(to: Format, preprocessing: bool) -> Exported:
+        target = tmp_path_factory.mktemp("exported") / f"x{SUFFIX[to]}"
+        return export(trained.model, to, target, preprocessing=preprocessing)
+
+    return made
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,14 +73,15 @@ def test_preparing_inside_the_file_is_preparing_outside(
 @pytest.mark.parametrize("preprocessing", [False, True])
 @pytest.mark.parametrize("to", list(SUFFIX))
 def test_a_file_computes_what_the_model_does(
-    to: Format, preprocessing: bool, trained: TrainingResult, tmp_path: Path
+    to: Format, preprocessing: bool, trained: TrainingResult, whole: Whole
 ) -> None:
-    exported = export(trained.model, to, tmp_path / f"x{SUFFIX[to]}", preprocessing=preprocessing)
+    exported = whole(to, preprocessing)
+    folder = exported.file.parent
     assert exported.largest_difference < 1e-4
     assert exported.agreement == 1
     parts = {"openvino": {"x.xml", "x.bin"}}.get(to, {f"x{SUFFIX[to]}"})
-    assert {file.name for file in tmp_path.iterdir()} == parts | {f"x{SUFFIX[to]}.json"}
-    described = json.loads((tmp_path / f"x{SUFFIX[to]}.json").read_text(encoding="utf-8"))
+    assert {file.name for file in folder.iterdir()} == parts | {f"x{SUFFIX[to]}.json"}
+    described = json.loads((folder / f"x{SUFFIX[to]}.json").read_text(encoding="utf-8"))
     assert (len(described["classes"]), described["exported"]["preprocessing"]) == (10, preprocessing)
     opened = open_file(exported.file, precision="fp32")
     net = googlenet.load(trained.model)
@@ -77,10 +94,11 @@ def test_a_file_computes_what_the_model_does(
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_int8_is_smaller_and_says_what_it_costs(to: Format, trained: TrainingResult, tmp_path: Path) -> None:
-    floating = export(trained.model, to, tmp_path / f"f{SUFFIX[to]}")
+def test_int8_is_smaller_and_says_what_it_costs(
+    to: Format, trained: TrainingResult, whole: Whole, tmp_path: Path
+) -> None:
     exported = export(trained.model, to, tmp_path / f"q{SUFFIX[to]}", int8=True, force=True)
-    assert exported.megabytes < floating.megabytes / 3.5
+    assert exported.megabytes < whole(to, False).megabytes / 3.5
     test = load_dataset("fashion-mnist").test
     assert exported.images_judged == len(test)
     net = googlenet.load(trained.model)
@@ -107,14 +125,13 @@ def test_int8_that_costs_too_much_is_not_kept(
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_a_file_that_prepares_pictures_does_so_exactly_without_being_told(
-    to: Format, trained: TrainingResult, tmp_path: Path
+    to: Format, trained: TrainingResult, whole: Whole
 ) -> None:
-    exported = export(trained.model, to, tmp_path / f"x{SUFFIX[to]}", preprocessing=True)
     net = googlenet.load(trained.model)
     pictures = torch.randint(0, 256, (2, 1, 400, 500), dtype=torch.uint8).cumsum(3).remainder(256).to(torch.uint8)
     with torch.no_grad():
         expected = net(net.info.input.prepare(pictures)).softmax(1)
-    found = open_file(exported.file, engine="openvino").run(pictures)  # bf16 places pixels up to two apart
+    found = open_file(whole(to, True).file, engine="openvino").run(pictures)  # bf16 places pixels up to two apart
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -139,15 +156,13 @@ def test_a_folder_of_pictures_calibrates_and_verifies(trained: TrainingResult, t
     assert exported.largest_difference < 1e-4
 
 
-def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, tmp_path: Path) -> None:
+def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, whole: Whole, tmp_path: Path) -> None:
     file = tmp_path / "shoe.png"
     Image.fromarray(load_dataset("fashion-mnist").test.images[0, 0].numpy()).save(file)
     ours = next(Predictor(trained.model, precision="fp32").predict([file]))
     for preprocessing in (False, True):
-        target = tmp_path / f"{preprocessing}.onnx"
-        export(trained.model, "onnx", target, preprocessing=preprocessing)
         for engine in ("openvino", "onnxruntime"):
-            theirs = next(Predictor(target, engine=engine, precision="fp32").predict([file]))
+            theirs = next(Predictor(whole("onnx", preprocessing).file, engine=engine, precision="fp32").predict([file]))
             assert theirs.classes == ours.classes
             assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
     for engine in ("openvino", "onnxruntime"):
@@ -197,28 +212,27 @@ def test_calls_that_will_not_do(trained: TrainingResult, tmp_path: Path) -> None
         Predictor(trained.model, engine="openvino", precision="fp16")
 
 
-def test_the_description_travels(trained: TrainingResult, tmp_path: Path) -> None:
+def test_the_description_travels(trained: TrainingResult, whole: Whole) -> None:
     import onnxruntime
 
-    export(trained.model, "onnx", tmp_path / "x.onnx", preprocessing=True)
-    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    session = onnxruntime.InferenceSession(whole("onnx", True).file)
     said = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
     assert said["classes"] == list(googlenet.load(trained.model).info.classes)
     assert said["exported"] == {"preprocessing": True, "int8": False}
 
 
-def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, tmp_path: Path) -> None:
-    export(trained.model, "torch-export", tmp_path / "x.pt2")
+def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, whole: Whole) -> None:
+    file = whole("torch-export", False).file
     for given_settings, message in (
         ({"precision": "bf16"}, "leave --precision out"),
         ({"device": "cuda"}, "torch runs on the CPU here"),
         ({"engine": "onnxruntime"}, "does not run a .pt2 file"),
     ):
         with pytest.raises(UserError, match=message):
-            Predictor(tmp_path / "x.pt2", **given_settings)  # type: ignore[arg-type]
+            Predictor(file, **given_settings)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="leave --precision out"):
         Predictor(trained.model, engine="onnxruntime", precision="bf16")
     with pytest.raises(UserError, match="compiled runs on the CPU here"):
         Predictor(trained.model, engine="compiled", device="cuda")
     with pytest.raises(UserError, match=r"compiled does not run a \.pt2 file"):
-        Predictor(tmp_path / "x.pt2", engine="compiled")
+        Predictor(file, engine="compiled")

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from googlenet.training.outcome import TrainingResult
-from tests.conftest import bundled
-from tests.end_to_end.conftest import Command
+from tests.conftest import Call
+from tests.end_to_end.conftest import Command, write_photos
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 ROOT = Path(__file__).parents[2]
@@ -23,54 +23,50 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    images, labels = bundled("t10k-images-idx3-ubyte"), bundled("t10k-labels-idx1-ubyte")
-    for name, label in (("boot", 9), ("trouser", 1)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in (labels == label).nonzero()[0][:12]:
-            Image.fromarray(images[number]).save(tmp_path / "photos" / name / f"{number}.png")
+    write_photos(tmp_path / "photos", of_each=12)
     return tmp_path / "photos"
 
 
-def test_from_a_folder_to_an_exported_file(command: Command, photos: Path) -> None:
+def test_from_a_folder_to_an_exported_file(call: Call, photos: Path) -> None:
     (photos / "boot" / "bad.png").write_bytes(b"")
-    out, _ = command("data", "check", photos, code=1)
+    out, _ = call("data", "check", photos, code=1)
     assert "bad.png" in out
     quick = ("--image-size", 28, "--epochs", 4, "--learning-rate", 0.002, "--batch-size", 8, "--precision", "fp32")
-    _, err = command("train", "--data", photos, *quick, "--output", "runs/photos", code=2)
+    _, err = call("train", "--data", photos, *quick, "--output", "runs/photos", code=2)
     assert "bad.png" in err
     assert "--skip-unreadable" in err
-    assert not (command.folder / "runs").exists()
-    command("data", "check", photos, "--quarantine", "aside")
-    assert (command.folder / "aside" / "boot" / "bad.png").exists()
+    assert not Path("runs").exists()
+    call("data", "check", photos, "--quarantine", "aside")
+    assert Path("aside/boot/bad.png").exists()
 
-    _, err = command("predict", "aside", code=2)
+    _, err = call("predict", "aside", code=2)
     assert "--stdin" in err
-    out, _ = command("train", "--data", photos, *quick, "--output", "runs/photos")
+    out, _ = call("train", "--data", photos, *quick, "--output", "runs/photos")
     assert "24 pictures in 2 classes: boot 12, trouser 12" in out
     assert "chosen:" not in out  # everything was named
-    figures = json.loads(command("evaluate", "runs/photos", "--json")[0])
+    figures = json.loads(call("evaluate", "runs/photos", "--json")[0])
     assert figures["images"] == 4
 
-    out, _ = command("predict", "runs/photos", photos / "boot", "--output", "answers.csv")
+    out, _ = call("predict", "runs/photos", photos / "boot", "--output", "answers.csv")
     assert out.startswith("12 answered, 0 could not be read")
-    _, err = command("predict", "runs/photos", photos, "--output", "answers.csv", code=2)
+    _, err = call("predict", "runs/photos", photos, "--output", "answers.csv", code=2)
     assert "--resume" in err
-    out, _ = command("predict", "runs/photos", photos, "--output", "answers.csv", "--resume")
+    out, _ = call("predict", "runs/photos", photos, "--output", "answers.csv", "--resume")
     assert out.startswith("12 answered")
-    with (command.folder / "answers.csv").open(encoding="utf-8", newline="") as file:
+    with Path("answers.csv").open(encoding="utf-8", newline="") as file:
         assert len({row["file"] for row in csv.DictReader(file)}) == 24
 
     exported = json.loads(
-        command("export", "runs/photos", "--to", "onnx", "--with-preprocessing", "-o", "m.onnx", "--json")[0]
+        call("export", "runs/photos", "--to", "onnx", "--with-preprocessing", "-o", "m.onnx", "--json")[0]
     )
     assert exported["largest_difference"] < 1e-3
     picture = next((photos / "boot").iterdir())
-    said = json.loads(command("predict", "runs/photos", picture, "--json")[0])[0]
+    said = json.loads(call("predict", "runs/photos", picture, "--json")[0])[0]
     program = [sys.executable, ROOT / "examples" / "predict.py", "m.onnx", picture]
-    without_torch = subprocess.run(program, cwd=command.folder, capture_output=True, text=True, check=True).stdout
+    without_torch = subprocess.run(program, capture_output=True, text=True, check=True).stdout
     assert without_torch.splitlines()[0].rpartition(" ")[0] == said["classes"][0]
-    assert command("predict", "m.onnx", picture)[0].split()[1] == said["classes"][0]
-    assert json.loads((command.folder / "m.onnx.json").read_text(encoding="utf-8"))["classes"] == ["boot", "trouser"]
+    assert call("predict", "m.onnx", picture)[0].split()[1] == said["classes"][0]
+    assert json.loads(Path("m.onnx.json").read_text(encoding="utf-8"))["classes"] == ["boot", "trouser"]
 
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node and npm")

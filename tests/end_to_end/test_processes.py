@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 import googlenet
-from tests.end_to_end.conftest import SMALL, Command
+from tests.end_to_end.conftest import SMALL, Command, write_photos
+
+FEW = ("--test-images", 501)
 
 
 def test_ctrl_c_and_going_on(command: Command) -> None:
-    process = command.start("train", *SMALL, "--max-steps", 90, "--checkpoint-every", 2, "-o", "runs/x")
+    process = command.start("train", *SMALL, "--max-steps", 40, *FEW, "-o", "runs/x")
     metrics = command.folder / "runs/x/metrics.jsonl"
     while not metrics.exists():
         assert process.poll() is None, process.communicate()
@@ -32,7 +34,7 @@ def test_ctrl_c_and_going_on(command: Command) -> None:
     out, _ = command("train", "--resume", "--output", "runs/x")
     assert "going on after step" in out
     steps = [json.loads(line)["step"] for line in (command.folder / "runs/x/metrics.jsonl").read_text().splitlines()]
-    assert steps[-1] == 90
+    assert steps[-1] == 40
 
 
 def test_two_processes_learn_together(command: Command) -> None:
@@ -49,7 +51,7 @@ def test_two_processes_learn_together(command: Command) -> None:
         "--max-steps",
         4,
     )
-    settings += ("--precision", "fp32", "--optimizer", "sgd", "--no-flip")
+    settings += ("--precision", "fp32", "--optimizer", "sgd", "--no-flip", *FEW)
     command(*settings, "-o", "runs/one")
     out = on_two_processes(command, *settings, "-o", "runs/two")
     assert out.count("run folder:") == 1
@@ -58,7 +60,7 @@ def test_two_processes_learn_together(command: Command) -> None:
     for name, tensor in load_file(one / "model.safetensors").items():
         torch.testing.assert_close(load_file(two / "model.safetensors")[name], tensor, rtol=1e-3, atol=1e-4)
     rows = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in (one, two)]
-    assert rows[0]["accuracy"] == pytest.approx(rows[1]["accuracy"], abs=0.001)
+    assert rows[0]["accuracy"] == pytest.approx(rows[1]["accuracy"], abs=0.003)
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], abs=1e-3)
 
 
@@ -73,8 +75,9 @@ def on_two_processes(command: Command, *arguments: object) -> str:
 
 def test_two_processes_judge_what_they_keep(command: Command) -> None:
     """Batch normalisation's statistics are each process's own while it trains; the model kept is one of them."""
-    settings = ("--validation", 0.1, "--ema", 0.5, "--accumulate", 2, "--max-steps", 4, "--precision", "fp32")
-    out = on_two_processes(command, "train", *SMALL, *settings)
+    write_photos(command.folder / "photos", of_each=80)
+    settings = ("--validation", 0.2, "--ema", 0.5, "--accumulate", 2, "--max-steps", 4, "--precision", "fp32")
+    out = on_two_processes(command, "train", "--data", "photos", *SMALL, *settings)
     (run,) = (command.folder / "runs").iterdir()
     assert f"run folder: runs/{run.name}" in out
     kept = googlenet.load(run).info.metrics["test"]["accuracy"]
@@ -108,7 +111,7 @@ def test_two_processes_may_train_twice(command: Command) -> None:
 
 
 def test_a_reader_that_leaves_is_no_fault(command: Command) -> None:
-    process = command.start("compare", "--json")
+    process = command.start("compare", "bn", "--json")
     assert process.stdout is not None
     process.stdout.close()
     _, err = process.communicate(timeout=120)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from io import StringIO
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from googlenet import UserError, create_model, summarize
 from googlenet.artifact.model_file import save_weights
-from googlenet.cli import app, main
 from googlenet.insight import compare, contest
 from googlenet.insight.bubbles import plot_bubbles
 from googlenet.insight.compare import Entry, count, to_table, trained
@@ -140,36 +138,3 @@ def test_a_stopped_training_stops_the_comparison(small_data: Path, monkeypatch: 
     monkeypatch.setattr(contest, "fit", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_for(CONTENDERS["squeezenet-1.1"], 0.01, image_size=28)
-
-
-def test_the_command_counts_measures_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["compare", "bn", "squeezenet-1.1", "--input-size", "3,64,64", "--num-classes", "10", "--json"]
-    words += ["--latency", "--rounds", "1", "--plot", str(tmp_path / "plot.png")]
-    assert app(words, result_action="return_value") == 0
-    bn, squeezenet = json.loads(capsys.readouterr().out)
-    assert (bn["network"], squeezenet["network"]) == ("bn", "squeezenet-1.1")
-    assert squeezenet["parameters"] < bn["parameters"]
-    assert bn["training"] is None
-    for row in (bn, squeezenet):
-        assert row["speed"]["latency_seconds"] > 0 and row["speed"]["images_per_second"] > 0
-        assert row["speed"]["peak_bytes"] > row["file_bytes"] / 2
-    assert (tmp_path / "plot.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["compare", "lenet"], "no network 'lenet'"),
-        (["compare", "bn", "--input-size", "224"], "C,H,W"),
-        (["compare", "bn", "--latency", "--rounds", "0"], "1 or more"),
-        (["compare", "tutorial", "--plot", "x.png"], "published accuracy"),
-        (["draw", "v4"], "v4"),
-        (["draw", "torchvision", "--input-size", "3,2,2"], "too small"),
-    ],
-)
-def test_a_wrong_call_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from googlenet import UserError, create_model, summarize
-from googlenet.cli import app
 from googlenet.insight.draw import draw
 from googlenet.network.architecture import TABLE_1, VARIANTS
 
@@ -62,13 +60,6 @@ def test_everything_lies_on_the_page_and_no_box_on_another(variant: str) -> None
 def test_the_picture_in_the_readme_is_what_is_drawn_today() -> None:
     picture = Path(__file__).parents[2] / "docs" / "images" / "googlenet.svg"
     assert picture.read_text(encoding="utf-8") == draw("paper")
-
-
-def test_the_command_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = tmp_path / "net.svg"
-    assert app(["draw", "torchvision", "-o", str(target)], result_action="return_value") == 0
-    assert capsys.readouterr().out.strip() == str(target)
-    assert re.search("variant torchvision", target.read_text(encoding="utf-8"))
 
 
 def test_inputs_that_cannot_be() -> None:

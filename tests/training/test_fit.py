@@ -135,15 +135,22 @@ def test_parts_of_epochs_and_a_least_number_of_steps(settings: dict[str, Any], s
     assert found[-1]["learning_rate"] < 0.35 * QUICK["learning_rate"]
 
 
-def test_rows_at_even_distances_and_at_the_end(tmp_path: Path) -> None:
+def test_rows_at_even_distances_and_at_the_end_and_lines_every_hundred_batches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16, "validation": 0.2}
     found = rows(train(output=tmp_path / "run", **settings))
     expected = [*((step, "train") for step in (20, 40, 60, 80, 100, 120, 128)), (128, "validation"), (128, "test")]
     assert [(row["step"], row["split"]) for row in found] == expected
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("batch 100/128" in line and "images/s" in line and "left" in line for line in lines) == 1
+    (last,) = [line for line in lines if line.startswith("epoch 1/1  train loss")]
+    for field in ("train accuracy", "validation loss", "validation accuracy", "time"):
+        assert field in last
 
 
 def test_a_trial_is_judged_on_fewer_images_without_pictures(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**QUICK, "epochs": 1, "row_every": 2, "test_images": 10, "pictures": False}
+    settings: dict[str, Any] = {**QUICK, "epochs": 1, "row_every": 2, "test_images": 10}
     result = train(output=tmp_path / "r", **settings)
     assert [row["step"] for row in rows(result)] == [2, 4, 6, 8, 10, 10]
     assert result.metrics["test"]["accuracy"] * 10 == pytest.approx(round(result.metrics["test"]["accuracy"] * 10))
@@ -153,7 +160,7 @@ def test_a_trial_is_judged_on_fewer_images_without_pictures(tmp_path: Path) -> N
 
 def test_settings_change_the_variants_network(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"normalization": "lrn", "blocks": 3, "head_grid": 2, "head_width": 16}
-    result = train(output=tmp_path / "r", **{**QUICK, "max_steps": 1, "pictures": False}, **changes)
+    result = train(output=tmp_path / "r", **{**QUICK, "max_steps": 1}, **changes)
     described = googlenet.load(result.model).architecture
     assert {name: getattr(described, name) for name in changes} == changes
 
@@ -307,7 +314,7 @@ def test_a_picture_that_cannot_be_written_is_a_clear_error(tmp_path: Path, monke
 
     monkeypatch.setattr(outcome, "plot_curves", refuse)
     with pytest.raises(RunError, match="No space left"):
-        train(output=tmp_path / "run", **{**QUICK, "epochs": 1})
+        train(output=tmp_path / "run", **{**QUICK, "epochs": 1, "pictures": True})
     assert googlenet.load(tmp_path / "run").info.metrics["test"]
 
 
@@ -344,16 +351,6 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 3}, track="tensorboard")
     assert list(result.folder.rglob("events.out.tfevents*"))
-
-
-def test_plain_lines_every_hundred_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {**QUICK, "batch_size": 2, "epochs": 1, "image_size": 16}
-    train(output=tmp_path / "run", **settings)
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("batch 100/160" in line and "images/s" in line and "left" in line for line in lines) == 1
-    (last,) = [line for line in lines if line.startswith("epoch 1/1  train loss")]
-    for field in ("train accuracy", "test loss", "test accuracy", "time"):
-        assert field in last
 
 
 def test_judging_that_takes_long_is_explained_once(

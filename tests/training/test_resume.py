@@ -30,7 +30,15 @@ class Killed(BaseException):
     """What the tests end a run with at a place of their choosing, as a kill would."""
 
 
-VARIED = {**QUICK, "ema": 0.9, "crop_padding": 1, "dropout": 0.3, "checkpoint_every": 3, "accumulate": 2}
+VARIED = {
+    **QUICK,
+    "ema": 0.9,
+    "crop_padding": 1,
+    "dropout": 0.3,
+    "checkpoint_every": 3,
+    "accumulate": 2,
+    "image_size": 16,
+}
 
 
 @pytest.mark.parametrize(("die_at", "optimizer"), [(5, "adamw"), (9, "muon"), (19, "sgd")])
@@ -71,7 +79,7 @@ def test_a_signal_ends_a_run_cleanly_and_it_can_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(fit, "train_step", interrupted)
-        result = train(output=tmp_path / "run", **QUICK)
+        result = train(output=tmp_path / "run", **{**QUICK, "pictures": True})
     assert result.interrupted
     assert googlenet.load(result.model).info.metrics["step"] == 10
     assert {path.name for path in result.folder.glob("*.png")} >= {"curves.png", "confusion_matrix.png"}
@@ -111,7 +119,7 @@ def test_interrupted_before_the_first_evaluation(tmp_path: Path, monkeypatch: py
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(fit, "train_step", interrupted)
-    result = train(output=tmp_path / "run", **QUICK)
+    result = train(output=tmp_path / "run", **{**QUICK, "pictures": True})
     assert googlenet.load(result.model).info.metrics["step"] == 1
     assert (result.folder / "curves.png").exists()
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from googlenet.data.augment import Augmentation
@@ -120,13 +119,20 @@ def plot_contact_sheet(
 ) -> None:
     """Pictures in a grid, each with its caption: uint8 (N, C, H, W) with 1 or 3 channels."""
     rows = max(1, math.ceil(len(images) / columns))
-    with drawing(path, 1.5 * columns, 1.8 * rows) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes in grid.flat:
-            axes.axis("off")
-        for axes, image, caption in zip(grid.flat, images, captions, strict=False):
-            _show(axes, image, caption)
-        figure.suptitle(title)
+    tall = images.shape[2] / images.shape[3]
+    cell = tall + 0.25  # in widths of a picture; the rest is for its caption
+    with drawing(path, 1.5 * columns, 1.5 * cell * rows + 0.3) as figure:
+        axes = figure.subplots()  # one for all pictures, since matplotlib takes longest for axes
+        axes.axis("off")
+        axes.set(title=title, xlim=(0, columns), ylim=(cell * rows, 0), aspect="equal")
+        for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            row, left = divmod(number, columns)
+            bottom, pixels = cell * (row + 1), image.permute(1, 2, 0).numpy()
+            extent = (left + 0.04, left + 0.96, bottom, bottom - 0.92 * tall)
+            axes.imshow(
+                pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255, extent=extent
+            )
+            axes.text(left + 0.5, bottom - 0.94 * tall, caption, fontsize=7, ha="center", va="bottom")
 
 
 def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:
@@ -193,9 +199,3 @@ def captions_of(evaluation: Evaluation, indices: Iterable[int]) -> list[str]:
     confidence, said = evaluation.probabilities.max(dim=1)
     names, right = evaluation.classes, evaluation.labels
     return [f"{names[int(said[i])]} ({float(confidence[i]):.0%})\n{names[int(right[i])]}" for i in indices]
-
-
-def _show(axes: Axes, image: Tensor, caption: str) -> None:
-    pixels = image.permute(1, 2, 0).numpy()
-    axes.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-    axes.set_title(caption, fontsize=7)

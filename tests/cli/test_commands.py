@@ -1,0 +1,146 @@
+"""What the commands print and write, each called in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import googlenet
+from googlenet.bench import limits, startup
+from googlenet.timing import alternate
+from googlenet.training.outcome import TrainingResult
+from tests.conftest import QUICK, Call, bundled
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Five pictures of Fashion-MNIST, and one that cannot be read."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(bundled("t10k-images-idx3-ubyte")[:5]):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"")
+    return folder
+
+
+def test_a_threshold_parts_the_answers_in_every_form(call: Call, pictures: Path, trained: TrainingResult) -> None:
+    run = trained.folder
+    figures = json.loads(call("evaluate", run, "--confidence", 0.5, "--output", "judged", "--json")[0])
+    curve, answers = figures["coverage_curve"], figures["answers"]
+    assert (curve["confidence"][50], curve["coverage"][50], curve["accuracy"][50]) == (
+        0.5,
+        answers["coverage"],
+        answers["accuracy"],
+    )
+    assert 0 < answers["images"] < 160
+    assert answers["images"] == round(answers["coverage"] * 160)
+    words = " ".join(call("evaluate", run, "--confidence", 0.5, "--output", "judged")[0].split())
+    assert f"at confidence 0.5 and above: {answers['images']:,} answered" in words
+
+    answers = json.loads(call("predict", run, pictures, "--json", code=1)[0])
+    threshold = sorted(answer["probabilities"][0] for answer in answers if answer["error"] is None)[2]
+    arguments = ("predict", run, pictures, "--confidence", threshold, "--top", 1)
+    answers = json.loads(call(*arguments, "--json", code=1)[0])
+    unsure = {answer["file"] for answer in answers if not answer["sure"] and answer["error"] is None}
+    assert len(unsure) == 2
+    rows = list(csv.DictReader(StringIO(call(*arguments, "--format", "csv", code=1)[0])))
+    assert {row["file"] for row in rows if row["sure"] == "false" and not row["error"]} == unsure
+    assert {row["sure"] for row in rows} == {"true", "false"}
+    lines = call(*arguments, code=1)[0].splitlines()
+    assert {line.partition("  ")[0] for line in lines if "  unsure: " in line} == unsure
+    assert [line.partition("  ")[0] for line in lines] == [str(pictures / f"{number}.png") for number in range(5)]
+
+    for wrong in (("predict", run, pictures), ("evaluate", run)):
+        assert "from 0 to 1, not 80" in call(*wrong, "--confidence", 80, code=2)[1]
+
+
+def test_the_temperature_fitted_on_held_out_images_reaches_the_report(call: Call) -> None:
+    settings = (f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items() if not isinstance(value, bool))
+    out, _ = call("train", *settings, "--validation", 0.4, "--output", "runs/v", "--json")
+    result = json.loads(out)
+    assert Path(result["folder"]) == Path("runs/v")
+    assert result["metrics"]["step"] == 12
+    assert result["temperature"] != 1
+    calibration = json.loads(call("evaluate", "runs/v", "--json")[0])["calibration"]
+    assert calibration["temperature"] == result["temperature"]
+    before = calibration["expected_calibration_error_before"]
+    words = " ".join(call("evaluate", "runs/v")[0].split())  # however the caption is wrapped
+    assert f"without it the calibration error is {before:.2%}" in words
+
+
+def test_summary_of_a_variant(call: Call) -> None:
+    out, _ = call("summary", "tutorial", "--input-size", "1,224,224", "--num-classes", 10)
+    assert "5,977,530" in out
+    assert "1x1024x7x7" in out
+
+
+def test_compare_counts(call: Call) -> None:
+    out, _ = call("compare", "paper", "alexnet", "vgg-16", "--plot", "bubbles.png")
+    for words in ("6,998,552", "61,100,840", "138,357,544", "GoogLeNet paper"):
+        assert words in out
+    with Image.open("bubbles.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_compare_measures(call: Call) -> None:
+    size = ("--input-size", "3,64,64", "--num-classes", 10)
+    out, _ = call("compare", "bn", "squeezenet-1.1", *size, "--latency", "--rounds", 1, "--json")
+    bn, squeezenet = json.loads(out)
+    assert (bn["network"], squeezenet["network"]) == ("bn", "squeezenet-1.1")
+    assert squeezenet["parameters"] < bn["parameters"]
+    assert bn["training"] is None
+    for row in (bn, squeezenet):
+        assert row["speed"]["latency_seconds"] > 0 and row["speed"]["images_per_second"] > 0
+        assert row["speed"]["peak_bytes"] > row["file_bytes"] / 2
+
+
+def test_draw(call: Call) -> None:
+    out, _ = call("draw", "torchvision", "-o", "drawings/net.svg")
+    assert out.strip() == "drawings/net.svg"
+    drawing = Path("drawings/net.svg").read_text(encoding="utf-8")
+    assert drawing.startswith("<svg") and "variant torchvision" in drawing
+
+
+def test_import(call: Call) -> None:
+    net = googlenet.create_model("tutorial", num_classes=10, in_channels=1)
+    torch.save(net.state_dict(), "mine.pt")
+    out, _ = call("import", "mine.pt", "-o", "mine.safetensors")
+    assert "Trouser" in out
+    assert googlenet.load("mine.safetensors").info.classes[1] == "Trouser"
+
+
+def test_data_commands(call: Call) -> None:
+    assert "fashion-mnist" in call("data", "list")[0]
+    out, _ = call("data", "show", "--count", 20)
+    assert "Ankle boot" in out
+    with Image.open("fashion-mnist.png") as sheet:
+        assert sheet.size[0] > 500
+    call("data", "show", "--augment", "strong", "--count", 16, "-o", "changed.png")
+    with Image.open("changed.png") as sheet:
+        assert sheet.size[0] > 500
+
+
+def test_data_that_cannot_be_fetched(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLENET_DATA")
+    _, err = call("data", "fetch", code=1)
+    assert err.startswith("googlenet: http://127.0.0.1:9/")
+
+
+def test_bench_writes_what_it_prints(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (limits, startup):
+        monkeypatch.setattr(module, "alternate", lambda calls, *_, **__: alternate(calls, 1, warmup=0))
+    out, _ = call("bench", "startup", "--rounds", 1, "--json", "-o", "found.json")
+    printed = json.loads(out)
+    assert printed == json.loads(Path("found.json").read_text())
+    (table,) = printed["measures"]["startup"]
+    assert [row["command"] for row in table["rows"]][1] == "googlenet --help"
+    assert all(row["seconds"] > 0 for row in table["rows"])
+    assert printed["peaks"]["bf16"] > 0 and printed["machine"]["cores"] >= 1
