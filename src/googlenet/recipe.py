@@ -173,8 +173,10 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_augment(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {**AUGMENT.get(str(values.get("augment")), {}), **values}
+    def _as_given(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """With what `augment` stands for; places may be given as paths."""
+        values = {**AUGMENT.get(str(values.get("augment")), {}), **values}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

@@ -165,7 +165,9 @@ def test_settings_change_the_variants_network(tmp_path: Path) -> None:
     assert {name: getattr(described, name) for name in changes} == changes
 
 
-def test_a_recipe_that_whitens_starts_from_its_training_images(tmp_path: Path) -> None:
+def test_a_recipe_that_whitens_starts_from_its_training_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def first_kernels(**changes: Any) -> torch.Tensor:
         recipe = load_recipe("fast", seed=3, whiten=True, **changes)
         data = load_dataset("fashion-mnist")
@@ -177,6 +179,10 @@ def test_a_recipe_that_whitens_starts_from_its_training_images(tmp_path: Path) -
     torch.testing.assert_close(whitened[32:], -whitened[:32])
     assert torch.equal(whitened, first_kernels())
     assert not torch.allclose(whitened.abs(), first_kernels(validation=0.5).abs())  # what is held out has no part in it
+
+    train(output=tmp_path / "run", **{**QUICK, "max_steps": 1}, whiten=True)
+    train(output=tmp_path / "again", weights=tmp_path / "run", **{**QUICK, "max_steps": 1, "stem_stride": None})
+    assert capsys.readouterr().out.count("whitened stem") == 1
 
 
 def test_the_fixed_tutorial_learns_at_once(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_folder_trains_and_its_model_is_judged_on_the_same_pictures(photos: Pa
     from googlenet.evaluation.judged_data import judged_data
 
     settings = {**SETTINGS, "epochs": 25, "learning_rate": 0.001, "flip": False}
-    result = train(output=tmp_path / "run", data=str(photos), **settings)
+    result = train(output=tmp_path / "run", data=photos, **settings)
     rows = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["accuracy"] for row in rows if row["split"] == "train"][-1] > 0.9
     info = googlenet.load(result.model).info

@@ -41,7 +41,10 @@ def predict(
         Path | None, Output, Parameter(help="File to write the answers to: .csv, .jsonl or .parquet.")
     ] = None,
     resume: Annotated[
-        bool, Parameter(help="Go on with --output: files that it has are left out.", negative="")
+        bool,
+        Parameter(
+            help="Go on with --output: files that it has are left out, with those that could not be read.", negative=""
+        ),
     ] = False,
     engine: Annotated[
         Literal["auto", "torch", "compiled", "onnxruntime", "openvino"],

@@ -93,8 +93,9 @@ class Predictor:
             RunError: where the memory does not hold a picture, or the network cannot be compiled.
         """
         check_confidence(confidence)
-        if top < 1 or batch_size < 1:
-            raise UserError(f"top and batch_size are 1 or more, not {top} and {batch_size}")
+        for name, value in (("top", top), ("batch_size", batch_size)):
+            if value < 1:
+                raise UserError(f"{name} is 1 or more, not {value}")
         return self._predict(files, min(top, len(self.info.classes)), batch_size, confidence)
 
     def _predict(

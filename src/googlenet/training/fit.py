@@ -22,7 +22,7 @@ from googlenet.training.display import Display
 from googlenet.training.interruption import StopRequest
 from googlenet.training.optimization import training_loss
 from googlenet.training.outcome import TrainingResult, finish, judge, keep
-from googlenet.training.preparation import prepare
+from googlenet.training.preparation import prepare, whitens
 from googlenet.training.run import Run
 from googlenet.training.suggestion import at_whole_path, resolve_recipe
 from googlenet.training.tracking import Average, Row, RunFolder
@@ -46,7 +46,7 @@ def train(
             would have been.
         on_step: called after each step with the run, to look at its network, `run.net`, say. Its time does not count
             in the rows.
-        settings: any setting of the recipe by its name, `epochs=2` say.
+        settings: any setting of the recipe by its name, `epochs=2` say; places, as `data`, are text or paths.
 
     Raises:
         UserError: for a recipe, setting, data set or folder that will not do.
@@ -243,11 +243,12 @@ def _introduce(run: Run, display: Display) -> None:
     name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
     parameters = sum(parameter.numel() for parameter in net.parameters())
     layout = "channels-last" if recipe.channels_last else "contiguous"
+    stem = ", whitened stem" if isinstance(net, GoogLeNet) and whitens(recipe, net) else ""
     processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
     display.say(
         f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
         f"batch {recipe.batch_size}, {run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
-        f"{', native max pool' if _pools_natively(run) else ''}"
+        f"{', native max pool' if _pools_natively(run) else ''}{stem}"
     )
     data = run.dataset
     display.say(

@@ -23,7 +23,7 @@ from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import ShuffledBatches, training_loader
 from googlenet.errors import UserError
 from googlenet.machine import describe, keep_freed_memory, resolve_device, resolve_precision
-from googlenet.network.googlenet import create_model
+from googlenet.network.googlenet import GoogLeNet, create_model
 from googlenet.network.initialization import whiten
 from googlenet.recipe import LEFT_TO_VARIANT, Recipe
 from googlenet.training.display import FileProgress
@@ -177,17 +177,24 @@ def make_network(
     plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     mean, std = training.pixel_statistics() if recipe.normalize else plain
     spec = InputSpec(dataset.channels, recipe.image_size, mean, std)
+    net: nn.Module
     if build is not None:
-        return build(recipe, dataset), spec
-    if recipe.weights is not None:
+        net = build(recipe, dataset)
+    elif recipe.weights is not None:
         net, given = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
         spec = InputSpec(dataset.channels, recipe.image_size, given.mean, given.std)
     else:
         changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
         net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
-    net.check_size(recipe.image_size, recipe.image_size)
-    if recipe.whiten and recipe.weights is None and net.architecture.normalization == "batch":
-        # Of all classes, since a folder's images are in their order
-        every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
-        whiten(net.conv1.conv, spec.prepare(training.images[::every]))
+    if isinstance(net, GoogLeNet):
+        net.check_size(recipe.image_size, recipe.image_size)
+        if whitens(recipe, net):
+            # Of all classes, since a folder's images are in their order
+            every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
+            whiten(net.conv1.conv, spec.prepare(training.images[::every]))
     return net, spec
+
+
+def whitens(recipe: Recipe, net: GoogLeNet) -> bool:
+    """Whether the network's first convolution starts as a whitening of the training images' patches."""
+    return recipe.whiten and recipe.weights is None and net.architecture.normalization == "batch"
