@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from googlenet import cli
 from googlenet.data import fashion_mnist, idx
@@ -106,6 +107,17 @@ def trained(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.T
         patch.setattr(fashion_mnist, "DIGESTS", digests)
         settings = {**QUICK, "pictures": True}
         return train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **settings)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Five pictures of Fashion-MNIST, and one that cannot be read."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(bundled("t10k-images-idx3-ubyte")[:5]):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"")
+    return folder
 
 
 class Call:

@@ -15,20 +15,9 @@ import googlenet
 from googlenet.bench import limits, startup
 from googlenet.timing import alternate
 from googlenet.training.outcome import TrainingResult
-from tests.conftest import QUICK, Call, bundled
+from tests.conftest import QUICK, Call
 
 pytestmark = pytest.mark.usefixtures("small_data")
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Five pictures of Fashion-MNIST, and one that cannot be read."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number, image in enumerate(bundled("t10k-images-idx3-ubyte")[:5]):
-        Image.fromarray(image).save(folder / f"{number}.png")
-    (folder / "broken.png").write_bytes(b"")
-    return folder
 
 
 def test_a_threshold_parts_the_answers_in_every_form(call: Call, pictures: Path, trained: TrainingResult) -> None:

@@ -13,17 +13,7 @@ import pytest
 from PIL import Image
 
 import googlenet
-from tests.conftest import bundled
 from tests.end_to_end.conftest import SMALL, Command
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for number, image in enumerate(bundled("t10k-images-idx3-ubyte")[:5]):
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return folder
 
 
 def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
@@ -48,7 +38,6 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
         "coverage.png",
     }
 
-    (pictures / "broken.png").write_bytes(b"")
     out, err = command("predict", run / "model.safetensors", pictures, "--top", 2, "--format", "csv", code=1)
     rows = list(csv.DictReader(StringIO(out)))
     answered = [row for row in rows if not row["error"]]
