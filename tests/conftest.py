@@ -120,8 +120,26 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    write_photos(tmp_path / "photos", of_each=12)
+    return tmp_path / "photos"
+
+
+def write_photos(folder: Path, *, of_each: int) -> None:
+    """Pictures of real boots and trousers, as a folder of pictures holds them."""
+    images, labels = bundled("t10k-images-idx3-ubyte"), bundled("t10k-labels-idx1-ubyte")
+    for name, label in (("boot", 9), ("trouser", 1)):
+        (folder / name).mkdir(parents=True)
+        for number in (labels == label).nonzero()[0][:of_each]:
+            Image.fromarray(images[number]).save(folder / name / f"{number}.png")
+
+
 class Call:
-    """Calls a command in this process and a folder of its own, and returns what it prints and what it says beside."""
+    """Calls a command in this process and a folder of its own: its standard output and standard error.
+
+    Of exit code 2 the standard error is held to be one line.
+    """
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
@@ -142,5 +160,7 @@ def assert_one_line(err: str) -> None:
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     return Call(capsys)

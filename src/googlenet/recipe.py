@@ -10,10 +10,10 @@ import difflib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from googlenet.errors import UserError, reason_of
 from googlenet.network.architecture import Initialization, Normalization, Variant
@@ -40,6 +40,14 @@ LEFT_TO_VARIANT = (
 
 OF_NEW_NETWORKS = ("variant", "whiten", *(name for name in LEFT_TO_VARIANT if name != "dropout"))
 """Settings that a network which starts from given weights has by them."""
+
+
+def place_as_text(place: Any) -> Any:
+    """A path as its whole text, so that it is never taken for the name of a data set; what is none as it is."""
+    return str(place.absolute()) if isinstance(place, Path) else place
+
+
+_Place = BeforeValidator(place_as_text)
 
 
 class Recipe(BaseModel):
@@ -76,7 +84,7 @@ class Recipe(BaseModel):
     auxiliary_weight: float = Field(0.3, ge=0, description="weight of each auxiliary head's loss")
 
     # What it starts from
-    weights: str | None = Field(
+    weights: Annotated[str | None, _Place] = Field(
         None,
         description="model file, or other people's weights, to start from; a classifier of other classes is made anew",
     )
@@ -88,10 +96,10 @@ class Recipe(BaseModel):
     )
 
     # The data
-    data: str = Field(
+    data: Annotated[str, _Place] = Field(
         "fashion-mnist", description="name of a data set (see: googlenet data list), or a folder: FOLDER/CLASS/*.jpg"
     )
-    data_dir: str | None = Field(
+    data_dir: Annotated[str | None, _Place] = Field(
         None,
         description="folder with the data set's files, or bundled: the part in the package; left out: searched for",
     )
@@ -173,10 +181,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_given(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """With what `augment` stands for; places may be given as paths."""
-        values = {**AUGMENT.get(str(values.get("augment")), {}), **values}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    def _with_augment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {**AUGMENT.get(str(values.get("augment")), {}), **values}
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:

@@ -86,7 +86,14 @@ def test_photographs_made_for_the_measurement_decode(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_data")
 def test_a_recipe_is_timed_whole_and_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(
-        "fast", max_steps=13, batch_size=16, image_size=16, test_images=20, pictures=False, optimizer="adamw"
+        "fast",
+        max_steps=13,
+        batch_size=16,
+        image_size=16,
+        test_images=20,
+        pictures=False,
+        optimizer="adamw",
+        accumulate=2,
     )
     monkeypatch.setattr(accuracy, "load_recipe", lambda *_, **__: recipe)
     whole, phases = accuracy.measure_accuracy(["fast"], 2, "cpu")

@@ -56,12 +56,11 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     work: str,
     call: Call,
     trained: TrainingResult,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    picture(tmp_path / "photos" / "cats" / "a.png", 1)
-    picture(tmp_path / "photos" / "dogs" / "b.png", 2)
-    (tmp_path / "file").write_text("")
+    picture(Path("photos/cats/a.png"), 1)
+    picture(Path("photos/dogs/b.png"), 2)
+    Path("file").write_text("")
     monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work was begun"))
     _, err = call(*(trained.model if argument == "MODEL" else argument for argument in arguments), code=1)
     assert "cannot write file/" in err

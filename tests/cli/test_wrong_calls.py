@@ -66,9 +66,9 @@ from tests.conftest import Call
     ],
 )
 def test_a_wrong_call_is_one_clear_line_and_exit_code_2(
-    arguments: tuple[object, ...], message: str, call: Call, tmp_path: Path
+    arguments: tuple[object, ...], message: str, call: Call
 ) -> None:
     Path("taken").write_text("not a folder, not a model")
     _, err = call(*arguments, code=2)
     assert message in err
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+    assert [path.name for path in Path().iterdir()] == ["taken"]

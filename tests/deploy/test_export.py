@@ -6,9 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +29,6 @@ from googlenet.deploy.graphs import SUFFIX, Format, quietly
 from googlenet.network.googlenet import GoogLeNet
 from googlenet.training.outcome import TrainingResult
 
-Whole = Callable[[Format, bool], Exported]
-
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
@@ -41,16 +37,22 @@ def described(spec: InputSpec) -> tuple[GoogLeNet, ModelInfo]:
     return net, ModelInfo(net.architecture, ("a", "b", "c"), spec)
 
 
+class Files:
+    """The trained model as a file of a format, with or without the preparing of pictures: each made once."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self.model, self.folder, self.made = model, folder, dict[tuple[Format, bool], Exported]()
+
+    def __call__(self, to: Format, *, preprocessing: bool) -> Exported:
+        if (to, preprocessing) not in self.made:
+            target = self.folder / f"{to} {preprocessing}" / f"x{SUFFIX[to]}"
+            self.made[to, preprocessing] = export(self.model, to, target, preprocessing=preprocessing)
+        return self.made[to, preprocessing]
+
+
 @pytest.fixture(scope="module")
-def whole(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The trained model as a file of a format, with or without the preparing of pictures: made once."""
-
-    @cache
-    def made(to: Format, preprocessing: bool) -> Exported:
-        target = tmp_path_factory.mktemp("exported") / f"x{SUFFIX[to]}"
-        return export(trained.model, to, target, preprocessing=preprocessing)
-
-    return made
+def files(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(trained.model, tmp_path_factory.mktemp("exported"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,9 +75,9 @@ def test_preparing_inside_the_file_is_preparing_outside(
 @pytest.mark.parametrize("preprocessing", [False, True])
 @pytest.mark.parametrize("to", list(SUFFIX))
 def test_a_file_computes_what_the_model_does(
-    to: Format, preprocessing: bool, trained: TrainingResult, whole: Whole
+    to: Format, preprocessing: bool, trained: TrainingResult, files: Files
 ) -> None:
-    exported = whole(to, preprocessing)
+    exported = files(to, preprocessing=preprocessing)
     folder = exported.file.parent
     assert exported.largest_difference < 1e-4
     assert exported.agreement == 1
@@ -95,10 +97,10 @@ def test_a_file_computes_what_the_model_does(
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_int8_is_smaller_and_says_what_it_costs(
-    to: Format, trained: TrainingResult, whole: Whole, tmp_path: Path
+    to: Format, trained: TrainingResult, files: Files, tmp_path: Path
 ) -> None:
     exported = export(trained.model, to, tmp_path / f"q{SUFFIX[to]}", int8=True, force=True)
-    assert exported.megabytes < whole(to, False).megabytes / 3.5
+    assert exported.megabytes < files(to, preprocessing=False).megabytes / 3.5
     test = load_dataset("fashion-mnist").test
     assert exported.images_judged == len(test)
     net = googlenet.load(trained.model)
@@ -125,13 +127,14 @@ def test_int8_that_costs_too_much_is_not_kept(
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_a_file_that_prepares_pictures_does_so_exactly_without_being_told(
-    to: Format, trained: TrainingResult, whole: Whole
+    to: Format, trained: TrainingResult, files: Files
 ) -> None:
     net = googlenet.load(trained.model)
     pictures = torch.randint(0, 256, (2, 1, 400, 500), dtype=torch.uint8).cumsum(3).remainder(256).to(torch.uint8)
     with torch.no_grad():
         expected = net(net.info.input.prepare(pictures)).softmax(1)
-    found = open_file(whole(to, True).file, engine="openvino").run(pictures)  # bf16 places pixels up to two apart
+    file = files(to, preprocessing=True).file
+    found = open_file(file, engine="openvino").run(pictures)  # bf16 places pixels up to two apart
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -156,13 +159,14 @@ def test_a_folder_of_pictures_calibrates_and_verifies(trained: TrainingResult, t
     assert exported.largest_difference < 1e-4
 
 
-def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, whole: Whole, tmp_path: Path) -> None:
+def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, files: Files, tmp_path: Path) -> None:
     file = tmp_path / "shoe.png"
     Image.fromarray(load_dataset("fashion-mnist").test.images[0, 0].numpy()).save(file)
     ours = next(Predictor(trained.model, precision="fp32").predict([file]))
     for preprocessing in (False, True):
+        exported = files("onnx", preprocessing=preprocessing).file
         for engine in ("openvino", "onnxruntime"):
-            theirs = next(Predictor(whole("onnx", preprocessing).file, engine=engine, precision="fp32").predict([file]))
+            theirs = next(Predictor(exported, engine=engine, precision="fp32").predict([file]))
             assert theirs.classes == ours.classes
             assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
     for engine in ("openvino", "onnxruntime"):
@@ -212,17 +216,17 @@ def test_calls_that_will_not_do(trained: TrainingResult, tmp_path: Path) -> None
         Predictor(trained.model, engine="openvino", precision="fp16")
 
 
-def test_the_description_travels(trained: TrainingResult, whole: Whole) -> None:
+def test_the_description_travels(trained: TrainingResult, files: Files) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(whole("onnx", True).file)
+    session = onnxruntime.InferenceSession(files("onnx", preprocessing=True).file)
     said = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
     assert said["classes"] == list(googlenet.load(trained.model).info.classes)
     assert said["exported"] == {"preprocessing": True, "int8": False}
 
 
-def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, whole: Whole) -> None:
-    file = whole("torch-export", False).file
+def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, files: Files) -> None:
+    file = files("torch-export", preprocessing=False).file
     for given_settings, message in (
         ({"precision": "bf16"}, "leave --precision out"),
         ({"device": "cuda"}, "torch runs on the CPU here"),

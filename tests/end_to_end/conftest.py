@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from tests.conftest import assert_one_line, bundled
+from tests.conftest import assert_one_line
 
 SMALL = ("--image-size", 28, "--stem-stride", 2, "--batch-size", 64)
 
@@ -57,12 +56,3 @@ def command(tmp_path: Path) -> Command:
     folder = tmp_path / "a folder with a space"
     folder.mkdir()
     return Command(folder)
-
-
-def write_photos(folder: Path, *, of_each: int) -> None:
-    """Pictures of real boots and trousers, as a folder of pictures holds them."""
-    images, labels = bundled("t10k-images-idx3-ubyte"), bundled("t10k-labels-idx1-ubyte")
-    for name, label in (("boot", 9), ("trouser", 1)):
-        (folder / name).mkdir(parents=True)
-        for number in (labels == label).nonzero()[0][:of_each]:
-            Image.fromarray(images[number]).save(folder / name / f"{number}.png")

@@ -53,6 +53,9 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
     out, _ = command("summary", run, "--json")
     assert json.loads(out)["input_shape"] == [1, 1, 28, 28]
 
+    out, _ = command("export", run, "--to", "onnx", "-o", "net.onnx", "--json")
+    assert json.loads(out)["agreement"] == 1
+
     out, _ = command("explain", run, pictures / "1.png", "--class", "bag", "--block", "4a", "--json")
     explanation = json.loads(out)
     assert (explanation["explained"], explanation["block"]) == ("Bag", "4a")

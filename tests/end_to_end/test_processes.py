@@ -15,13 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 import googlenet
-from tests.end_to_end.conftest import SMALL, Command, write_photos
+from tests.conftest import write_photos
+from tests.end_to_end.conftest import SMALL, Command
 
-FEW = ("--test-images", 501)
+FEW = ("--test-images", 501)  # which two processes cannot share evenly
 
 
 def test_ctrl_c_and_going_on(command: Command) -> None:
-    process = command.start("train", *SMALL, "--max-steps", 40, *FEW, "-o", "runs/x")
+    process = command.start("train", *SMALL, "--max-steps", 40, "--row-every", 1, *FEW, "-o", "runs/x")
     metrics = command.folder / "runs/x/metrics.jsonl"
     while not metrics.exists():
         assert process.poll() is None, process.communicate()

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -166,3 +167,24 @@ def test_names_of_classes_are_taken_as_they_are(tmp_path: Path) -> None:
     images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     write_report(evaluation, ImageSplit(images, evaluation.labels), tmp_path)
     assert (tmp_path / "confusion_matrix.png").exists()
+
+
+@pytest.mark.parametrize("captions", [["a", "b", "c"], ["long " * 40, "two\nlines", "three\nlines\n" + "long " * 40]])
+def test_a_contact_sheet_shows_pictures_row_by_row_whatever_their_captions(captions: list[str], tmp_path: Path) -> None:
+    """The first one's upper half is red, the second one is green, the third one's left half is blue."""
+    images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    images[0, 0, :4] = images[1, 1] = images[2, 2, :, :4] = 255
+    plot_contact_sheet(images, captions, tmp_path / "sheet.png", columns=2)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+
+    def box(channel: int) -> tuple[int, int, int, int]:
+        """Left, top, width, height of what has that colour alone."""
+        rows, columns = np.nonzero((pixels[..., channel] == 255) & (pixels.sum(axis=2) == 255))
+        return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+
+    red, green, blue = map(box, range(3))
+    assert green[2] > 120 and green[3] == pytest.approx(green[2], abs=2)
+    assert red == pytest.approx((red[0], green[1], green[2], green[3] / 2), abs=2)
+    assert blue == pytest.approx((red[0], blue[1], green[2] / 2, green[3]), abs=2)
+    assert red[0] + red[2] < green[0] and green[1] + green[3] < blue[1]

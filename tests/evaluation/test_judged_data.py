@@ -99,3 +99,8 @@ def test_a_data_set_of_other_classes_is_not_judged() -> None:
         else:
             with pytest.raises(UserError, match="other classes than the model"):
                 judged_data(info, "fashion-mnist")
+
+
+def test_a_folder_that_is_gone_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gone, which the model was trained on, is not there any more; name where"):
+        judged_data(model(tmp_path / "gone").info)

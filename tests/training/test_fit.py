@@ -364,8 +364,10 @@ def test_judging_that_takes_long_is_explained_once(
 ) -> None:
     monkeypatch.setattr(display, "LONG", -1)
     train(output=tmp_path / "run", **{**QUICK, "epochs": 2, "batch_size": 8})
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("judging test images  left 0:")]
-    assert len(lines) == 2  # once an epoch, whose images take several batches each
+    lines = capsys.readouterr().out.splitlines()
+    judging = [line for line in lines if line.startswith("judging test images  left 0:")]
+    assert len(judging) == 2  # once an epoch, whose images take several batches each
+    assert sum("train loss" in line and "test loss" in line and "test accuracy" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("said", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory: you tried"])

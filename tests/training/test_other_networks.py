@@ -47,6 +47,18 @@ def test_its_file_is_no_model_file(small_data: Path, tmp_path: Path) -> None:
         googlenet.load(result.model)
 
 
+def test_a_googlenet_that_is_brought_stays_as_it_is(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = googlenet.create_model("bn", num_classes=10, in_channels=1, stem_stride=2)
+    before = net.conv1.conv.weight.detach().clone()
+    run = prepare(Recipe(**{**QUICK, "max_steps": 1, "whiten": True}), tmp_path / "run", build=lambda *_: net)
+    assert torch.equal(run.net.conv1.conv.weight, before)  # type: ignore[union-attr]
+    assert not run.recipe.whiten
+    fit(run)
+    assert "whitened" not in capsys.readouterr().out
+
+
 def test_the_same_seed_draws_the_same_weights(small_data: Path, tmp_path: Path) -> None:
     first, second = (prepare(Recipe(**QUICK), tmp_path / name, build=tiny).net.state_dict() for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -22,7 +22,7 @@ from googlenet.data.catalog import load_dataset
 from googlenet.data.loader import ShuffledBatches
 from googlenet.data.mixing import mix
 from googlenet.network.googlenet import create_model
-from googlenet.recipe import Recipe
+from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.optimization import balanced_weights, make_optimizer, trunk_factor
 from googlenet.training.rate_finder import find_learning_rate, suggested_rate
 from googlenet.training.starting_weights import start_from
@@ -84,6 +84,17 @@ def test_settings_are_chosen_for_a_folder_and_give_way(photos: Path) -> None:
     exactly, _, reason = resolve_recipe("fast", {"data": str(photos)})
     assert (exactly.image_size, reason) == (28, "")
     assert resolve_recipe(None, {})[1] == "fast"
+
+
+def test_a_path_is_no_name_of_a_data_set(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos.rename("fashion-mnist")
+    recipe, name, _ = resolve_recipe(None, {"data": Path("fashion-mnist"), "device": "cpu"})
+    assert (recipe.data, name) == (str(tmp_path / "fashion-mnist"), "pictures")
+    assert load_recipe(data=Path("fashion-mnist")).data == str(tmp_path / "fashion-mnist")
+    assert resolve_recipe(None, {"data": "fashion-mnist"})[1] == "fast"
+    with pytest.raises(UserError, match="variant"):
+        load_recipe(variant=Path("bn"))
 
 
 def test_weights_are_carried_over_and_the_classifier_is_new(trained: TrainingResult) -> None:

@@ -37,8 +37,9 @@ def bench(
     from googlenet.files import check_output, writing
     from googlenet.machine import resolve_device
 
-    if rounds < 1 or seeds < 1:
-        raise UserError(f"rounds and seeds are 1 or more, not {rounds} and {seeds}")
+    for name, value in (("rounds", rounds), ("seeds", seeds)):
+        if value < 1:
+            raise UserError(f"{name} is 1 or more, not {value}")
     if output is not None:
         check_output(output, ".json")
     console = Console(stderr=json)

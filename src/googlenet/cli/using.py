@@ -43,7 +43,7 @@ def predict(
     resume: Annotated[
         bool,
         Parameter(
-            help="Go on with --output: files that it has are left out, with those that could not be read.", negative=""
+            help="Go on with --output: files that are in it already are left out, unreadable ones too.", negative=""
         ),
     ] = False,
     engine: Annotated[

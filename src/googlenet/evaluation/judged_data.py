@@ -37,12 +37,17 @@ def judged_data(
         progress: see `parallel.Progress`.
 
     Raises:
-        UserError: where the model does not say what it was trained on, or the data are of other classes.
+        UserError: where the model does not say what it was trained on, that is gone, or the data are of other classes.
     """
     trained_on = info.recipe.get("data")
     name = data or trained_on
     if name is None:
         raise UserError("the model file does not say what it was trained on: name the data with --data")
+    if data is None and Path(name).is_absolute() and not is_folder(name):
+        raise UserError(
+            f"{name}, which the model was trained on, is not there any more; name where it is with --data, or pictures "
+            "to export with by --calibration"
+        )
     if not is_folder(name):
         known = entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
         numbers = tuple(map(str, range(len(known.classes))))  # of weights that came in without names

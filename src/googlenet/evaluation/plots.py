@@ -132,7 +132,15 @@ def plot_contact_sheet(
             axes.imshow(
                 pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255, extent=extent
             )
-            axes.text(left + 0.5, bottom - 0.94 * tall, caption, fontsize=7, ha="center", va="bottom")
+            # Not in the layout: names, however long, are not to take the pictures' room
+            text = axes.text(left + 0.5, bottom - 0.94 * tall, _shortened(caption), fontsize=7)
+            text.set(ha="center", va="bottom", in_layout=False)
+
+
+def _shortened(caption: str, longest: int = 25) -> str:
+    """With the middle of lines left out that would reach into the next picture's; what they end with is the figures."""
+    half = (longest - 1) // 2
+    return "\n".join(line if len(line) <= longest else f"{line[:half]}…{line[-half:]}" for line in caption.split("\n"))
 
 
 def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:

@@ -243,7 +243,7 @@ def _introduce(run: Run, display: Display) -> None:
     name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
     parameters = sum(parameter.numel() for parameter in net.parameters())
     layout = "channels-last" if recipe.channels_last else "contiguous"
-    stem = ", whitened stem" if isinstance(net, GoogLeNet) and whitens(recipe, net) else ""
+    stem = ", whitened stem" if whitens(recipe, net) else ""
     processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
     display.say(
         f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "

@@ -55,6 +55,8 @@ def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build 
     Raises:
         UserError: for whatever will not do.
     """
+    if build is not None:
+        recipe = recipe.model_copy(update={"whiten": False})  # of the recipe's own network alone
     accelerator = _accelerator(recipe, output)
     output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
     precision = resolve_precision(recipe.precision, accelerator.device)
@@ -177,24 +179,24 @@ def make_network(
     plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     mean, std = training.pixel_statistics() if recipe.normalize else plain
     spec = InputSpec(dataset.channels, recipe.image_size, mean, std)
-    net: nn.Module
     if build is not None:
-        net = build(recipe, dataset)
-    elif recipe.weights is not None:
+        return build(recipe, dataset), spec
+    if recipe.weights is not None:
         net, given = start_from(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
         spec = InputSpec(dataset.channels, recipe.image_size, given.mean, given.std)
     else:
         changes = {name: value for name in LEFT_TO_VARIANT if (value := getattr(recipe, name)) is not None}
         net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
-    if isinstance(net, GoogLeNet):
-        net.check_size(recipe.image_size, recipe.image_size)
-        if whitens(recipe, net):
-            # Of all classes, since a folder's images are in their order
-            every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
-            whiten(net.conv1.conv, spec.prepare(training.images[::every]))
+    net.check_size(recipe.image_size, recipe.image_size)
+    if whitens(recipe, net):
+        # Of all classes, since a folder's images are in their order
+        every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
+        whiten(net.conv1.conv, spec.prepare(training.images[::every]))
     return net, spec
 
 
-def whitens(recipe: Recipe, net: GoogLeNet) -> bool:
+def whitens(recipe: Recipe, net: nn.Module) -> bool:
     """Whether the network's first convolution starts as a whitening of the training images' patches."""
-    return recipe.whiten and recipe.weights is None and net.architecture.normalization == "batch"
+    if not isinstance(net, GoogLeNet) or recipe.weights is not None:
+        return False
+    return recipe.whiten and net.architecture.normalization == "batch"

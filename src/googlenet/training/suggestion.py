@@ -13,7 +13,7 @@ from googlenet.data.decode import read_header
 from googlenet.data.folder_listing import list_folder
 from googlenet.errors import UserError
 from googlenet.machine import memory_bytes, resolve_device
-from googlenet.recipe import Recipe, load_recipe
+from googlenet.recipe import Recipe, load_recipe, place_as_text
 
 PICTURES = "pictures"
 """The recipe for folders."""
@@ -35,7 +35,9 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     Raises:
         UserError: as `load_recipe` and `suggest` do.
     """
-    data, reason = settings.get("data"), ""
+    data, reason = place_as_text(settings.get("data")), ""
+    if data is not None:
+        settings = {**settings, "data": data}
     if recipe is None:
         recipe = PICTURES if data is not None and is_folder(data) else "fast"
     if recipe == PICTURES and data is not None and is_folder(data):
