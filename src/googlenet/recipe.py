@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from googlenet.errors import UserError, reason_of
-from googlenet.network.architecture import Initialization, Normalization, Variant
+from googlenet.network.architecture import VARIANTS, Initialization, Normalization, Variant
 
 AUGMENT: dict[str, dict[str, Any]] = {
     "none": {"flip": False, "crop_scale": 1.0, "colour": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
@@ -222,6 +222,9 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
     for name in OF_NEW_NETWORKS:
         if loaded.weights is not None and settings.get(name) is not None:
             raise UserError(f"{name} is for a network made anew, and one that starts from weights is as they are")
+    normalization = loaded.normalization or VARIANTS[loaded.variant].normalization
+    if settings.get("whiten") and normalization != "batch":
+        raise UserError("whiten is for networks with batch normalisation: variant bn, or normalization batch")
     return loaded
 
 

@@ -47,6 +47,8 @@ def test_files_are_answered_as_the_evaluation_answers(
     predictor = Predictor(net, precision="fp32")
     answers = list(predictor.predict(pictures, top=10, batch_size=batch_size))
     assert [answer.file for answer in answers] == [str(path) for path in pictures]
+    for alone in (pictures[0], str(pictures[0])):
+        assert [answer.file for answer in predictor.predict(alone)] == [str(pictures[0])]
     for answer, probabilities in zip(answers, evaluation.probabilities, strict=False):
         assert answer.error is None
         assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)

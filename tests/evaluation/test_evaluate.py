@@ -18,8 +18,9 @@ from torch import nn
 from googlenet import UserError
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
+from googlenet.evaluation import drawing
 from googlenet.evaluation.evaluate import Evaluation, evaluate
-from googlenet.evaluation.plots import captions_of, plot_contact_sheet, plot_curves
+from googlenet.evaluation.plots import captions_of, plot_confusion_matrix, plot_contact_sheet, plot_curves
 from googlenet.evaluation.report import evaluation_table, write_report
 
 CLASSES = ("a", "b", "c")
@@ -188,3 +189,38 @@ def test_a_contact_sheet_shows_pictures_row_by_row_whatever_their_captions(capti
     assert red == pytest.approx((red[0], green[1], green[2], green[3] / 2), abs=2)
     assert blue == pytest.approx((red[0], blue[1], green[2] / 2, green[3]), abs=2)
     assert red[0] + red[2] < green[0] and green[1] + green[3] < blue[1]
+
+
+def test_signs_that_no_font_has_are_told_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drawing, "fonts", lambda: ["DejaVu Sans"])
+    drawing._say_that_signs_are_missing.cache_clear()
+    for number in range(2):
+        images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+        plot_contact_sheet(images, ["短", "靴子"], tmp_path / f"{number}.png")
+    said = capsys.readouterr().err
+    assert said.startswith("googlenet: no font here has all signs") and said.count("\n") == 1
+    assert not recwarn.list
+
+
+def test_a_font_for_other_signs_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    serif = drawing.font_manager.findfont("DejaVu Serif")
+    (tmp_path / "simhei.ttf").symlink_to(serif)
+    for found, expected in (
+        ([str(tmp_path / "simhei.ttf"), serif], ["DejaVu Sans", "DejaVu Serif"]),
+        ([serif], ["DejaVu Sans"]),
+    ):
+        monkeypatch.setattr(drawing.font_manager, "findSystemFonts", lambda found=found: found)
+        assert drawing.fonts.__wrapped__() == expected
+
+
+def test_the_confusion_matrix_has_room_whatever_the_names(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    names = tuple(f"{number} " + "a name of many words " * 5 for number in range(3))
+    labels = torch.tensor([0, 1, 2, 1])
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 2]), 3).double()
+    plot_confusion_matrix(Evaluation(names, logits, labels, 1.0), tmp_path / "matrix.png")
+    assert not recwarn.list

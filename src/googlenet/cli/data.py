@@ -119,7 +119,8 @@ def data_show(
     if dataset.note:
         print(f"note: {dataset.note}")
     print(f"{dataset.name} from {dataset.source}")
+    width = max(map(len, counts))
     for label, row in counts.items():
-        print(f"  {label:<12} {row['train']:>7,} training  {row['test']:>7,} test")
+        print(f"  {label:<{width}} {row['train']:>7,} training  {row['test']:>7,} test")
     print(f"contact sheet: {sheet}")
     return 0

@@ -50,6 +50,8 @@ def summary(
     if model in VARIANTS:
         size = size or (3, 224, 224)
         net = create_model(model, in_channels=size[0], num_classes=num_classes)
+    elif not Path(model).exists():
+        raise UserError(f"there is no variant and no model file {model!r}; variants: {', '.join(VARIANTS)}")
     else:
         net = load(model)
         size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)

@@ -81,9 +81,10 @@ class Predictor:
         """SHA-256 of the model as it answers: of the file that it was read from, else of the network."""
 
     def predict(
-        self, files: Iterable[str | Path], *, top: int = TOP, batch_size: int = 32, confidence: float = 0.0
+        self, files: str | Path | Iterable[str | Path], *, top: int = TOP, batch_size: int = 32, confidence: float = 0.0
     ) -> Iterator[Prediction]:
-        """One prediction a file, in order. A file that cannot be read has its `error` instead of classes.
+        """One prediction a file, in order; for one file alone, one. A file that cannot be read has its `error` instead
+        of classes.
 
         The next batch is decoded, on all cores, while one is classified; no more than those two are in memory.
         `confidence` is the probability, 0 to 1, that the likeliest class must reach for a prediction to be `sure`.
@@ -96,6 +97,7 @@ class Predictor:
         for name, value in (("top", top), ("batch_size", batch_size)):
             if value < 1:
                 raise UserError(f"{name} is 1 or more, not {value}")
+        files = [files] if isinstance(files, str | Path) else files
         return self._predict(files, min(top, len(self.info.classes)), batch_size, confidence)
 
     def _predict(

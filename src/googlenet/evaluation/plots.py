@@ -14,7 +14,7 @@ from torch import Tensor
 from googlenet.data.augment import Augmentation
 from googlenet.data.dataset import ImageDataset
 from googlenet.errors import UserError
-from googlenet.evaluation.drawing import drawing
+from googlenet.evaluation.drawing import drawing, shortened
 from googlenet.evaluation.evaluate import Evaluation
 
 
@@ -60,8 +60,9 @@ def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
     with drawing(path, side, side) as figure:
         axes = figure.subplots()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(count), evaluation.classes, rotation=45, ha="right")
-        axes.set_yticks(range(count), evaluation.classes)
+        names = [shortened(name, 40) for name in evaluation.classes]
+        axes.set_xticks(range(count), names, rotation=45, ha="right")
+        axes.set_yticks(range(count), names)
         axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%}")
         if count <= 40:
             for row, column in np.argwhere(matrix > 0):
@@ -118,6 +119,7 @@ def plot_contact_sheet(
     images: Tensor, captions: Sequence[str], path: Path, *, title: str = "", columns: int = 8
 ) -> None:
     """Pictures in a grid, each with its caption: uint8 (N, C, H, W) with 1 or 3 channels."""
+    columns = min(columns, max(len(images), 4))  # but wide enough for a title
     rows = max(1, math.ceil(len(images) / columns))
     tall = images.shape[2] / images.shape[3]
     cell = tall + 0.25  # in widths of a picture; the rest is for its caption
@@ -132,15 +134,10 @@ def plot_contact_sheet(
             axes.imshow(
                 pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255, extent=extent
             )
-            # Not in the layout: names, however long, are not to take the pictures' room
-            text = axes.text(left + 0.5, bottom - 0.94 * tall, _shortened(caption), fontsize=7)
+            # Not in the layout: names are not to take the pictures' room
+            lines = "\n".join(shortened(line, 25) for line in caption.split("\n"))
+            text = axes.text(left + 0.5, bottom - 0.94 * tall, lines, fontsize=7)
             text.set(ha="center", va="bottom", in_layout=False)
-
-
-def _shortened(caption: str, longest: int = 25) -> str:
-    """With the middle of lines left out that would reach into the next picture's; what they end with is the figures."""
-    half = (longest - 1) // 2
-    return "\n".join(line if len(line) <= longest else f"{line[:half]}…{line[-half:]}" for line in caption.split("\n"))
 
 
 def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:

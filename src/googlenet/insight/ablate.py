@@ -204,9 +204,9 @@ def draw_ablation(ablation: Ablation, path: Path) -> None:
         axes.set(xlabel="branch silenced", ylabel="Inception block")
         axes.xaxis.set_label_position("top")
         for (row, column), loss in np.ndenumerate(lost):
-            chance = may_be_chance[row, column]
-            ink = "#777777" if chance else "white" if redness[row, column] > 0.6 else "black"
-            axes.text(column, row, _points(loss) + " ~" * bool(chance), ha="center", va="center", color=ink)
+            chance = bool(may_be_chance[row, column])
+            ink, style = "white" if redness[row, column] > 0.6 else "black", "italic" if chance else "normal"
+            axes.text(column, row, _points(loss) + " ~" * chance, ha="center", va="center", color=ink, style=style)
         figure.suptitle("Accuracy lost without each branch (percentage points)", fontsize=13, fontweight="bold")
         figure.supxlabel(
             f"{len(ablation.whole):,} images; the whole network: {ablation.accuracy:.2%}.   ~ may be chance",

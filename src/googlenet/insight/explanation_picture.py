@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from googlenet.errors import UserError
-from googlenet.evaluation.drawing import drawing
+from googlenet.evaluation.drawing import drawing, shortened
 from googlenet.insight.explain import Explanation
 
 # Told apart by the colour-blind too (Okabe and Ito 2008)
@@ -40,14 +40,14 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         _draw_heat(figure.add_subplot(grid[0, 1]), explanation)
         _draw_classes(figure.add_subplot(grid[0, 2]), explanation, top)
         _draw_shares(figure.add_subplot(grid[1, :]), explanation)
-        best, probability = _shortened(explanation.classes[0]), explanation.probabilities[0]
-        figure.suptitle(f"The network says: {best} ({probability:.0%} sure)", fontsize=16, fontweight="bold")
+        best, probability = shortened(explanation.classes[0], 40), explanation.probabilities[0]
+        figure.suptitle(f"The network says: {best} ({probability:.1%} sure)", fontsize=16, fontweight="bold")
 
 
 def _draw_picture(axes: Axes, explanation: Explanation, name: str) -> None:
     axes.imshow(_pixels(explanation.image))
     axes.set_title("The picture")
-    axes.set_xlabel(_shortened(name), color=_QUIET)
+    axes.set_xlabel(shortened(name, 40), color=_QUIET)
     axes.set(xticks=[], yticks=[], anchor="N")
 
 
@@ -64,7 +64,7 @@ def heat_picture(explanation: Explanation) -> NDArray[np.uint8]:
 
 def _draw_heat(axes: Axes, explanation: Explanation) -> None:
     axes.imshow(heat_picture(explanation))
-    axes.set_title(f"What speaks for {_shortened(explanation.explained, 28)}")
+    axes.set_title(f"What speaks for {shortened(explanation.explained, 28)}")
     rows, columns = explanation.grad_cam.shape
     found = "the warmer, the more" if explanation.grad_cam.any() else "nothing that Grad-CAM finds"
     cut = "" if _seen(explanation).all() else "; dark: never seen"
@@ -81,7 +81,7 @@ def _draw_classes(axes: Axes, explanation: Explanation, top: int) -> None:
         explained = name == explanation.explained
         axes.barh(place, probability, height=0.5, color="#C2410C" if explained else "#9CA3AF")
         weight = "bold" if explained else "normal"
-        axes.text(0, place - 0.32, _shortened(name), va="bottom", fontweight=weight)
+        axes.text(0, place - 0.32, shortened(name, 40), va="bottom", fontweight=weight)
         axes.text(1, place - 0.32, f"{probability:.1%}", va="bottom", ha="right", fontweight=weight)
     axes.set(xlim=(0, 1), ylim=(max(len(shown), 3) - 0.4, -0.8), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -103,7 +103,7 @@ def _draw_shares(axes: Axes, explanation: Explanation) -> None:
     axes.set(ylim=(0, 1), yticks=[])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    explained = _shortened(explanation.explained)
+    explained = shortened(explanation.explained, 40)
     axes.set_title(
         f"How much each branch has to do with {explained}, in each Inception block from the first to the last"
     )
@@ -126,7 +126,3 @@ def _pixels(image: Tensor) -> NDArray[np.float64]:
     """uint8 (C, H, W) as matplotlib takes it: (H, W, 3), 0 to 1; grey where there are not three channels."""
     pixels = image.permute(1, 2, 0).numpy() / 255
     return pixels if pixels.shape[2] == 3 else pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
-
-
-def _shortened(name: str, length: int = 40) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"

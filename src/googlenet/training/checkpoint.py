@@ -76,4 +76,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"there is nothing to resume: {path} does not exist") from error
     except Exception as error:  # the reader raises whatever damaged bytes lead it to
-        raise UserError(f"{path} is damaged: {reason_of(error)}") from error
+        raise UserError(
+            f"{path} is damaged and cannot be gone on with; another run may start from what this one has kept: "
+            f"--weights {path.parent.parent}"
+        ) from error

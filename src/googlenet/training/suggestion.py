@@ -82,7 +82,7 @@ def suggest(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     reasons = {
         "image_size": f"{size}x{size} pixels (half of the pictures are {side:.0f} or less on the shorter side, on "
         f"{'a GPU' if on_gpu else 'a CPU'} {largest} at most)",
-        "batch_size": f"batch {batch} (for {count:,} training pictures)",
+        "batch_size": f"batch {batch} (for about {count:,} training pictures)",
         "learning_rate": f"learning rate {rate} (for batches of {batch})",
         "epochs": f"{epochs} epochs (a run of some minutes)",
     }
