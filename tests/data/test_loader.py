@@ -15,6 +15,7 @@ from googlenet.data.augment import Augmentation
 from googlenet.data.dataset import ImageSplit, split_validation
 from googlenet.data.input_spec import InputSpec
 from googlenet.data.loader import ShuffledBatches
+from googlenet.data.unnamed import unnamed_array
 from googlenet.machine import available_cores
 
 
@@ -121,6 +122,22 @@ def test_validation_is_held_out_by_class_and_seed(count: int, share: float, seed
     assert torch.bincount(held.labels, minlength=3).tolist() == expected
     again = split_validation(split, share, seed)[1]
     assert torch.equal(held.images, again.images)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_held_out_images_need_not_fit_into_the_memory() -> None:
+    def anonymous() -> int:
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+        return int(line.split()[1]) * 1024
+
+    images = torch.from_numpy(unnamed_array((2000, 3, 128, 128)))  # 94 MiB
+    images[:, 0, 0, :2] = torch.stack((torch.arange(2000) // 256, torch.arange(2000) % 256), dim=1)
+    split = ImageSplit(images, torch.arange(2000) % 4)
+    before = anonymous()
+    rest, held = split_validation(split, 0.25, seed=0)
+    assert anonymous() - before < 20 * 2**20
+    assert (len(rest), len(held)) == (1500, 500)
+    assert torch.bincount(held.labels).tolist() == [125] * 4
 
 
 def test_validation_needs_two_sides() -> None:

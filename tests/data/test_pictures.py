@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from googlenet import RunError
-from googlenet.data import pictures
+from googlenet.data import unnamed
 from googlenet.data.decode import decode_resized
 from googlenet.data.pictures import read_pictures
 
@@ -35,6 +35,6 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(unnamed.os, "posix_fallocate", refuse)
     with pytest.raises(RunError, match="no room for"):
         read_pictures([Path("x.png")], 3, 16)

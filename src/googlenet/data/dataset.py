@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from googlenet.data.unnamed import unnamed_array
 from googlenet.errors import UserError
 
 
 class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
-    """Labelled images of one size, all in memory.
+    """Labelled images of one size, in memory or in a file that is mapped there.
 
     Attributes:
         images: uint8, (N, C, H, W).
@@ -39,7 +40,15 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
         return self.images[chosen], self.labels[chosen]
 
     def subset(self, indices: Tensor) -> ImageSplit:
-        return ImageSplit(self.images[indices], self.labels[indices])
+        """A copy of these, in a file: the memory need not hold it.
+
+        Raises:
+            RunError: where the disk has no room for it.
+        """
+        images = torch.from_numpy(unnamed_array((len(indices), *self.images.shape[1:])))
+        for part, chosen in zip(images.split(1024), indices.split(1024), strict=True):
+            torch.index_select(self.images, 0, chosen, out=part)
+        return ImageSplit(images, self.labels[indices])
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, of pixels scaled to 0..1. Exact: from a histogram."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 
 from googlenet.data.decode import Resize, decode_resized
 from googlenet.data.parallel import Progress, on_all_cores
-from googlenet.errors import RunError, UserError, reason_of
+from googlenet.data.unnamed import unnamed_array
+from googlenet.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ def read_pictures(
     Raises:
         RunError: where the disk has no room for the pixels.
     """
-    pixels = _unnamed_array((len(paths), channels, size, size))
+    pixels = unnamed_array((len(paths), channels, size, size))
     errors: dict[int, str] = {}
 
     def read(number: int) -> None:
@@ -65,25 +61,3 @@ def read_pictures(
     for _ in on_all_cores(read, range(len(paths)), what, progress, threads=threads):
         pass
     return Pictures(torch.from_numpy(pixels), dict(sorted(errors.items())))
-
-
-def _scratch_folder() -> Path:
-    """In the cache, since temporary files may lie in memory; where that cannot be written, with those."""
-    folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
-
-
-def _unnamed_array(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    folder = _scratch_folder()
-    size = int(np.prod(shape))
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:  # it lives as long as something is mapped from it
-            if size == 0:
-                return np.empty(shape, np.uint8)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
-            return np.memmap(file, np.uint8, "w+", shape=shape)
-    except OSError as error:
-        raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error
