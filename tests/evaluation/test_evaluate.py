@@ -103,7 +103,7 @@ def test_what_is_answered_at_a_confidence_is_counted() -> None:
     logits = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.45, 0.55]]).log()
     evaluation = Evaluation(("a", "b"), logits, torch.tensor([0, 1, 1, 1]), 1.0, confidence=0.65)
     assert evaluation.to_dict()["answers"] == {"images": 3, "confidence": 0.65, "coverage": 0.75, "accuracy": 0.6667}
-    caption = str(evaluation_table(evaluation).caption)
+    caption = " ".join(str(evaluation_table(evaluation).caption).split())
     assert "at confidence 0.65 and above: 3 answered (75.00%), 66.67% of the answers right" in caption
     none = dataclasses.replace(evaluation, confidence=0.95)
     assert none.to_dict()["answers"]["accuracy"] is None

@@ -25,7 +25,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         shares = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
         table.add_row(escape(name), f"{row['images']:,}", *shares)
     table.caption = (
-        f"{figures['images']:,} images: accuracy {figures['accuracy']:.2%}, top 3 {figures['top_3_accuracy']:.2%}, "
+        f"{figures['images']:,} images: accuracy {figures['accuracy']:.2%}, top 3 {figures['top_3_accuracy']:.2%}\n"
         f"loss {figures['loss']:.4f}, calibration error {figures['expected_calibration_error']:.2%}, "
         f"{figures['images_per_second']:,.0f} images/s"
         + _temperature_in_words(evaluation)
@@ -49,7 +49,7 @@ def _temperature_in_words(evaluation: Evaluation) -> str:
     if evaluation.temperature == 1:
         return ""
     before = evaluation.reliability_before.expected_calibration_error
-    return f"\nat temperature {evaluation.temperature:.3g}; without it the calibration error is {before:.2%}"
+    return f"\nat temperature {evaluation.temperature:.3g};\nwithout it the calibration error is {before:.2%}"
 
 
 def _answers_in_words(evaluation: Evaluation) -> str:
@@ -58,4 +58,4 @@ def _answers_in_words(evaluation: Evaluation) -> str:
     answers = evaluation.answers
     answered, share = int(answers.answered), float(answers.share)
     right = f"{float(answers.accuracy):.2%} of the answers right" if answered else "none to be right"
-    return f"\nat confidence {evaluation.confidence:g} and above: {answered:,} answered ({share:.2%}), {right}"
+    return f"\nat confidence {evaluation.confidence:g} and above: {answered:,} answered ({share:.2%}),\n{right}"
