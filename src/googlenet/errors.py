@@ -1,4 +1,4 @@
-"""The two ways in which this package says no."""
+"""The two ways in which this package says no, and what it says."""
 
 _LONGEST_REASON = 160
 
@@ -13,6 +13,13 @@ class RunError(RuntimeError):
 
 class DivergedError(RunError):
     """A loss that is no number any more."""
+
+
+def check_counts(**counts: int) -> None:
+    """Counts of a caller's, by their names. Raises `UserError` for one below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{name} is 1 or more, not {count}")
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from googlenet.cli.app import (
     app,
     print_json,
 )
-from googlenet.errors import UserError
+from googlenet.errors import check_counts
 
 
 @app.command
@@ -37,9 +37,7 @@ def bench(
     from googlenet.files import check_output, writing
     from googlenet.machine import resolve_device
 
-    for name, value in (("rounds", rounds), ("seeds", seeds)):
-        if value < 1:
-            raise UserError(f"{name} is 1 or more, not {value}")
+    check_counts(rounds=rounds, seeds=seeds)
     if output is not None:
         check_output(output, ".json")
     console = Console(stderr=json)

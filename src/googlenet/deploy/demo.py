@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from googlenet.artifact.model_file import load
 from googlenet.data.decode import decode_image
-from googlenet.errors import RunError, UserError, reason_of
+from googlenet.errors import RunError, UserError, check_counts, reason_of
 from googlenet.insight.explain import MOST_PIXELS_A_SIDE, explain
 from googlenet.insight.explanation_picture import heat_picture
 from googlenet.machine import resolve_device
@@ -41,8 +41,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
     Raises:
         UserError: where Gradio is not installed, or for a `top` below 1.
     """
-    if top < 1:
-        raise UserError(f"top is 1 or more, not {top}")
+    check_counts(top=top)
     gr = _gradio()
     # What is uploaded and drawn is deleted an hour later
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:

@@ -18,7 +18,7 @@ from googlenet.artifact.model_file import description, load, model_path
 from googlenet.data.decode import decode_image, decode_resized
 from googlenet.deploy.engines import EngineName, OpenedFile, network_engine, open_file
 from googlenet.deploy.graphs import LONGEST_SIDE, SUFFIX, parts
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.coverage import check_confidence
 from googlenet.files import printable
 from googlenet.machine import available_cores
@@ -94,9 +94,7 @@ class Predictor:
             RunError: where the memory does not hold a picture, or the network cannot be compiled.
         """
         check_confidence(confidence)
-        for name, value in (("top", top), ("batch_size", batch_size)):
-            if value < 1:
-                raise UserError(f"{name} is 1 or more, not {value}")
+        check_counts(top=top, batch_size=batch_size)
         files = [files] if isinstance(files, str | Path) else files
         return self._predict(files, min(top, len(self.info.classes)), batch_size, confidence)
 

@@ -22,7 +22,7 @@ from torchmetrics.functional.classification import (
 
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.input_spec import InputSpec
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.calibration import Reliability, reliability
 from googlenet.evaluation.coverage import Coverage, check_confidence, coverage_at, coverage_curve
 from googlenet.machine import autocast, resolve_device, resolve_precision
@@ -200,8 +200,7 @@ def evaluate(
             probability.
     """
     check_confidence(confidence)
-    if batch_size < 1:
-        raise UserError(f"batch_size is 1 or more, not {batch_size}")
+    check_counts(batch_size=batch_size)
     check_fits(split, spec, classes)
     where = resolve_device(device)
     how = resolve_precision(precision, where)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor
 
-from googlenet.errors import UserError
+from googlenet.errors import check_counts
 from googlenet.evaluation.drawing import drawing, shortened
 from googlenet.insight.explain import Explanation
 
@@ -32,8 +32,7 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         UserError: for a `top` below 1.
         RunError: where the file cannot be written.
     """
-    if top < 1:
-        raise UserError(f"top is 1 or more, not {top}")
+    check_counts(top=top)
     with drawing(path, 12, 7.4) as figure:
         grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1), width_ratios=(1, 1, 1.1))
         _draw_picture(figure.add_subplot(grid[0, 0]), explanation, name)

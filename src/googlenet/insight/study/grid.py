@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts
 from googlenet.network.architecture import VARIANTS
 
 BASELINE = "tutorial"
@@ -59,9 +59,7 @@ def scaled(
     """
     numbers = {"steps": steps, "seeds": seeds, "image_size": image_size}
     given: dict[str, Any] = {name: number for name, number in numbers.items() if number is not None}
-    for name, number in given.items():
-        if number < 1:
-            raise UserError(f"{name} is 1 or more, not {number}")
+    check_counts(**given)
     if rates is not None:
         try:
             given["rates"] = tuple(dict.fromkeys(float(rate) for rate in rates.split(",")))
