@@ -58,9 +58,10 @@ def test_the_temperature_fitted_on_held_out_images_reaches_the_report(call: Call
     result = json.loads(out)
     assert Path(result["folder"]) == Path("runs/v")
     assert result["temperature"] != 1
-    calibration = json.loads(call("evaluate", "runs/v", "--json")[0])["calibration"]
-    assert calibration["temperature"] == result["temperature"]
-    before = calibration["expected_calibration_error_before"]
+    figures = json.loads(call("evaluate", "runs/v", "--json")[0])
+    assert figures["calibration"]["temperature"] == result["temperature"]
+    before = figures["calibration"]["expected_calibration_error_before"]
+    assert figures["expected_calibration_error"] < before
     words = " ".join(call("evaluate", "runs/v")[0].split())  # however the caption is wrapped
     assert f"without it the calibration error is {before:.2%}" in words
 
