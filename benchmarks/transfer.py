@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from googlenet import train
-from googlenet.data.catalog import load_dataset
 from googlenet.data.dataset import ImageSplit
-from googlenet.evaluation.drawing import drawing
-from googlenet.machine import describe
-from googlenet.training.tracking import RunFolder
+from googlenet.data.loader import load_dataset
+from googlenet.device import describe
+from googlenet.evaluation.plots import drawing
+from googlenet.training.run_folder import RunFolder
 
 KNOWN, NEW = (0, 2, 3, 5, 7), (1, 4, 6, 8, 9)
 """T-shirt, pullover, dress, sandal and sneaker; then trouser, coat, shirt, bag and ankle boot."""
@@ -42,7 +42,7 @@ COMMON: dict[str, Any] = {
 STARTS: dict[str, dict[str, Any]] = {
     "from scratch": {},
     "from the other classes": {},
-    "from the other classes, held back": {"freeze": 0.2, "trunk_rate": 0.3},
+    "from the other classes, held back": {"freeze": 0.2, "backbone_lr_scale": 0.3},
 }
 
 
@@ -101,10 +101,10 @@ def members(split: ImageSplit, label: int, count: int) -> Tensor:
 def plot(curves: dict[str, list[list[tuple[float, float]]]], path: Path) -> None:
     with drawing(path, 7, 4) as figure:
         axes = figure.subplots()
-        for colour, (name, runs) in zip(("tab:gray", "tab:blue", "tab:orange"), curves.items(), strict=True):
+        for color, (name, runs) in zip(("tab:gray", "tab:blue", "tab:orange"), curves.items(), strict=True):
             for number, run in enumerate(runs):
                 seconds, accuracy = zip(*run, strict=True)
-                axes.plot(seconds, [100 * share for share in accuracy], color=colour, label=None if number else name)
+                axes.plot(seconds, [100 * share for share in accuracy], color=color, label=None if number else name)
         axes.set(
             xlabel="seconds of training",
             ylabel="test accuracy (%)",

@@ -9,14 +9,14 @@ import sharp from "sharp";
 const [model, picture] = process.argv.slice(2);
 const { classes, input } = JSON.parse(readFileSync(`${model}.json`, "utf8"));
 const session = await ort.InferenceSession.create(model);
-const colours = sharp(picture).rotate().flatten({ background: "white" }).toColourspace("srgb");
-const { data, info } = await colours.raw().toBuffer({ resolveWithObject: true });
+const colors = sharp(picture).rotate().flatten({ background: "white" }).toColorspace("srgb");
+const { data, info } = await colors.raw().toBuffer({ resolveWithObject: true });
 const area = info.width * info.height;
 const planes = new Uint8Array(input.channels * area); // (1, channels, height, width)
 for (let i = 0; i < area; i++) {
   const [r, g, b] = [data[3 * i], data[3 * i + 1], data[3 * i + 2]];
   if (input.channels === 3) [planes[i], planes[area + i], planes[2 * area + i]] = [r, g, b];
-  else planes[i] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16; // ITU-R 601, as the model learnt it
+  else planes[i] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16; // ITU-R 601, as the model learned it
 }
 const shape = [1, input.channels, info.height, info.width];
 const { probabilities } = await session.run({ images: new ort.Tensor("uint8", planes, shape) });

@@ -19,8 +19,8 @@ from PIL import Image
 
 from googlenet import cli
 from googlenet.data import fashion_mnist, idx
-from googlenet.training.fit import train
-from googlenet.training.outcome import TrainingResult
+from googlenet.training.loop import train
+from googlenet.training.loop import TrainingResult
 
 SMALL = {"train": 320, "t10k": 160}
 
@@ -127,7 +127,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def write_photos(folder: Path, *, of_each: int) -> None:
-    """Pictures of real boots and trousers, as a folder of pictures holds them."""
+    """DecodedImages of real boots and trousers, as a folder of pictures holds them."""
     images, labels = bundled("t10k-images-idx3-ubyte"), bundled("t10k-labels-idx1-ubyte")
     for name, label in (("boot", 9), ("trouser", 1)):
         (folder / name).mkdir(parents=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from googlenet import UserError
-from googlenet.network.architecture import VARIANTS
+from googlenet.model.architecture import VARIANTS
 from googlenet.recipe import Recipe, load_recipe, recipe_names
 
 

@@ -7,46 +7,67 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from googlenet.artifact.foreign import import_weights as import_weights
-    from googlenet.artifact.model_file import load as load
-    from googlenet.artifact.model_file import save as save
+    from googlenet.data.dataset import ImageDataset as ImageDataset
+    from googlenet.data.dataset import ImageSplit as ImageSplit
     from googlenet.data.loader import load_data as load_data
-    from googlenet.deploy.predictor import Predictor as Predictor
+    from googlenet.data.loader import load_dataset as load_dataset
+    from googlenet.data.transforms import InputSpec as InputSpec
     from googlenet.errors import RunError as RunError
     from googlenet.errors import UserError as UserError
-    from googlenet.evaluation.evaluate import evaluate as evaluate
-    from googlenet.insight.ablate import ablate as ablate
-    from googlenet.insight.explain import explain as explain
-    from googlenet.insight.summary import summarize as summarize
-    from googlenet.network.architecture import Architecture as Architecture
-    from googlenet.network.googlenet import GoogLeNet as GoogLeNet
-    from googlenet.network.googlenet import GoogLeNetOutput as GoogLeNetOutput
-    from googlenet.network.googlenet import create_model as create_model
-    from googlenet.network.layers import Inception as Inception
-    from googlenet.training.fit import train as train
+    from googlenet.evaluation.metrics import Coverage as Coverage
+    from googlenet.evaluation.metrics import Evaluation as Evaluation
+    from googlenet.evaluation.report import evaluate as evaluate
+    from googlenet.explanation.ablation import Ablation as Ablation
+    from googlenet.explanation.ablation import ablate as ablate
+    from googlenet.explanation.gradcam import Explanation as Explanation
+    from googlenet.explanation.gradcam import explain as explain
+    from googlenet.explanation.summary import Summary as Summary
+    from googlenet.explanation.summary import summarize as summarize
+    from googlenet.inference.export import Exported as Exported
+    from googlenet.inference.export import export as export
+    from googlenet.inference.predictor import Prediction as Prediction
+    from googlenet.inference.predictor import Predictor as Predictor
+    from googlenet.model.architecture import Architecture as Architecture
+    from googlenet.model.googlenet import GoogLeNet as GoogLeNet
+    from googlenet.model.googlenet import GoogLeNetOutput as GoogLeNetOutput
+    from googlenet.model.googlenet import Inception as Inception
+    from googlenet.model.googlenet import create_model as create_model
+    from googlenet.recipe import Recipe as Recipe
+    from googlenet.recipe import load_recipe as load_recipe
+    from googlenet.training.loop import TrainingResult as TrainingResult
+    from googlenet.training.loop import train as train
+    from googlenet.training.run_folder import RunFolder as RunFolder
+    from googlenet.training.setup import Trainer as Trainer
+    from googlenet.weights.convert import import_weights as import_weights
+    from googlenet.weights.model_file import ModelInfo as ModelInfo
+    from googlenet.weights.model_file import load as load
+    from googlenet.weights.model_file import save as save
 
 __version__ = version("googlenet")
 
 # Imported when first used, so that `import googlenet` and `googlenet --help` do not wait for torch.
-_HOME = {
-    "Architecture": "network.architecture",
-    "GoogLeNet": "network.googlenet",
-    "GoogLeNetOutput": "network.googlenet",
-    "Inception": "network.layers",
-    "Predictor": "deploy.predictor",
-    "RunError": "errors",
-    "UserError": "errors",
-    "ablate": "insight.ablate",
-    "create_model": "network.googlenet",
-    "evaluate": "evaluation.evaluate",
-    "explain": "insight.explain",
-    "import_weights": "artifact.foreign",
-    "load": "artifact.model_file",
-    "load_data": "data.loader",
-    "save": "artifact.model_file",
-    "summarize": "insight.summary",
-    "train": "training.fit",
+_MODULES = {
+    "data.dataset": ("ImageDataset", "ImageSplit"),
+    "data.loader": ("load_data", "load_dataset"),
+    "data.transforms": ("InputSpec",),
+    "errors": ("RunError", "UserError"),
+    "evaluation.metrics": ("Coverage", "Evaluation"),
+    "evaluation.report": ("evaluate",),
+    "explanation.ablation": ("Ablation", "ablate"),
+    "explanation.gradcam": ("Explanation", "explain"),
+    "explanation.summary": ("Summary", "summarize"),
+    "inference.export": ("Exported", "export"),
+    "inference.predictor": ("Prediction", "Predictor"),
+    "model.architecture": ("Architecture",),
+    "model.googlenet": ("GoogLeNet", "GoogLeNetOutput", "Inception", "create_model"),
+    "recipe": ("Recipe", "load_recipe"),
+    "training.loop": ("TrainingResult", "train"),
+    "training.run_folder": ("RunFolder",),
+    "training.setup": ("Trainer",),
+    "weights.convert": ("import_weights",),
+    "weights.model_file": ("ModelInfo", "load", "save"),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted((*_HOME, "__version__"))  # noqa: PLE0605
 
 

@@ -22,7 +22,7 @@ def check_counts(**counts: int) -> None:
             raise UserError(f"{name} is 1 or more, not {count}")
 
 
-def ran_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, on any device, could not have the memory that it asked for."""
     said = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)

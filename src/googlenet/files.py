@@ -30,7 +30,7 @@ def check_output(path: Path, suffix: str) -> None:
 
 def check_writable(path: Path) -> None:
     """Before what may take long is done, whether its outcome can be written. Raises `RunError` where not."""
-    with told_of_the_disk(path):
+    with disk_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         there = next((folder for folder in path.absolute().parents if folder.exists()), None)
@@ -41,7 +41,7 @@ def check_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def told_of_the_disk(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """While `path` is written. Raises `RunError` where the disk is full or the folder cannot be written."""
     try:
         yield
@@ -50,7 +50,7 @@ def told_of_the_disk(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` at the end, or goes away where writing failed.
 
     Raises:
@@ -58,7 +58,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with told_of_the_disk(path):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             with temporary.open("rb+") as file:  # Windows flushes only what may be written

@@ -16,17 +16,17 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from googlenet.errors import UserError, reason_of
-from googlenet.network.architecture import VARIANTS, Initialization, Normalization, Variant
+from googlenet.model.architecture import VARIANTS, Initialization, Normalization, Variant
 
 AUGMENT: dict[str, dict[str, Any]] = {
-    "none": {"flip": False, "crop_scale": 1.0, "colour": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
-    "light": {"flip": True, "crop_scale": 0.7, "colour": 0.1, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
-    "medium": {"flip": True, "crop_scale": 0.4, "colour": 0.3, "erasing": 0.1, "mixup": 0.0, "cutmix": 0.0},
-    "strong": {"flip": True, "crop_scale": 0.2, "colour": 0.4, "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0},
+    "none": {"flip": False, "crop_scale": 1.0, "color": 0.0, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+    "light": {"flip": True, "crop_scale": 0.7, "color": 0.1, "erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
+    "medium": {"flip": True, "crop_scale": 0.4, "color": 0.3, "erasing": 0.1, "mixup": 0.0, "cutmix": 0.0},
+    "strong": {"flip": True, "crop_scale": 0.2, "color": 0.4, "erasing": 0.25, "mixup": 0.2, "cutmix": 1.0},
 }
 """What the setting `augment` stands for."""
 
-LEFT_TO_VARIANT = (
+ARCHITECTURE_SETTINGS = (
     "normalization",
     "blocks",
     "head_grid",
@@ -38,16 +38,16 @@ LEFT_TO_VARIANT = (
 )
 """Settings that change a field of the variant's architecture where they are given."""
 
-OF_NEW_NETWORKS = ("variant", "whiten", *(name for name in LEFT_TO_VARIANT if name != "dropout"))
+NEW_NETWORK_SETTINGS = ("variant", "whiten", *(name for name in ARCHITECTURE_SETTINGS if name != "dropout"))
 """Settings that a network which starts from given weights has by them."""
 
 
-def place_as_text(place: Any) -> Any:
+def path_as_text(place: Any) -> Any:
     """A path as its whole text, so that it is never taken for the name of a data set; what is none as it is."""
     return str(place.absolute()) if isinstance(place, Path) else place
 
 
-_Place = BeforeValidator(place_as_text)
+_Place = BeforeValidator(path_as_text)
 
 
 class Recipe(BaseModel):
@@ -62,7 +62,7 @@ class Recipe(BaseModel):
     )
     whiten: bool = Field(
         False,
-        description="start the first convolution as a whitening of the images' patches (with batch normalisation only)",
+        description="start the first convolution as a whitening of the images' patches (with batch normalization only)",
     )
     normalization: Normalization | None = Field(
         None, description="of the activations: none, lrn (local response), batch; left out: the variant's own"
@@ -91,7 +91,7 @@ class Recipe(BaseModel):
     freeze: float = Field(
         0.0, ge=0, lt=1, description="share of the steps in which only the classifier of given weights learns, 0 to 1"
     )
-    trunk_rate: float = Field(
+    backbone_lr_scale: float = Field(
         1.0, gt=0, le=1, description="what the learning rate of all but the classifier is multiplied by"
     )
 
@@ -115,7 +115,7 @@ class Recipe(BaseModel):
         True, description="subtract the data's mean, divide by its deviation; else pixels are 0 to 1"
     )
     augment: Literal["none", "light", "medium", "strong"] | None = Field(
-        None, description="sets flip, crop_scale, colour, erasing, mixup, cutmix together; those given count before it"
+        None, description="sets flip, crop_scale, color, erasing, mixup, cutmix together; those given count before it"
     )
     flip: bool = Field(True, description="mirror half of the training images left to right")
     crop_padding: int = Field(
@@ -124,7 +124,7 @@ class Recipe(BaseModel):
     crop_scale: float = Field(
         1.0, gt=0, le=1, description="smallest share of a training image that a random crop keeps; 1: no crop"
     )
-    colour: float = Field(
+    color: float = Field(
         0.0, ge=0, lt=1, description="random change of brightness, contrast and saturation, up to this share"
     )
     erasing: float = Field(0.0, ge=0, le=1, description="chance that noise covers a rectangle of a training image")
@@ -169,7 +169,7 @@ class Recipe(BaseModel):
     channels_last: bool = Field(True, description="keep channels innermost in memory: same results, faster")
 
     # Bookkeeping
-    row_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl, at most")
+    log_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl, at most")
     test_images: int | None = Field(
         None, ge=1, description="judge on the first so many test images only, for trials; left out: on all"
     )
@@ -186,9 +186,9 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
-        if (self.freeze > 0 or self.trunk_rate < 1) and self.weights is None:
+        if (self.freeze > 0 or self.backbone_lr_scale < 1) and self.weights is None:
             raise ValueError(
-                "freeze and trunk_rate are for a network that starts from given weights: name them: weights"
+                "freeze and backbone_lr_scale are for a network that starts from given weights: name them: weights"
             )
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
@@ -219,12 +219,12 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
     if settings.get("augment") is not None:
         settings = {**AUGMENT.get(settings["augment"], {}), **settings}
     loaded = _validated({**_values(recipe), **settings}, "a setting")
-    for name in OF_NEW_NETWORKS:
+    for name in NEW_NETWORK_SETTINGS:
         if loaded.weights is not None and settings.get(name) is not None:
             raise UserError(f"{name} is for a network made anew, and one that starts from weights is as they are")
     normalization = loaded.normalization or VARIANTS[loaded.variant].normalization
     if settings.get("whiten") and normalization != "batch":
-        raise UserError("whiten is for networks with batch normalisation: variant bn, or normalization batch")
+        raise UserError("whiten is for networks with batch normalization: variant bn, or normalization batch")
     return loaded
 
 

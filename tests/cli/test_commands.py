@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import googlenet
-from googlenet.bench import limits, startup
-from googlenet.timing import alternate
-from googlenet.training.outcome import TrainingResult
+from benchmarks import limits, startup
+from benchmarks.timing import alternate
+from googlenet.training.loop import TrainingResult
 from tests.conftest import Call
 
 pytestmark = pytest.mark.usefixtures("small_data")

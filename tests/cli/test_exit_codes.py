@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from googlenet import RunError, UserError, cli
-from googlenet.training.outcome import TrainingResult
+from googlenet.training.loop import TrainingResult
 from tests.conftest import Call
 from tests.data.test_image_folder import picture
 
@@ -46,9 +46,9 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     [
         (("data", "check", "photos", "--output", "file/report.json"), "googlenet.data.folder_check.check"),
         (("data", "check", "photos", "--quarantine", "file/aside"), "googlenet.data.folder_check.inspect"),
-        (("evaluate", "MODEL", "--output", "file/judged"), "googlenet.evaluation.evaluate.evaluate"),
-        (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.deploy.export.take_sample"),
-        (("bench", "startup", "--output", "file/bench.json"), "googlenet.bench.measures.measure"),
+        (("evaluate", "MODEL", "--output", "file/judged"), "googlenet.evaluation.metrics.evaluate"),
+        (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.inference.export.take_sample"),
+        (("bench", "startup", "--output", "file/bench.json"), "benchmarks.measures.measure"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_told_before_the_work(

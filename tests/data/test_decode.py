@@ -19,7 +19,7 @@ from PIL import Image
 from googlenet import UserError
 from googlenet.data import decode
 from googlenet.data.decode import Resize, decode_image, decode_resized, read_header
-from googlenet.data.input_spec import InputSpec
+from googlenet.data.transforms import InputSpec
 
 GRADIENT = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (12, 1))
 
@@ -45,8 +45,8 @@ def test_transparent_ground_is_white(tmp_path: Path) -> None:
     rgba[:2] = (200, 0, 0, 255)
     assert decode_image(write(tmp_path / "x.png", Image.fromarray(rgba)), 3)[:, 3, 3].tolist() == [255, 255, 255]
     assert decode_image(tmp_path / "x.png", 3)[:, 0, 0].tolist() == [200, 0, 0]
-    grey_alpha = Image.fromarray(rgba).convert("LA")
-    assert decode_image(write(tmp_path / "la.png", grey_alpha), 1)[0, 3, 3] == 255
+    gray_alpha = Image.fromarray(rgba).convert("LA")
+    assert decode_image(write(tmp_path / "la.png", gray_alpha), 1)[0, 3, 3] == 255
     palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     palette.putpalette([255, 0, 0, 0, 255, 0])
     write(tmp_path / "p.png", palette, transparency=1)

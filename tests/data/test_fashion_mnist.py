@@ -16,7 +16,7 @@ import torch
 
 from googlenet import UserError
 from googlenet.data import download, fashion_mnist
-from googlenet.data.catalog import load_dataset
+from googlenet.data.loader import load_dataset
 from googlenet.data.download import DownloadError
 from tests.conftest import SMALL
 

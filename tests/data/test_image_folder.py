@@ -16,10 +16,10 @@ from PIL import Image
 
 from googlenet import UserError
 from googlenet.data import image_folder
-from googlenet.data.catalog import load_dataset
+from googlenet.data.loader import load_dataset
 from googlenet.data.decode import walk
 from googlenet.data.folder_check import check
-from googlenet.data.folder_listing import Facts, inspect, list_folder
+from googlenet.data.folder import ImageFile, inspect, list_folder
 
 
 def picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20), mode: str = "RGB") -> Path:
@@ -75,11 +75,11 @@ def test_names_of_files_need_not_be_text(photos: Path) -> None:
         load_dataset(str(photos), size=16)
 
 
-def test_grey_pictures_make_one_channel(tmp_path: Path) -> None:
+def test_gray_pictures_make_one_channel(tmp_path: Path) -> None:
     for number in range(10):
         picture(tmp_path / "ab"[number % 2] / f"{number}.png", number, mode="LA" if number == 3 else "L")
     assert load_dataset(str(tmp_path), size=16).channels == 1
-    picture(tmp_path / "a" / "coloured.png", 99)
+    picture(tmp_path / "a" / "colored.png", 99)
     assert load_dataset(str(tmp_path), size=16).channels == 3
 
 
@@ -92,9 +92,9 @@ def test_a_file_that_cannot_be_read_stops_or_is_listed(photos: Path) -> None:
     data = load_dataset(str(photos), size=16, skip_unreadable=True)
     assert len(data.train) + len(data.test) == 20
     assert "2 files" in data.note
-    assert sorted(Path(line.partition(":")[0]).name for line in data.left_out) == ["cut.jpg", "empty.png"]
-    assert all(line.count("cut.jpg") + line.count("empty.png") == 1 for line in data.left_out)
-    assert json.dumps(data.provenance()["left_out"])
+    assert sorted(Path(line.partition(":")[0]).name for line in data.skipped) == ["cut.jpg", "empty.png"]
+    assert all(line.count("cut.jpg") + line.count("empty.png") == 1 for line in data.skipped)
+    assert json.dumps(data.provenance()["skipped"])
 
 
 def test_copies_stay_on_one_side_and_leaks_are_told(photos: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_links_are_followed_and_circles_are_not(photos: Path, tmp_path: Path) ->
 )
 def test_every_picture_is_in_one_split_and_classes_are_shared_alike(sizes: list[int], share: float, seed: int) -> None:
     facts = [
-        Facts(Path(f"{label}/{number}"), label, None, f"{label} {number // 2}".encode(), "")
+        ImageFile(Path(f"{label}/{number}"), label, None, f"{label} {number // 2}".encode(), "")
         for label, size in enumerate(sizes)
         for number in range(size)
     ]
@@ -191,15 +191,15 @@ def test_every_picture_is_in_one_split_and_classes_are_shared_alike(sizes: list[
 def test_every_kind_of_messy_picture_is_checked(photos: Path, tmp_path: Path) -> None:
     cats = photos / "cats"
     rng = np.random.default_rng(0)
-    colours = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    colours.convert("CMYK").save(cats / "cmyk.jpg")
-    colours.convert("P").save(cats / "palette.gif")
-    colours.save(cats / "progressive.jpg", progressive=True)
-    colours.save(cats / "animated.gif", save_all=True, append_images=[colours.rotate(90)])
+    colors = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    colors.convert("CMYK").save(cats / "cmyk.jpg")
+    colors.convert("P").save(cats / "palette.gif")
+    colors.save(cats / "progressive.jpg", progressive=True)
+    colors.save(cats / "animated.gif", save_all=True, append_images=[colors.rotate(90)])
     Image.fromarray(rng.integers(0, 65536, (9, 300), dtype=np.uint16)).save(cats / "sixteen.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    colours.save(cats / "turned.jpg", exif=exif)
+    colors.save(cats / "turned.jpg", exif=exif)
     shutil.copy(cats / "cmyk.jpg", cats / "wrong suffix.png")
     Image.new("RGBA", (1, 1)).save(cats / "one.png")
     whole = (cats / "progressive.jpg").read_bytes()

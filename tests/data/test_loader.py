@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 import googlenet
 from googlenet import UserError
-from googlenet.data.augment import Augmentation
+from googlenet.data.transforms import Augmentation
 from googlenet.data.dataset import ImageSplit, split_validation
-from googlenet.data.input_spec import InputSpec
+from googlenet.data.transforms import InputSpec
 from googlenet.data.loader import ShuffledBatches
-from googlenet.data.unnamed import unnamed_array
-from googlenet.machine import available_cores
+from googlenet.data.dataset import anonymous_memmap
+from googlenet.device import available_cores
 
 
 def numbered(count: int, classes: int = 10) -> ImageSplit:
@@ -130,7 +130,7 @@ def test_held_out_images_need_not_fit_into_the_memory() -> None:
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
         return int(line.split()[1]) * 1024
 
-    images = torch.from_numpy(unnamed_array((2000, 3, 128, 128)))  # 94 MiB
+    images = torch.from_numpy(anonymous_memmap((2000, 3, 128, 128)))  # 94 MiB
     images[:, 0, 0, :2] = torch.stack((torch.arange(2000) // 256, torch.arange(2000) % 256), dim=1)
     split = ImageSplit(images, torch.arange(2000) % 4)
     before = anonymous()

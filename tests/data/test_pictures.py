@@ -10,7 +10,7 @@ from PIL import Image
 from googlenet import RunError
 from googlenet.data import unnamed
 from googlenet.data.decode import decode_resized
-from googlenet.data.pictures import read_pictures
+from googlenet.data.decode import decode_images
 
 
 def test_pictures_are_read_in_order_and_errors_are_told(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_pictures_are_read_in_order_and_errors_are_told(tmp_path: Path) -> None:
         Image.fromarray(np.full((20 + number, 30, 3), 20 * number, np.uint8)).save(paths[-1])
     paths[4].write_bytes(b"no picture")
     done: list[tuple[str, int, int]] = []
-    read = read_pictures(paths, 3, 16, what="reading", progress=lambda *told: done.append(told))
+    read = decode_images(paths, 3, 16, what="reading", progress=lambda *told: done.append(told))
     assert (read.images.shape, read.images.dtype) == ((9, 3, 16, 16), torch.uint8)
     assert done == [("reading", number, 9) for number in range(1, 10)]
     assert list(read.errors) == [4]
@@ -28,7 +28,7 @@ def test_pictures_are_read_in_order_and_errors_are_told(tmp_path: Path) -> None:
     assert not read.images[4].any()
     for number in set(range(9)) - {4}:
         assert torch.equal(read.images[number], decode_resized(paths[number], 3, 16))
-    assert read_pictures([], 1, 16).images.shape == (0, 1, 16, 16)
+    assert decode_images([], 1, 16).images.shape == (0, 1, 16, 16)
 
 
 def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,4 +37,4 @@ def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(unnamed.os, "posix_fallocate", refuse)
     with pytest.raises(RunError, match="no room for"):
-        read_pictures([Path("x.png")], 3, 16)
+        decode_images([Path("x.png")], 3, 16)

@@ -17,7 +17,7 @@ from tests.end_to_end.conftest import SMALL, Command
 
 
 def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
-    """Train, evaluate, predict, summarise, see inside: each from what the one before left."""
+    """Train, evaluate, predict, summarize, see inside: each from what the one before left."""
     out, _ = command("train", *SMALL, "--max-steps", 6, "--output", "runs/first")
     assert "next: " in out
     assert "predict 'runs/first/model.safetensors' PICTURE" in out
@@ -81,6 +81,6 @@ def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:
 
 
 def test_a_wrong_call_ends_with_2_and_leaves_nothing(command: Command) -> None:
-    _, err = command("train", "--optimiser", "sgd", code=2)
-    assert "--optimiser" in err
+    _, err = command("train", "--optimizer", "sgd", code=2)
+    assert "--optimizer" in err
     assert list(command.folder.iterdir()) == []

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from googlenet.deploy.predictor import Predictor
-from googlenet.training.outcome import TrainingResult
+from googlenet.inference.predictor import Predictor
+from googlenet.training.loop import TrainingResult
 from tests.conftest import bundled
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from googlenet.training.outcome import TrainingResult
+from googlenet.training.loop import TrainingResult
 from tests.end_to_end.conftest import Command
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -33,14 +33,14 @@ def test_the_example_for_node_says_what_the_one_for_python_says(
     whole = ("--to", "onnx", "--with-preprocessing", "--calibration", photos)
     command("export", trained.model, *whole, "-o", "m.onnx")
     boot = next((photos / "boot").iterdir())
-    with Image.open(boot) as picture:  # in colours, of which the network is to see the greys that it has learnt
-        ImageOps.colorize(picture, "darkred", "lightgreen", mid="blue").save(folder / "coloured.png")
+    with Image.open(boot) as picture:  # in colors, of which the network is to see the grays that it has learned
+        ImageOps.colorize(picture, "darkred", "lightgreen", mid="blue").save(folder / "colored.png")
 
     def said(*program: object) -> list[str]:
         arguments = list(map(str, program))
         return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
 
-    for file in (boot, folder / "coloured.png"):
+    for file in (boot, folder / "colored.png"):
         theirs = said("node", "predict.mjs", "m.onnx", file)
         assert theirs == said(sys.executable, ROOT / "examples" / "predict.py", "m.onnx", file)
 

@@ -75,7 +75,7 @@ def on_two_processes(command: Command, *arguments: object) -> str:
 
 
 def test_two_processes_judge_what_they_keep(command: Command) -> None:
-    """Batch normalisation's statistics are each process's own while it trains; the model kept is one of them."""
+    """Batch normalization's statistics are each process's own while it trains; the model kept is one of them."""
     write_photos(command.folder / "photos", of_each=80)
     settings = ("--validation", 0.2, "--ema", 0.5, "--accumulate", 2, "--max-steps", 4, "--precision", "fp32")
     out = on_two_processes(command, "train", "--data", "photos", *SMALL, *settings)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from googlenet import UserError
-from googlenet.evaluation.coverage import check_confidence, coverage_at, coverage_curve
+from googlenet.evaluation.metrics import check_confidence, coverage_at, coverage_curve
 
 PROBABILITIES = torch.tensor([[0.9, 0.1], [0.25, 0.75], [0.6, 0.4], [0.75, 0.25]], dtype=torch.float64)
 LABELS = torch.tensor([0, 0, 0, 0])  # the second answer is wrong

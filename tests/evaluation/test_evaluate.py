@@ -17,9 +17,9 @@ from torch import nn
 
 from googlenet import UserError
 from googlenet.data.dataset import ImageSplit
-from googlenet.data.input_spec import InputSpec
+from googlenet.data.transforms import InputSpec
 from googlenet.evaluation import drawing
-from googlenet.evaluation.evaluate import Evaluation, evaluate
+from googlenet.evaluation.metrics import Evaluation, evaluate
 from googlenet.evaluation.plots import captions_of, plot_confusion_matrix, plot_contact_sheet, plot_curves
 from googlenet.evaluation.report import evaluation_table, write_report
 
@@ -180,7 +180,7 @@ def test_a_contact_sheet_shows_pictures_row_by_row_whatever_their_captions(capti
         pixels = np.asarray(sheet.convert("RGB"))
 
     def box(channel: int) -> tuple[int, int, int, int]:
-        """Left, top, width, height of what has that colour alone."""
+        """Left, top, width, height of what has that color alone."""
         rows, columns = np.nonzero((pixels[..., channel] == 255) & (pixels.sum(axis=2) == 255))
         return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
 

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 
 import googlenet
 from googlenet import RunError, UserError
-from googlenet.data.catalog import load_dataset
+from googlenet.data.loader import load_dataset
 from googlenet.data.dataset import split_validation
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.recipe import load_recipe
 from googlenet.training import display, fit, outcome
-from googlenet.training.fit import train
-from googlenet.training.outcome import TrainingResult
-from googlenet.training.preparation import make_network
-from googlenet.training.run import Run
+from googlenet.training.loop import train
+from googlenet.training.loop import TrainingResult
+from googlenet.training.setup import make_network
+from googlenet.training.setup import Run
 from tests.conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -150,7 +150,7 @@ def test_rows_at_even_distances_and_at_the_end_and_lines_every_hundred_batches(
 
 
 def test_a_trial_is_judged_on_fewer_images_without_pictures(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {**QUICK, "epochs": 1, "row_every": 2, "test_images": 10}
+    settings: dict[str, Any] = {**QUICK, "epochs": 1, "log_every": 2, "test_images": 10}
     result = train(output=tmp_path / "r", **settings)
     assert [row["step"] for row in rows(result)] == [2, 4, 6, 8, 10, 10]
     assert result.metrics["test"]["accuracy"] * 10 == pytest.approx(round(result.metrics["test"]["accuracy"] * 10))
@@ -330,7 +330,7 @@ def test_bf16_learns_like_fp32(trained: TrainingResult, tmp_path: Path) -> None:
 
 
 def test_accumulation_changes_memory_not_the_update(tmp_path: Path) -> None:
-    """Without batch normalisation, whose statistics are a part's own, four parts make the gradient of the whole."""
+    """Without batch normalization, whose statistics are a part's own, four parts make the gradient of the whole."""
     settings = {**QUICK, "variant": "tutorial", "initialization": "he", "dropout": 0.0, "max_steps": 3}
     settings |= {"optimizer": "sgd", "learning_rate": 1e-3}
     whole = train(output=tmp_path / "whole", **settings)
@@ -340,7 +340,7 @@ def test_accumulation_changes_memory_not_the_update(tmp_path: Path) -> None:
 
 
 def test_no_part_of_a_batch_is_a_single_image(tmp_path: Path) -> None:
-    """Batch normalisation over maps of one pixel cannot work on one."""
+    """Batch normalization over maps of one pixel cannot work on one."""
     settings = {**QUICK, "stem_stride": 2, "image_size": 28, "batch_size": 61, "max_steps": 1, "accumulate": 20}
     assert train(output=tmp_path / "run", **settings).metrics["step"] == 1
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from googlenet import GoogLeNetOutput, create_model
 from googlenet.recipe import Recipe
-from googlenet.training.muon import orthogonalized
-from googlenet.training.optimization import learning_rate_at, make_average, make_optimizer, training_loss
+from googlenet.training.optim import orthogonalized
+from googlenet.training.optim import learning_rate_at, make_average, make_optimizer, training_loss
 
 
 @given(

@@ -10,11 +10,11 @@ from torch import nn
 
 import googlenet
 from googlenet import UserError
-from googlenet.artifact.model_file import read_weights
+from googlenet.weights.model_file import read_weights
 from googlenet.data.dataset import ImageDataset
 from googlenet.recipe import Recipe
-from googlenet.training.fit import fit
-from googlenet.training.preparation import prepare
+from googlenet.training.loop import fit
+from googlenet.training.setup import prepare
 from tests.conftest import QUICK
 
 
@@ -38,7 +38,7 @@ def test_another_network_is_trained_judged_and_kept(
     assert result.metrics["chosen_by"] == "validation"
     assert result.metrics["test"]["accuracy"] > 0.45
     kept = read_weights(result.model)
-    assert all(torch.equal(kept[name], tensor) for name, tensor in run.judged_net.state_dict().items())
+    assert all(torch.equal(kept[name], tensor) for name, tensor in run.eval_model.state_dict().items())
 
 
 def test_its_file_is_no_model_file(small_data: Path, tmp_path: Path) -> None:

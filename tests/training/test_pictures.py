@@ -17,16 +17,16 @@ from PIL import Image
 import googlenet
 from googlenet import UserError, load, train
 from googlenet.data import augment
-from googlenet.data.augment import Augmentation
-from googlenet.data.catalog import load_dataset
+from googlenet.data.transforms import Augmentation
+from googlenet.data.loader import load_dataset
 from googlenet.data.loader import ShuffledBatches
-from googlenet.data.mixing import mix
-from googlenet.network.googlenet import create_model
+from googlenet.data.transforms import mix
+from googlenet.model.googlenet import create_model
 from googlenet.recipe import Recipe, load_recipe
-from googlenet.training.optimization import balanced_weights, make_optimizer, trunk_factor
-from googlenet.training.rate_finder import find_learning_rate, suggested_rate
-from googlenet.training.starting_weights import start_from
-from googlenet.training.suggestion import resolve_recipe
+from googlenet.training.optim import balanced_weights, make_optimizer, backbone_lr_factor
+from googlenet.training.lr_finder import find_learning_rate, suggested_rate
+from googlenet.training.setup import load_pretrained
+from googlenet.training.setup import resolve_recipe
 from tests.conftest import QUICK, TrainingResult
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {**QUICK, "image_size": 32, "batch_size": 8, "epochs"
 
 
 def test_a_folder_trains_and_its_model_is_judged_on_the_same_pictures(photos: Path, tmp_path: Path) -> None:
-    from googlenet.evaluation.judged_data import judged_data
+    from googlenet.evaluation.report import load_eval_data
 
     settings = {**SETTINGS, "epochs": 25, "learning_rate": 0.001, "flip": False}
     result = train(output=tmp_path / "run", data=photos, **settings)
@@ -56,14 +56,14 @@ def test_a_folder_trains_and_its_model_is_judged_on_the_same_pictures(photos: Pa
     assert [row["accuracy"] for row in rows if row["split"] == "train"][-1] > 0.9
     info = googlenet.load(result.model).info
     assert (info.classes, info.input.channels, info.input.size) == (("boot", "trouser"), 1, 32)
-    judged = judged_data(info)
+    judged = load_eval_data(info)
     expected = load_dataset(str(photos), size=32, channels=1)
     assert torch.equal(judged.test.images, expected.test.images)
     everything = tmp_path / "others" / "boot"
     everything.mkdir(parents=True)
     for number in range(3):
         Image.new("L", (30, 30), 60 * number).save(everything / f"{number}.png")
-    others = judged_data(info, str(tmp_path / "others"))
+    others = load_eval_data(info, str(tmp_path / "others"))
     assert (len(others.test), others.test.labels.tolist()) == (3, [0, 0, 0])
 
 
@@ -101,22 +101,22 @@ def test_weights_are_carried_over_and_the_classifier_is_new(trained: TrainingRes
     source = googlenet.load(trained.model)
     images = torch.rand(2, 1, 32, 32)
     for channels in (1, 3):
-        net, spec = start_from(trained.model, ("cat", "dog"), channels)
+        net, spec = load_pretrained(trained.model, ("cat", "dog"), channels)
         assert spec.channels == channels
         assert net.architecture.num_classes == 2
         shown = images.expand(-1, channels, -1, -1)
         torch.testing.assert_close(net.eval().forward_features(shown), source.forward_features(images))
-    same, _ = start_from(trained.model, source.info.classes, 1)
+    same, _ = load_pretrained(trained.model, source.info.classes, 1)
     assert torch.equal(same.fc.weight, source.fc.weight)
 
 
-def test_grey_pictures_see_what_their_three_channels_saw(tmp_path: Path) -> None:
-    coloured = create_model("bn", num_classes=4, in_channels=3).eval()
-    torch.save(coloured.state_dict(), tmp_path / "weights.pt")
-    net, _ = start_from(tmp_path / "weights.pt", ("a", "b"), 1)
-    grey = torch.rand(2, 1, 32, 32)
+def test_gray_pictures_see_what_their_three_channels_saw(tmp_path: Path) -> None:
+    colored = create_model("bn", num_classes=4, in_channels=3).eval()
+    torch.save(colored.state_dict(), tmp_path / "weights.pt")
+    net, _ = load_pretrained(tmp_path / "weights.pt", ("a", "b"), 1)
+    gray = torch.rand(2, 1, 32, 32)
     torch.testing.assert_close(
-        net.eval().forward_features(grey), coloured.forward_features(grey.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
+        net.eval().forward_features(gray), colored.forward_features(gray.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
     )
 
 
@@ -128,8 +128,8 @@ def test_a_frozen_trunk_stays_and_then_learns(trained: TrainingResult, photos: P
     assert torch.equal(googlenet.load(frozen.model).conv3.conv.weight, source)
     freed = train(output=tmp_path / "freed", **settings, freeze=0.5, max_steps=4)
     assert not torch.equal(googlenet.load(freed.model).conv3.conv.weight, source)
-    recipe = Recipe(weights="x", freeze=0.5, trunk_rate=0.1)
-    assert [trunk_factor(step, 4, recipe) for step in range(4)] == [0, 0, 0.1, 0.1]
+    recipe = Recipe(weights="x", freeze=0.5, backbone_lr_scale=0.1)
+    assert [backbone_lr_factor(step, 4, recipe) for step in range(4)] == [0, 0, 0.1, 0.1]
 
 
 def test_only_a_given_trunk_is_marked() -> None:
@@ -170,10 +170,10 @@ def test_balanced_runs_train(balance: str, photos: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_crops_and_colours(channels: int) -> None:
+def test_crops_and_colors(channels: int) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (16, channels, 20, 30), dtype=torch.uint8)
-    for augmentation in (Augmentation(crop_scale=0.3), Augmentation(colour=0.4)):
+    for augmentation in (Augmentation(crop_scale=0.3), Augmentation(color=0.4)):
         changed = augmentation(images)
         assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
         assert not torch.equal(changed, images)

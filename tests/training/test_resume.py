@@ -14,12 +14,12 @@ import torch
 
 import googlenet
 from googlenet import RunError, UserError, load
-from googlenet.artifact.model_file import save
-from googlenet.data.catalog import load_dataset
+from googlenet.weights.model_file import save
+from googlenet.data.loader import load_dataset
 from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, fit
-from googlenet.training.fit import train
-from googlenet.training.outcome import TrainingResult
+from googlenet.training.loop import train
+from googlenet.training.loop import TrainingResult
 from tests.conftest import QUICK
 from tests.training.test_fit import assert_same_weights, rows, weights
 

@@ -11,9 +11,9 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
-from googlenet.cli import data, learning, measuring, understanding, using  # noqa: F401  (they add their commands)
+from googlenet.cli import data, evaluate, explain, export, predict, train  # noqa: F401  (they add their commands)
 from googlenet.cli.app import app
-from googlenet.errors import RunError, UserError, ran_out_of_memory, reason_of
+from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,7 +40,7 @@ def _run(arguments: list[str] | None) -> int:
     except RunError as error:
         code, message = 1, str(error)
     except RuntimeError as error:
-        if not ran_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         code, message = 1, f"the memory ran out; try a smaller --batch-size or other device ({reason_of(error)})"
     except KeyboardInterrupt:

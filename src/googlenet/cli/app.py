@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
-    from googlenet.artifact.model_file import ModelInfo
     from googlenet.data.dataset import ImageDataset
+    from googlenet.weights.model_file import ModelInfo
 
 Output = Parameter(name=["--output", "-o"])
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -43,19 +43,17 @@ app = App(
 )
 data_app = App(name="data", help="Data sets and folders of pictures: listed, fetched, checked, shown.")
 app.command(data_app)
-study_app = App(name="study", help="Questions answered by many small runs.")
-app.command(study_app)
 
 
-def judged_data_shown(
+def load_eval_data_with_progress(
     info: ModelInfo, data: str | None, data_dir: str | None, *, skip_unreadable: bool, json: bool
 ) -> ImageDataset:
-    """What `judged_data` gives, while what is found and what is left out are said."""
-    from googlenet.evaluation.judged_data import judged_data
-    from googlenet.training.display import FileProgress
+    """What `load_eval_data` gives, while what is found and what is left out are said."""
+    from googlenet.console import FileProgress
+    from googlenet.evaluation.report import load_eval_data
 
     with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
-        dataset = judged_data(
+        dataset = load_eval_data(
             info, data, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show
         )
         if dataset.note:

@@ -23,7 +23,7 @@ from googlenet.files import check_output, check_writable
 @data_app.command(name="list")
 def data_list(*, json: Json = False) -> int:
     """The data sets known by name, and where on this machine they are."""
-    from googlenet.data.catalog import CATALOG
+    from googlenet.data.loader import CATALOG
 
     rows = [
         {"name": entry.name, "description": entry.description, "found": str(entry.find() or "")}
@@ -42,7 +42,7 @@ def data_fetch(
     name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist", *, json: Json = False
 ) -> int:
     """Bring a data set into the cache folder, checked against its digests."""
-    from googlenet.data.catalog import entry
+    from googlenet.data.loader import entry
 
     folder = str(entry(name).fetch())
     if json:
@@ -63,8 +63,8 @@ def data_check(
     json: Json = False,
 ) -> int:
     """Read every picture of a folder to its end and say what is wrong. The exit code is 1 where something is left."""
+    from googlenet.console import FileProgress
     from googlenet.data.folder_check import check
-    from googlenet.training.display import FileProgress
 
     if output is not None:
         check_writable(output)
@@ -86,7 +86,7 @@ def data_show(
     output: Annotated[Path | None, Output, Parameter(help="Contact sheet to write; left out: NAME.png here.")] = None,
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
-    count: Annotated[int, Parameter(help="Pictures on the sheet.")] = 80,
+    count: Annotated[int, Parameter(help="DecodedImages on the sheet.")] = 80,
     seed: Annotated[int, Parameter(help="Which pictures.")] = 0,
     augment: Annotated[
         Literal["none", "light", "medium", "strong"] | None,
@@ -95,11 +95,11 @@ def data_show(
     json: Json = False,
 ) -> int:
     """A contact sheet of training pictures with their labels, and the count of each class."""
-    from googlenet.data.augment import Augmentation
-    from googlenet.data.catalog import load_dataset
+    from googlenet.console import FileProgress
+    from googlenet.data.loader import load_dataset
+    from googlenet.data.transforms import Augmentation
     from googlenet.evaluation.plots import plot_augmented, plot_sample
     from googlenet.recipe import AUGMENT
-    from googlenet.training.display import FileProgress
 
     if output is not None:
         check_output(output, ".png")

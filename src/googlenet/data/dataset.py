@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 from torch.utils import data
 
-from googlenet.data.unnamed import unnamed_array
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError, reason_of
 
 
 class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
@@ -45,7 +49,7 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
         Raises:
             RunError: where the disk has no room for it.
         """
-        images = torch.from_numpy(unnamed_array((len(indices), *self.images.shape[1:])))
+        images = torch.from_numpy(anonymous_memmap((len(indices), *self.images.shape[1:])))
         for part, chosen in zip(images.split(1024), indices.split(1024), strict=True):
             torch.index_select(self.images, 0, chosen, out=part)
         return ImageSplit(images, self.labels[indices])
@@ -79,8 +83,8 @@ class ImageDataset:
     note: str = ""
     """What a user should know about this copy, in one line; empty where there is nothing."""
     validation: ImageSplit | None = None
-    """Pictures to choose a model by, where the data set has such."""
-    left_out: tuple[str, ...] = ()
+    """DecodedImages to choose a model by, where the data set has such."""
+    skipped: tuple[str, ...] = ()
     """Files that could not be read, and why."""
 
     @property
@@ -103,14 +107,14 @@ class ImageDataset:
             "test_images": len(self.test),
             "validation_images": 0 if self.validation is None else len(self.validation),
             "note": self.note,
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
         }
 
 
 def split_validation(split: ImageSplit, share: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
     """Hold out `share` of a split, the same share of every class, chosen by `seed`: (the rest, the held-out).
 
-    Copies of an image come to the side of the first of them, so that none is judged that was learnt from.
+    Copies of an image come to the side of the first of them, so that none is judged that was learned from.
 
     Raises:
         UserError: where the share leaves a side without an image.
@@ -128,3 +132,30 @@ def split_validation(split: ImageSplit, share: float, seed: int) -> tuple[ImageS
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {share} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
+
+
+def anonymous_memmap(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An array in a file without a name, which is gone with it.
+
+    Raises:
+        RunError: where the disk has no room for it.
+    """
+    folder = _scratch_folder()
+    size = int(np.prod(shape))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # it lives as long as something is mapped from it
+            if size == 0:
+                return np.empty(shape, np.uint8)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error
+
+
+def _scratch_folder() -> Path:
+    """In the cache, since temporary files may lie in memory; where that cannot be written, with those."""
+    folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())

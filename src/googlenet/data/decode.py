@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.data.dataset import anonymous_memmap
+from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
 
 # Pillow warns of bombs, whose limit is ours, and of odd metadata, which is not used. Not around each picture: the
@@ -41,7 +44,7 @@ class Header:
     frames: int
 
     @property
-    def is_grey(self) -> bool:
+    def is_gray(self) -> bool:
         return self.mode in ("1", "L", "LA", "F") or self.mode.startswith("I")
 
 
@@ -57,12 +60,12 @@ def read_header(path: str | Path, content: bytes | None = None) -> Header:
 def decode_image(path: str | Path, channels: int, at_most: int | None = None) -> Tensor:
     """The first frame of a picture file as uint8 (C, H, W), turned as its EXIF orientation says.
 
-    Transparent parts are laid on white. Pixels of 16 bits are scaled to 8. A grey picture has its channel repeated
-    where three are asked for; a coloured one is made grey (ITU-R 601) where one is.
+    Transparent parts are laid on white. Pixels of 16 bits are scaled to 8. A gray picture has its channel repeated
+    where three are asked for; a colored one is made gray (ITU-R 601) where one is.
 
     Args:
         path: PNG, JPEG, WebP, BMP or GIF.
-        channels: 1 (grey) or 3 (red, green, blue).
+        channels: 1 (gray) or 3 (red, green, blue).
         at_most: pixels on a side; a larger picture is made smaller, in proportion. Left out, it keeps its size.
 
     Raises:
@@ -89,7 +92,7 @@ def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = 
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             image = image.crop((left, top, left + side, top + side))
-        # With eight-bit colours and AVX2 torch's resizing is three times as fast as Pillow's; it differs by roundings
+        # With eight-bit colors and AVX2 torch's resizing is three times as fast as Pillow's; it differs by roundings
         return F.interpolate(_tensor(image)[None], size=(size, size), mode="bilinear", antialias=True)[0]
 
     return _decoded(path, channels, square, at_least=2 * size)
@@ -101,7 +104,7 @@ def check_ordinary(path: str | Path) -> None:
         raise UserError(f"{path}: is no ordinary file")
 
 
-def picture_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """The files named, and those in the folders named that have a picture's suffix, each folder's sorted.
 
     Raises:
@@ -143,7 +146,7 @@ def _tensor(image: Image.Image) -> Tensor:
 
 
 def _decoded(path: str | Path, channels: int, finish: Callable[[Image.Image], Tensor], at_least: int | None) -> Tensor:
-    """What `finish` makes of the picture in eight bits a channel, grey or red, green, blue. Each side has `at_least` so
+    """What `finish` makes of the picture in eight bits a channel, gray or red, green, blue. Each side has `at_least` so
     many pixels if it had them before."""
     if channels not in (1, 3):
         raise UserError(f"picture files give 1 or 3 channels; this model wants {channels}")
@@ -215,3 +218,72 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(ground, layered).convert("RGB")
     return image
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many files are done, and of how many."""
+
+
+def on_all_cores(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    what: str,
+    progress: Progress = lambda *_: None,
+    *,
+    threads: int | None = None,
+) -> Iterator[Result]:
+    """The results in the order of `items`, as they come. Threads: Pillow and hashing work without Python's lock."""
+    with ThreadPoolExecutor(threads or available_cores()) as pool:
+        for done, result in enumerate(pool.map(function, items), start=1):
+            yield result
+            progress(what, done, len(items))
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """DecodedImages of one size, and what was wrong with those that could not be read."""
+
+    images: Tensor
+    """uint8, (N, C, size, size). They lie in a file without a name; memory holds what is in use."""
+    errors: dict[int, str] = field(default_factory=dict)
+    """By the picture's number in the list; its pixels are 0."""
+
+
+def decode_images(
+    paths: Sequence[Path],
+    channels: int,
+    size: int,
+    *,
+    resize: Resize = "stretch",
+    threads: int | None = None,
+    what: str = "decoding",
+    progress: Progress = lambda *_: None,
+) -> DecodedImages:
+    """Every picture as a square of `size` pixels (see `decode.decode_resized`), in the order of `paths`.
+
+    Args:
+        paths: the files.
+        channels: 1 (gray) or 3 (red, green, blue).
+        size: height and width in pixels.
+        resize: how a picture of another shape is made square.
+        threads: files decoded at the same time; left out, one a core.
+        what: what `progress` is told is being done.
+        progress: see `parallel.Progress`.
+
+    Raises:
+        RunError: where the disk has no room for the pixels.
+    """
+    pixels = anonymous_memmap((len(paths), channels, size, size))
+    errors: dict[int, str] = {}
+
+    def read(number: int) -> None:
+        try:
+            pixels[number] = decode_resized(paths[number], channels, size, resize).numpy()
+        except UserError as error:
+            errors[number] = str(error)
+
+    for _ in on_all_cores(read, range(len(paths)), what, progress, threads=threads):
+        pass
+    return DecodedImages(torch.from_numpy(pixels), dict(sorted(errors.items())))

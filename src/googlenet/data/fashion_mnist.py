@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 pixels in 10 classes (Xiao et al. 2017, MIT licence).
+"""Fashion-MNIST: 60,000 + 10,000 gray images of 28x28 pixels in 10 classes (Xiao et al. 2017, MIT license).
 
 It is looked for, in this order, in: the folder that the caller names; `$GOOGLENET_DATA`; the cache folder; the folder
 of Debian's and Ubuntu's package `dataset-fashion-mnist`; the network (the mirror in `$GOOGLENET_MIRROR` or the official
@@ -7,23 +7,27 @@ addresses, then Debian's package through apt). Where none has it, a part of it t
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 import torch
 
-from googlenet.data import idx
 from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.download import DownloadError, download, sha256
-from googlenet.errors import RunError, UserError
-from googlenet.files import writing
+from googlenet.errors import RunError, UserError, reason_of
+from googlenet.files import atomic_write
 
 CLASSES = (
     "T-shirt/top",
@@ -144,9 +148,9 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _verify(path: Path, name: str, digests: dict[str, str]) -> bytes:
-    content = idx.read_bytes(path)
+    content = read_bytes(path)
     if sha256(content) != digests[name]:
-        idx.parse(content, 3 if "images" in name else 1, str(path))  # says more where it is no such file at all
+        parse(content, 3 if "images" in name else 1, str(path))  # says more where it is no such file at all
         raise UserError(f"{path} is not Fashion-MNIST's {name}: its SHA-256 is another; delete it and fetch it again")
     return content
 
@@ -155,8 +159,8 @@ def _read(folder: Path, digests: dict[str, str], note: str = "") -> ImageDataset
     contents = {name: _verify(_path(folder, name), name, digests) for name in digests}
 
     def split(part: str) -> ImageSplit:
-        images = idx.parse(contents[f"{part}-images-idx3-ubyte"], 3, f"{part} images")
-        labels = idx.parse(contents[f"{part}-labels-idx1-ubyte"], 1, f"{part} labels")
+        images = parse(contents[f"{part}-images-idx3-ubyte"], 3, f"{part} images")
+        labels = parse(contents[f"{part}-labels-idx1-ubyte"], 1, f"{part} labels")
         return ImageSplit(torch.from_numpy(images.copy())[:, None], torch.from_numpy(labels.astype("int64")))
 
     return ImageDataset(
@@ -196,5 +200,58 @@ def _fetch_through_apt(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in DIGESTS:
             _verify(unpacked / f"{name}.gz", name, DIGESTS)
-            with writing(folder / f"{name}.gz") as arriving:
+            with atomic_write(folder / f"{name}.gz") as arriving:
                 shutil.copyfile(unpacked / f"{name}.gz", arriving)
+
+
+_UNSIGNED_BYTE = 0x08
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's content, unpacked where its name ends in .gz.
+
+    Raises:
+        UserError: where it is missing, cannot be read, or is truncated or damaged.
+    """
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path} is missing, truncated or damaged ({reason_of(error)}); delete it and fetch it again"
+        ) from error
+
+
+def parse(content: bytes, dimensions: int, name: str) -> np.ndarray:
+    """The array of unsigned bytes that an IDX file holds.
+
+    Args:
+        content: the file, unpacked.
+        dimensions: how many dimensions it must have: 3 for images (N, H, W), 1 for labels (N,).
+        name: what to call the file in an error.
+
+    Raises:
+        UserError: for an empty file, another magic number, or more or fewer bytes than its header announces.
+    """
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise UserError(f"{name} is no IDX file: {len(content)} bytes are fewer than its header needs")
+    if content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
+        expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions)).hex()
+        raise UserError(
+            f"{name} is no IDX file of {dimensions} dimensions: its magic is {content[:4].hex()}, not {expected}"
+        )
+    shape = struct.unpack(f">{dimensions}I", content[4:header])
+    if len(content) - header != math.prod(shape):
+        raise UserError(
+            f"{name} is truncated or damaged: its header announces {math.prod(shape):,} values, "
+            f"it holds {len(content) - header:,}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def dump(values: np.ndarray) -> bytes:
+    """The IDX file of an array of unsigned bytes."""
+    return (
+        bytes((0, 0, _UNSIGNED_BYTE, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+    )

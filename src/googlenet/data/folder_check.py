@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from googlenet.data.decode import decode_image
-from googlenet.data.folder_listing import FolderReport, inspect, list_folder
-from googlenet.data.parallel import Progress, on_all_cores
+from googlenet.data.decode import Progress, decode_image, on_all_cores
+from googlenet.data.folder import FolderReport, inspect, list_folder
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import check_writable, printable, writing
+from googlenet.files import atomic_write, check_writable, printable
 
 _TINY = 32
 _LONGEST_SHAPE = 5
@@ -77,7 +76,7 @@ class FolderCheck:
         }
 
     def write(self, path: Path) -> None:
-        with writing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 

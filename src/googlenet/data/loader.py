@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from googlenet.data.catalog import load_dataset
-from googlenet.data.dataset import ImageSplit
-from googlenet.data.input_spec import InputSpec
+from googlenet.data import fashion_mnist
+from googlenet.data import folder as image_folder
+from googlenet.data.dataset import ImageDataset, ImageSplit
+from googlenet.data.decode import Progress
+from googlenet.data.transforms import InputSpec
+from googlenet.device import available_cores
 from googlenet.errors import UserError
-from googlenet.machine import available_cores
 
 Batch = tuple[Tensor, Tensor]
 
@@ -27,7 +30,7 @@ class ShuffledBatches(Sampler[Tensor]):
 
     So a run that is taken up again in the middle of an epoch sees the batches that it would have seen. Of several
     processes each takes its share of every batch. The last batch is shorter where the count does not divide; what
-    would leave a process a single image joins the batch before, since batch normalisation cannot work on one. Where a
+    would leave a process a single image joins the batch before, since batch normalization cannot work on one. Where a
     batch does not divide by the processes, some of its images are seen by two of them.
 
     Where `weights` (N,) are given, an epoch draws as many images, each as often as its weight says, on average.
@@ -140,3 +143,78 @@ def _as_is(batch: Batch) -> Batch:
 def _prepared(spec: InputSpec, batch: Batch) -> Batch:
     images, labels = batch
     return spec.prepare(images), labels
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One known data set: what it is, and how to have it."""
+
+    name: str
+    description: str
+    load: Callable[[str | Path | None], ImageDataset]
+    """From the folder named, or from the first place that has it."""
+    fetch: Callable[[], Path]
+    """Into the cache; returns the folder."""
+    find: Callable[[], Path | None]
+    """The folder on this machine that has it."""
+
+
+CATALOG = {
+    entry.name: entry
+    for entry in (
+        CatalogEntry(
+            "fashion-mnist",
+            "60,000 + 10,000 gray 28x28 pictures of clothes in 10 classes (Xiao et al. 2017)",
+            fashion_mnist.load,
+            fashion_mnist.fetch,
+            fashion_mnist.find,
+        ),
+    )
+}
+
+
+def entry(name: str) -> CatalogEntry:
+    """The known data set of that name.
+
+    Raises:
+        UserError: for a name that is none.
+    """
+    if name not in CATALOG:
+        raise UserError(f"there is no data set {name!r}, nor a folder of that name; data sets: {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    size: int = 224,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    channels: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> ImageDataset:
+    """A data set in memory: one of the catalog, from `data_dir` or from the first place that has it; or a folder.
+
+    What comes after `data_dir` is for folders of pictures: see `image_folder.load`.
+
+    Raises:
+        UserError: for a name that is neither, or files that are missing or damaged.
+    """
+    if not is_folder(name):
+        return entry(name).load(data_dir)
+    return image_folder.load(
+        name,
+        size=size,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
+        channels=channels,
+        say=say,
+        progress=progress,
+    )
+
+
+def is_folder(name: str) -> bool:
+    """Whether that is no name of the catalog but a folder on this machine."""
+    return name not in CATALOG and Path(name).is_dir()

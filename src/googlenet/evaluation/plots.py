@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib import font_manager
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from googlenet.data.augment import Augmentation
 from googlenet.data.dataset import ImageDataset
+from googlenet.data.transforms import Augmentation
 from googlenet.errors import UserError
-from googlenet.evaluation.drawing import drawing, shortened
-from googlenet.evaluation.evaluate import Evaluation
+from googlenet.evaluation.metrics import Evaluation
+from googlenet.files import atomic_write
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -39,7 +47,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 axes.legend()
 
 
-def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path) -> None:
+def plot_learning_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path) -> None:
     """The loss over a growing learning rate, and the rate that is suggested."""
     with drawing(path, 7, 4, mathematics=True) as figure:
         axes = figure.subplots()
@@ -52,7 +60,7 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], suggestion: floa
 
 
 def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
-    """Each cell is how many images of the row's class were taken for the column's; the colour is the row's share."""
+    """Each cell is how many images of the row's class were taken for the column's; the color is the row's share."""
     matrix = evaluation.confusion_matrix.numpy()
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(evaluation.classes)
@@ -66,8 +74,8 @@ def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
         axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%}")
         if count <= 40:
             for row, column in np.argwhere(matrix > 0):
-                colour = "white" if share[row, column] > 0.5 else "black"
-                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+                color = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)
 
 
 def plot_reliability(evaluation: Evaluation, path: Path) -> None:
@@ -81,15 +89,15 @@ def plot_reliability(evaluation: Evaluation, path: Path) -> None:
     with drawing(path, 6.5, 8, mathematics=True) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         upper.plot((0, 1), (0, 1), color="tab:gray", linestyle="--", label="right as often as it says")
-        for number, (found, name, colour) in enumerate(shown):
+        for number, (found, name, color) in enumerate(shown):
             images, some = found.images.numpy(), found.images.numpy() > 0
             error = f"{name}: calibration error {found.expected_calibration_error:.2%}"
             upper.plot(
-                found.confidence.numpy()[some], found.accuracy.numpy()[some], marker="o", color=colour, label=error
+                found.confidence.numpy()[some], found.accuracy.numpy()[some], marker="o", color=color, label=error
             )
             width = 0.8 / bins / len(shown)
             places = middles + (number - (len(shown) - 1) / 2) * width
-            bars = lower.bar(places, images, width=width, color=colour)
+            bars = lower.bar(places, images, width=width, color=color)
             counts = [f"{count:,}" if count else "" for count in images]
             lower.bar_label(bars, labels=counts, rotation=90, fontsize=7, padding=3)
         upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"accuracy {evaluation.accuracy:.2%}")
@@ -118,7 +126,7 @@ def plot_coverage(evaluation: Evaluation, path: Path) -> None:
 def plot_contact_sheet(
     images: Tensor, captions: Sequence[str], path: Path, *, title: str = "", columns: int = 8
 ) -> None:
-    """Pictures in a grid, each with its caption: uint8 (N, C, H, W) with 1 or 3 channels."""
+    """DecodedImages in a grid, each with its caption: uint8 (N, C, H, W) with 1 or 3 channels."""
     columns = min(columns, max(len(images), 4))  # but wide enough for a title
     rows = max(1, math.ceil(len(images) / columns))
     tall = images.shape[2] / images.shape[3]
@@ -204,3 +212,66 @@ def captions_of(evaluation: Evaluation, indices: Iterable[int]) -> list[str]:
     confidence, said = evaluation.probabilities.max(dim=1)
     names, right = evaluation.classes, evaluation.labels
     return [f"{names[int(said[i])]} ({float(confidence[i]):.0%})\n{names[int(right[i])]}" for i in indices]
+
+
+_OWN = "DejaVu Sans"
+_EASTERN = (
+    "NotoSansCJK-Regular.ttc", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc",
+    "PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "simhei.ttf",
+)  # fmt: skip
+"""Files of fonts for the signs that matplotlib's own lacks."""
+
+
+@contextmanager
+def drawing(path: Path, width: float, height: float, *, mathematics: bool = False) -> Iterator[Figure]:
+    """A figure to draw on, so many inches wide and high; at the end it is written to `path`, as PNG.
+
+    Names of classes and files are no mathematics, whatever signs are in them; the numbers of a logarithmic axis are.
+
+    Raises:
+        RunError: where the file cannot be written.
+    """
+    with matplotlib.rc_context({"text.parse_math": mathematics, "font.family": fonts()}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with atomic_write(path) as temporary, _told_of_missing_signs():
+            figure.savefig(temporary, dpi=110, format="png")
+
+
+def shortened(line: str, longest: int) -> str:
+    """With its middle left out, if it has more signs than that: what a name ends with is what tells it from others."""
+    half = (longest - 1) // 2
+    return line if len(line) <= longest else f"{line[:half]}…{line[-half:]}"
+
+
+@cache
+def fonts() -> list[str]:
+    """Matplotlib's own font, and one that is installed here for the signs that it lacks."""
+    installed = {Path(file).name: file for file in font_manager.findSystemFonts()}  # its own list may be an old one
+    for name in _EASTERN:
+        if name in installed:
+            font_manager.fontManager.addfont(installed[name])
+            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # or it says that none of it is bold
+            return [_OWN, font_manager.get_font(installed[name]).family_name]
+    return [_OWN]
+
+
+@contextmanager
+def _told_of_missing_signs() -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        if "missing from font" in str(warning.message):
+            _say_that_signs_are_missing()
+        else:
+            warnings.warn(warning.message, stacklevel=2)
+
+
+@cache
+def _say_that_signs_are_missing() -> None:
+    """Once, however many pictures there are."""
+    print(
+        "googlenet: no font here has all signs of the names: in pictures, boxes stand for them; install one, "
+        "as Debian's fonts-noto-cjk",
+        file=sys.stderr,
+    )
