@@ -1,38 +1,152 @@
+"""What the documentation shows is true: links resolve, commands parse, Python runs."""
+
 from __future__ import annotations
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
-from cyclopts import CycloptsError
+from cyclopts import App, CycloptsError, MissingArgumentError
 
+import googlenet
 from googlenet.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
-EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")))
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+READMES = pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+GUIDES = ["own-images", "runs", "tutorial", "variants", "decisions"]
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _code(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in that language; "" are shell commands."""
+    return re.findall(rf"^```{language}\n(.*?)^```", _text(page), re.DOTALL | re.MULTILINE)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", _text(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @EVERY_PAGE
-def test_a_page_is_finished_and_its_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert not re.search(r"@[A-Z]+@", text)
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+def test_links_resolve(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", _text(page)):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
 
 
 @EVERY_PAGE
-def test_the_python_on_a_page_compiles(page: Path) -> None:
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
+def test_python_blocks_compile(page: Path) -> None:
+    for number, block in enumerate(_code(page, "python")):
         compile(block, f"{page.name}, block {number}", "exec")
 
 
+def _commands(page: Path, program: str) -> list[str]:
+    """The lines of shell blocks, and the code within text, that call this program."""
+    lines = [line for block in _code(page, "") for line in block.splitlines()]
+    if page.name != "CHANGELOG.md":  # which names commands that are gone
+        prose = re.sub(r"^```.*?^```", "", _text(page), flags=re.DOTALL | re.MULTILINE)
+        lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    return [line for line in lines if line.startswith(f"{program} ")]
+
+
 @EVERY_PAGE
-def test_the_commands_on_a_page_are_taken(page: Path) -> None:
-    for line in re.findall(r"^googlenet .*$", page.read_text(encoding="utf-8"), re.MULTILINE):
+def test_commands_parse(page: Path) -> None:
+    for line in _commands(page, "googlenet"):
         words = shlex.split(line, comments=True)[1:]
+        if "<" in words:  # a redirection is the shell's
+            words = words[: words.index("<")]
         try:
             app.parse_args(words, exit_on_error=False, print_error=False)
+        except MissingArgumentError:
+            assert len(words) == 1, line  # a command mentioned by its name alone
         except CycloptsError as error:
             pytest.fail(f"{line}: {error}")
+
+
+def _options(command: App) -> set[str]:
+    """The options of a command and of its subcommands."""
+    own = {} if command.default_command is None else command.assemble_argument_collection()
+    found = {name for argument in own for name in argument.names}
+    for name in command:
+        if not name.startswith("-"):
+            found |= _options(command[name])
+    return found
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", *(f"docs/{page}.md" for page in GUIDES)])
+def test_options_exist(name: str) -> None:
+    text = re.sub(r"^```.*?^```", "", _text(ROOT / name), flags=re.DOTALL | re.MULTILINE)
+    mentioned = set(re.findall(r"`(--[a-z0-9-]+)", text)) - {"--help"}
+    assert mentioned <= _options(app), mentioned - _options(app)
+
+
+@EVERY_PAGE
+def test_make_targets_exist(page: Path) -> None:
+    for line in _commands(page, "make"):
+        target = shlex.split(line, comments=True)[1]
+        assert target in TARGETS, line
+
+
+def test_the_readme_is_short() -> None:
+    assert len(_text(ROOT / "README.md").splitlines()) <= 150
+
+
+def test_both_readmes_show_the_same_code() -> None:
+    def without_comments(name: str) -> list[str]:
+        lines = [
+            line.partition("#")[0].rstrip()
+            for block in _code(ROOT / name, "(?:python)?")
+            for line in block.splitlines()
+        ]
+        return [line for line in lines if line]
+
+    assert without_comments("README.md") == without_comments("README.zh-CN.md")
+
+
+@pytest.mark.usefixtures("small_data")
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    (block,) = _code(ROOT / "README.md", "python")
+    monkeypatch.setattr(googlenet, "train", partial(googlenet.train, max_steps=2))
+    scope: dict[str, object] = {}
+    exec(block, scope)
+    assert {name for name in scope if not name.startswith("_")} >= {"net", "result", "why", "exported"}
+    for file in ("boot.png", "runs/first/model.safetensors", "model.onnx"):
+        assert (tmp_path / file).exists(), file
+
+
+@pytest.mark.usefixtures("small_data")
+def test_the_tutorial_runs() -> None:
+    scope: dict[str, object] = {}
+    for block in _code(ROOT / "docs" / "tutorial.md", "python"):
+        exec(block.replace("num_workers=4", "num_workers=0"), scope)
+
+
+def test_the_readme_shows_the_public_functions() -> None:
+    (block,) = _code(ROOT / "README.md", "python")
+    shown = set(re.findall(r"googlenet\.(\w+)\(", block))
+    assert shown >= {
+        "Inception",
+        "Predictor",
+        "create_model",
+        "load_data",
+        "load_dataset",
+        "summarize",
+        "train",
+        "load",
+    }
+    assert shown >= {"evaluate", "ablate", "explain", "export"}
