@@ -18,7 +18,7 @@ from benchmarks.tables import Table
 from benchmarks.timing import CALLS_OF_ONE, alternate
 from googlenet.data.fashion_mnist import CLASSES
 from googlenet.data.transforms import InputSpec
-from googlenet.device import DTYPES, compile_obstacle, keep_freed_memory, resolve_precision
+from googlenet.device import DTYPES, compile_error, keep_freed_memory, resolve_precision
 from googlenet.inference.backends import compiled_backend, onnxruntime_backend, openvino_backend, torch_backend
 from googlenet.inference.formats import ExportableModel, quantize_graph, write_graph
 from googlenet.model.googlenet import GoogLeNet, create_model
@@ -81,7 +81,7 @@ def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference
 
 def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
     """As `googlenet predict --backend compiled` computes it; on a GPU as `torch.compile` does."""
-    if compile_obstacle(images.device):
+    if compile_error(images.device):
         return {}
     precision = resolve_precision("auto", images.device)
     if images.device.type == "cpu":

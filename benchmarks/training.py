@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from benchmarks.limits import Peaks, flops_per_image
 from benchmarks.tables import Table
 from benchmarks.timing import alternate
-from googlenet.device import autocast, compile_obstacle, keep_freed_memory, resolve_precision
+from googlenet.device import autocast, compile_error, keep_freed_memory, resolve_precision
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.network import fused
 
@@ -68,7 +68,7 @@ def training_steps(
         ),
         "googlenet": (training_step(copy.deepcopy(channels_last), packed, labels, precision), precision),
     }
-    if compiled and not compile_obstacle(images.device):
+    if compiled and not compile_error(images.device):
         module = copy.deepcopy(channels_last)
         module.compile()
         steps[f"{by_hand}, torch.compile"] = (

@@ -1,122 +1,135 @@
-"""What a run shows while it works: a live bar in a terminal, plain lines elsewhere."""
+"""What a user sees while the package works: log lines and one progress bar, on one console.
+
+`log.info` prints plain lines through the logger `googlenet`; `logging.getLogger("googlenet").setLevel("WARNING")`
+silences them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from googlenet.training.run_folder import Row
+LINE_EVERY = 10
+"""Seconds between two progress lines without a terminal."""
 
-LINE_EVERY = 100
-"""Batches between two plain lines, as in the tutorial."""
-LONG = 10
-"""Seconds of silence that are not explained."""
+_stderr = False
+_bars: Progress | None = None
 
 
-class _Bar:
-    """A progress bar where there is a terminal, and what is said above it. One that is `quiet` shows nothing."""
-
-    def __init__(self, *columns: ProgressColumn, quiet: bool, expand: bool = False) -> None:
-        self._console = Console(quiet=quiet)
-        shown = self._console.is_terminal
-        self._bar = Progress(*columns, console=self._console, transient=True, expand=expand, disable=not shown)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def say(self, line: str) -> None:
-        # Only a terminal says how wide it is
-        self._console.print(line, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        console = _console()
+        text = self.format(record) if record.levelno < logging.WARNING else f"googlenet: {self.format(record)}"
+        # Without a terminal there is no width to wrap lines to
+        console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
-class Display(_Bar):
-    """The console of a run. Every process but the first has a `quiet` one."""
-
-    def __init__(self, epochs: int, batches: int, total_steps: int, *, quiet: bool) -> None:
-        self._epochs, self._batches, self._total = epochs, batches, total_steps
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-        )
-        super().__init__(*columns, quiet=quiet, expand=True)
-        self._task: TaskID | None = None
-
-    def batch(self, epoch: int, batch: int, step: int, figures: Row, seconds_left: float) -> None:
-        """One training batch done. `figures` are those of the latest batches; epoch and batch count from 1."""
-        rate = f"{figures['images_per_second']:,.0f} images/s"
-        text = f"loss {figures['loss']:.3f}  accuracy {figures['accuracy']:.1%}  {rate}"
-        if self._console.is_terminal:
-            description = f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}"
-            if self._task is None:
-                self._task = self._bar.add_task(description, total=self._total, figures=text, completed=step)
-            self._bar.update(self._task, description=description, completed=step, figures=text)
-        elif batch % LINE_EVERY == 0:
-            self.say(f"epoch {epoch}/{self._epochs}  batch {batch}/{self._batches}  {text}  left {clock(seconds_left)}")
-
-    def epoch(self, epoch: int, train: Row, judged: Row, seconds: float) -> None:
-        """The one row at an epoch's end; `seconds` are those of the epoch, evaluation included."""
-        self.say(
-            f"epoch {epoch}/{self._epochs}  train loss {train['loss']:.4f}  train accuracy {train['accuracy']:.2%}  "
-            f"{judged['split']} loss {judged['loss']:.4f}  {judged['split']} accuracy {judged['accuracy']:.2%}  "
-            f"time {seconds:.1f} s"
-        )
-
-    @contextmanager
-    def judging(self, split: str, images: int) -> Iterator[Callable[[int], None]]:
-        """What is to be told how many images more are judged: a bar; without a terminal one line, where it is long."""
-        task = self._bar.add_task(f"judging {split} images", total=images, figures="")
-        started, done, is_said = time.monotonic(), 0, self._console.is_terminal
-
-        def advance(more: int) -> None:
-            nonlocal done, is_said
-            done += more
-            self._bar.advance(task, more)
-            spent = time.monotonic() - started
-            if spent > LONG and done < images and not is_said:
-                is_said = True
-                self.say(f"judging {split} images  left {clock(spent / done * (images - done))}")
-
-        yield advance
-        self._bar.remove_task(task)
+log = logging.getLogger("googlenet")
+if not log.handlers:
+    log.addHandler(_ConsoleHandler())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
-class FileProgress(_Bar):
-    """What is shown while picture files are read."""
+@contextlib.contextmanager
+def on_stderr() -> Iterator[None]:
+    """Log lines and progress go to standard error, so that standard output holds results only."""
+    global _stderr
+    before, _stderr = _stderr, True
+    try:
+        yield
+    finally:
+        _stderr = before
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        super().__init__(*Progress.get_default_columns(), MofNCompleteColumn(), quiet=quiet)
-        self._tasks: dict[str, TaskID] = {}
 
-    def show(self, what: str, done: int, of: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what, total=of)
-        self._bar.update(self._tasks[what], completed=done)
+class ProgressBar:
+    """A live bar in a terminal, else a plain line every `LINE_EVERY` seconds; see `progress`."""
+
+    def __init__(self, bars: Progress, description: str, total: float | None, completed: float, quiet: bool) -> None:
+        self._bars, self._description, self._total = bars, description, total
+        self._completed = self._first = completed
+        self._start = self._last_line = time.monotonic()
+        self._quiet = quiet
+        self.task = bars.add_task(description, total=total, completed=completed, visible=not quiet)
+
+    @property
+    def is_live(self) -> bool:
+        return not self._bars.disable
+
+    @property
+    def seconds_left(self) -> float:
+        done = max(self._completed - self._first, 1e-9)
+        return (time.monotonic() - self._start) / done * ((self._total or self._completed) - self._completed)
+
+    def advance(self, n: float = 1, description: str = "") -> None:
+        """`n` more are done; `description` replaces the text in front of the bar."""
+        self._completed += n
+        self._bars.update(self.task, completed=self._completed, description=description or self._description)
+        if not (self.is_live or self._quiet) and time.monotonic() - self._last_line >= LINE_EVERY:
+            of = f"/{self._total:,.0f}" if self._total else ""
+            self.line(f"{description or self._description}  {self._completed:,.0f}{of}")
+
+    def update(self, completed: float, description: str) -> None:
+        """`completed` are done; the bar shows `description`. Prints no line: the caller does, with `line`."""
+        self._completed = completed
+        self._bars.update(self.task, completed=completed, description=description)
+
+    def line(self, text: str) -> None:
+        """Print a plain line with the time left."""
+        self._last_line = time.monotonic()
+        if not (self.is_live or self._quiet):
+            log.info("%s%s", text, f"  left {clock(self.seconds_left)}" if self._total else "")
+
+
+@contextlib.contextmanager
+def progress(
+    description: str, total: float | None = None, completed: float = 0, *, quiet: bool = False
+) -> Iterator[ProgressBar]:
+    """Shows how far a long task is; call `.advance(n)` on what it gives.
+
+    Args:
+        description: what is done, as "decoding".
+        total: how much there is; None: not known.
+        completed: how much of it is done already.
+        quiet: show nothing, as on every process but the first.
+    """
+    global _bars
+    outer = _bars
+    if outer is None:
+        console = _console()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        _bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        _bars.start()
+    bar = ProgressBar(_bars, description, total, completed, quiet)  # type: ignore[arg-type]
+    try:
+        yield bar
+    finally:
+        _bars.remove_task(bar.task)
+        if outer is None:
+            _bars.stop()
+            _bars = None
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output; without a terminal it is as wide as it needs to be."""
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are any: 1:02:03."""
+    """Minutes and seconds, with hours from one hour on: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def _console() -> Console:
+    if _bars is not None:  # lines are printed above the live bar
+        return _bars.console
+    return Console(file=sys.stderr if _stderr else sys.stdout)  # looked up now: tests and notebooks replace them

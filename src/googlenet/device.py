@@ -1,4 +1,4 @@
-"""What the machine at hand can do: which device, which precision, and how to describe it in a report."""
+"""Devices, precisions and the machine's description."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import functools
 import os
 import platform
 import sys
+import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +19,18 @@ import torch
 
 from googlenet.errors import UserError, reason_of
 
-# glibc's malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What the precisions stand for."""
+
+# glibc's malloc.h, and the values that a process starts with
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
 
 
-def resolve_device(device: str) -> torch.device:
-    """`auto` is the first GPU, else Apple's, else the CPU.
+def resolve_device(device: str | torch.device) -> torch.device:
+    """`auto` is the first GPU, else Apple's GPU, else the CPU.
 
     Raises:
-        UserError: for a name that PyTorch does not know, or a device that this machine lacks.
+        UserError: if PyTorch does not know the device, or this machine does not have it.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -36,25 +39,21 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"there is no device {device!r}; say auto, cpu, cuda, cuda:0 or mps") from error
-    available = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(resolved.type, 0)
-    if (resolved.index or 0) >= available:
-        raise UserError(f"this machine has no device {device!r} that PyTorch can use; say auto or cpu")
+        raise UserError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:0 or mps") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (resolved.index or 0) >= counts.get(resolved.type, 0):
+        raise UserError(f"this machine has no device {str(device)!r} that PyTorch can use; use auto or cpu")
     return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bf16 where the device computes in it natively, fp16 on older GPUs, else fp32.
+    """`auto` is bf16 if the device computes in it natively, fp16 on older GPUs, else fp32.
 
     Raises:
-        UserError: for fp16 on a device that is no GPU.
+        UserError: for fp16 on a CPU.
     """
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 needs a GPU; on a CPU say auto, fp32 or bf16")
+        raise UserError("precision fp16 needs a GPU; on a CPU use auto, fp32 or bf16")
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -63,9 +62,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    # x86 says avx512_bf16 or amx_bf16; ARM says bf16 (or sve_bf16).
-    capabilities = torch.cpu.get_capabilities()
-    return any(bool(there) for name, there in capabilities.items() if name.endswith("bf16"))
+    # x86: avx512_bf16, amx_bf16; ARM: bf16, sve_bf16
+    return any(bool(there) for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -76,31 +74,61 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was told; a CPU has done it when the call returns."""
+    """Wait until the device has finished its work; on a CPU it has when a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-def keep_freed_memory() -> None:
-    """Have freed memory kept for the next step instead of given back to the system, for the rest of the process.
+@contextlib.contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Let the C library keep freed memory for the next training step instead of returning it to the system.
 
-    Each step of training frees and asks again for the same few hundred megabytes, and every page of them that comes
-    from the system anew costs a fault: a quarter of the time of a step with batches of 64 at 224x224. Where the C
-    library is not glibc, nothing is done.
+    Each step frees and allocates the same few hundred MiB, and every page that comes fresh from the system costs a page
+    fault: a quarter of a step at 224x224 and batch 64. Does nothing if the C library is not glibc.
     """
-    if not sys.platform.startswith("linux"):
+    mallopt = None
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            mallopt, trim = libc.mallopt, libc.malloc_trim
+    if mallopt is None:
+        yield
         return
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        trim(0)
+
+
+@contextlib.contextmanager
+def scoped_process_state(device: torch.device) -> Iterator[None]:
+    """For training: settings of the whole process and random generators, all restored at the end."""
+    with contextlib.ExitStack() as stack:
+        gpus = [device.index or 0] if device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(devices=gpus))
+        stack.enter_context(warnings.catch_warnings())
+        # 1x1 kernels have the same memory order under either layout's strides, so nothing is lost
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        if device.type == "cpu":
+            stack.enter_context(keep_freed_memory())
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device.index or 0))
+            # cudnn's benchmark mode chooses kernels by racing them, so results would differ from run to run
+            cudnn = torch.backends.cudnn
+            flags = {"enabled": cudnn.enabled, "allow_tf32": cudnn.allow_tf32}
+            stack.enter_context(cudnn.flags(benchmark=False, deterministic=True, **flags))
+        yield
 
 
 @functools.cache
-def compile_obstacle(device: torch.device) -> str | None:
-    """Why `torch.compile` does not work here, if so: on a CPU it needs a compiler of C++, on a GPU Triton."""
+def compile_error(device: torch.device) -> str | None:
+    """Why `torch.compile` fails here, or None: on a CPU it needs a C++ compiler, on a GPU Triton."""
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever its back end fails with
@@ -108,8 +136,14 @@ def compile_obstacle(device: torch.device) -> str | None:
     return None
 
 
+def require(package: str, purpose: str) -> None:
+    """Raises `UserError` with the command to type if a package is not installed. `purpose`: what needs it."""
+    if find_spec(package) is None:
+        raise UserError(f"{purpose} needs {package}, which is not installed: pip install {package}")
+
+
 def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, processor, memory and device, for `environment.json` and for benchmarks."""
+    """Versions, processor, memory and device, for `environment.json`."""
     packages = ("googlenet", "torch", "accelerate", "numpy", "safetensors", "pillow")
     return {
         "python": platform.python_version(),
@@ -131,6 +165,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """Memory of this machine; 0 if the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return 0
+
+
 def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -138,11 +180,3 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int:
-    """Of this machine; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return 0

@@ -1,36 +1,36 @@
-"""The two ways in which this package says no, and what it says."""
+"""The two kinds of error that this package raises on purpose. Each message is one line."""
 
-_LONGEST_REASON = 160
+_MAX_REASON = 160
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for: one line that says what is wrong, where, and the way out. Exit code 2."""
+    """The user's mistake: the message says what is wrong, where, and the way out. Exit code 2."""
 
 
 class RunError(RuntimeError):
-    """Something that was asked for correctly could not be done: one line. Exit code 1."""
+    """A correct request that failed, for example because the disk is full. Exit code 1."""
 
 
 class DivergedError(RunError):
-    """A loss that is no number any more."""
+    """A loss that is NaN or infinite."""
 
 
-def check_counts(**counts: int) -> None:
-    """Counts of a caller's, by their names. Raises `UserError` for one below 1."""
+def check_counts(**counts: int | None) -> None:
+    """Raises `UserError` for a count below 1, by its name; None is allowed."""
     for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name} is 1 or more, not {count}")
+        if count is not None and count < 1:
+            raise UserError(f"{name} must be 1 or more, not {count}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch, on any device, could not have the memory that it asked for."""
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    """Whether PyTorch, on any device, could not allocate memory."""
+    message = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error of the system or of another library says, in one short line."""
-    if isinstance(error, OSError) and error.strerror:  # without its number, and the path that the caller names himself
+    """The first line of an error of the system or of another library, shortened."""
+    if isinstance(error, OSError) and error.strerror:  # without the number and the path, which our message has
         return error.strerror
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " ..."
+    return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + " ..."

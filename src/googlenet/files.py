@@ -1,48 +1,71 @@
-"""Writing files so that nothing half-written ever stands under its final name."""
+"""Writing files so that nothing half-written ever has its final name, and where cached files live."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import platformdirs
 
 from googlenet.errors import RunError, UserError, reason_of
 
 
 def printable(path: str | Path) -> str:
-    """A file's name as text that can be written anywhere, in one line: control characters, and bytes of it that are no
-    UTF-8, appear as \\xNN."""
+    """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
     text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
+def expand(path: str | Path) -> Path:
+    """The path with a leading `~` replaced by the home folder, which the shell does not do in `--output=~/x`."""
+    with contextlib.suppress(RuntimeError):  # no home folder: the path stays as it is
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def cache_dir() -> Path:
+    """The folder for downloads, compiled code and decoded images.
+
+    `$XDG_CACHE_HOME/googlenet` or the system's equivalent; a folder for temporary files if the user has no home folder.
+    """
+    with contextlib.suppress(RuntimeError, KeyError, OSError):
+        folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
+        if folder.is_absolute():
+            return folder
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"googlenet-{user}"
+
+
 def check_output(path: Path, suffix: str) -> None:
-    """Raises `UserError` for a name that would say something else than what is written under it, and what
-    `check_writable` raises."""
+    """Raises `UserError` if the name does not end in `suffix`, and whatever `check_writable` raises."""
     if path.suffix.lower() != suffix:
-        raise UserError(f"{path}: this is written as {suffix[1:].upper()}; end its name in {suffix}")
+        raise UserError(f"{path}: the output is a {suffix[1:].upper()} file; use a name that ends in {suffix}")
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """Before what may take long is done, whether its outcome can be written. Raises `RunError` where not."""
+    """Before long work: raises `RunError` if its result could not be written to `path`."""
     with disk_errors(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        there = next((folder for folder in path.absolute().parents if folder.exists()), None)
-        if there is None or not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"there is no folder {there or path.parent}")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"the folder {there} cannot be written to")
+        parent = next((folder for folder in path.absolute().parents if folder.exists()), None)
+        if parent is None or not parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{parent or path.parent} is not a folder")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"no permission to write to the folder {parent}")
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """While `path` is written. Raises `RunError` where the disk is full or the folder cannot be written."""
+    """While `path` is written: turns an `OSError` (full disk, no permission) into a `RunError` that names it."""
     try:
         yield
     except OSError as error:
@@ -51,19 +74,30 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it becomes `path` at the end, or goes away where writing failed.
+    """Gives a temporary name next to `path` to write to. It becomes `path` at the end, or is deleted after an error.
 
     Raises:
-        RunError: where the disk is full or the folder cannot be written.
+        RunError: if the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with temporary.open("rb+") as file:  # Windows flushes only what may be written
+            with temporary.open("rb+") as file:  # Windows flushes only files open for writing
                 os.fsync(file.fileno())  # else a crash soon after could leave an empty file under the final name
             temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically. Raises `RunError` as `atomic_write` does."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically. Raises `RunError` as `atomic_write` does."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -2,73 +2,66 @@
 
 from __future__ import annotations
 
-import json as json_format
+import json as json_module
+import shlex
 import shutil
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-if TYPE_CHECKING:
-    from googlenet.data.dataset import ImageDataset
-    from googlenet.weights.model_file import ModelInfo
+from googlenet.console import on_stderr
+from googlenet.files import expand
 
-Output = Parameter(name=["--output", "-o"])
+Output = Parameter(name=["--output", "-o"], converter=lambda _, tokens: expand(tokens[0].value))
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
-    Parameter(help="Of the computation; auto: bf16 where the device has it."),
+    Parameter(help="Precision of the computation; auto: bf16 if the device has it."),
 ]
-BatchSize = Annotated[int, Parameter(help="Images a batch.")]
-DataDir = Annotated[str | None, Parameter(help="Folder with the data set's files, or bundled; left out: searched for.")]
-JudgedData = Annotated[
-    str | None, Parameter(help="Name of a data set, or a folder of pictures; left out: the one trained on.")
-]
-JudgingPrecision = Annotated[
+EvalPrecision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"] | None,
-    Parameter(help="Of the computation; left out: as it was trained."),
+    Parameter(help="Precision of the computation; default: as in training."),
 ]
-SkipUnreadable = Annotated[
-    bool, Parameter(help="Leave out picture files that cannot be read, and say how many.", negative="")
+BatchSize = Annotated[int, Parameter(help="Images per batch.")]
+DataDir = Annotated[
+    str | None, Parameter(help="Folder with the data set's files, or bundled; default: search.")
 ]
+EvalData = Annotated[str | None, Parameter(help="Name of a data set or folder of images; default: the training data.")]
+SkipUnreadable = Annotated[bool, Parameter(help="Skip image files that cannot be read, and say how many.", negative="")]
 Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 
 app = App(
     name="googlenet",
-    help="GoogLeNet (Inception v1): train it, see inside it, use it.",
+    help="GoogLeNet (Inception v1): train it, understand it, ship it.",
     help_format="plaintext",
-    suppress_keyboard_interrupt=False,  # `main` says so, in a line
+    suppress_keyboard_interrupt=False,  # `main` reports it in one line
 )
-data_app = App(name="data", help="Data sets and folders of pictures: listed, fetched, checked, shown.")
+data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show.")
 app.command(data_app)
 
 
-def load_eval_data_with_progress(
-    info: ModelInfo, data: str | None, data_dir: str | None, *, skip_unreadable: bool, json: bool
-) -> ImageDataset:
-    """What `load_eval_data` gives, while what is found and what is left out are said."""
-    from googlenet.console import FileProgress
-    from googlenet.evaluation.report import load_eval_data
-
-    with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
-        dataset = load_eval_data(
-            info, data, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show
-        )
-        if dataset.note:
-            progress.say(f"note: {dataset.note}")
-    return dataset
+def logs_to_stderr(when: bool = True) -> AbstractContextManager[None]:
+    """Within it, log lines and progress go to standard error, so that standard output is only the result."""
+    return on_stderr() if when else nullcontext()
 
 
 def command_name() -> str:
-    """What to type for this command: its path, where it is not on PATH."""
+    """How to call this command in a shell: by its path if it is not on PATH."""
     if shutil.which("googlenet"):
         return "googlenet"
-    beside = Path(sys.executable).with_name("googlenet")
-    inside = beside.is_relative_to(Path.cwd())
-    return str(beside.relative_to(Path.cwd())) if inside else f"'{beside}'"
+    path = Path(sys.executable).with_name("googlenet")
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def print_json(value: Any) -> None:
-    print(json_format.dumps(value, indent=2))
+    print(json_module.dumps(value, indent=2))
+
+
+def load_eval_data_with_progress(info, data, data_dir, *, skip_unreadable, json):  # type: ignore
+    from googlenet.evaluation.report import load_eval_data
+
+    with logs_to_stderr(json):
+        return load_eval_data(info, data, data_dir, skip_unreadable=skip_unreadable)

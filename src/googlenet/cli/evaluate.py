@@ -14,8 +14,8 @@ from googlenet.cli.app import (
     DataDir,
     Device,
     Json,
-    JudgedData,
-    JudgingPrecision,
+    EvalData,
+    EvalPrecision,
     Output,
     SkipUnreadable,
     app,
@@ -40,7 +40,7 @@ Settings = TypedDict(  # type: ignore[misc]
 def evaluate(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
-    data: JudgedData = None,
+    data: EvalData = None,
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
     output: Annotated[
@@ -48,7 +48,7 @@ def evaluate(
     ] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
-    precision: JudgingPrecision = None,
+    precision: EvalPrecision = None,
     confidence: Annotated[
         float, Parameter(help="Also count what is answered, and rightly, at this probability and above, 0 to 1.")
     ] = 0.0,

@@ -14,8 +14,8 @@ from googlenet.cli.app import (
     DataDir,
     Device,
     Json,
-    JudgedData,
-    JudgingPrecision,
+    EvalData,
+    EvalPrecision,
     Output,
     SkipUnreadable,
     app,
@@ -113,7 +113,7 @@ def explain(
 def ablate(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
-    data: JudgedData = None,
+    data: EvalData = None,
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
     limit: Annotated[
@@ -122,7 +122,7 @@ def ablate(
     output: Annotated[Path | None, Output, Parameter(help="PNG of the table to write; left out: none.")] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
-    precision: JudgingPrecision = None,
+    precision: EvalPrecision = None,
     json: Json = False,
 ) -> int:
     """Silence each branch of each Inception block in turn: the accuracy on the test images lost without it."""

@@ -1,36 +1,43 @@
-"""A network trained and judged."""
+"""googlenet train"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-from contextlib import nullcontext, redirect_stdout
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from googlenet.cli.app import (
-    Json,
-    Output,
-    app,
-    command_name,
-    print_json,
-)
+from googlenet.cli.app import Json, Output, app, command_name, logs_to_stderr, print_json
 from googlenet.errors import UserError
 from googlenet.files import check_output
-from googlenet.recipe import Recipe, recipe_names
+from googlenet.recipe import GROUPS, recipe_names, settings_of_recipes
 
-# Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
-Settings = TypedDict(  # type: ignore[misc]
-    "Settings",
-    {
-        name: Annotated[field.annotation, Parameter(help=f"{field.description}.")]
-        for name, field in Recipe.model_fields.items()
-    },
-    total=False,
-)
+_CHANGED = settings_of_recipes()
+
+
+def _option(name: str, group: Group, field: Any) -> Any:
+    """A setting as an option of the command, with its default."""
+    default = "" if field.default is None else f"; default: {str(field.default).lower()}"
+    recipe = " (or from the recipe)" if name in _CHANGED else ""
+    description = field.description.replace("; default: ", f"; default{recipe}: ") if not default else field.description
+    text = f"{description}{default}{recipe if default else ''}"
+    return Annotated[field.annotation, Parameter(help=f"{text[0].upper()}{text[1:]}.", group=group)]
+
+
+def _settings() -> dict[str, Any]:
+    options = {}
+    for number, settings in enumerate(GROUPS):
+        group = Group(str(settings.__doc__), sort_key=number + 1)
+        for name in settings.__annotations__:
+            options[name] = _option(name, group, settings.model_fields[name])
+    return options
+
+
+# Every setting of a recipe is an option; those that are not given are not in the dictionary
+Settings = TypedDict("Settings", _settings(), total=False)  # type: ignore[misc]
 
 
 @app.command
@@ -38,55 +45,59 @@ def train(
     *,
     recipe: Annotated[
         str | None,
-        Parameter(help=f"{', '.join(recipe_names())}, or a FILE.toml; left out: fast, for a folder pictures."),
+        Parameter(help=f"{', '.join(recipe_names())} or a FILE.toml; default: fast, or images for a folder."),
     ] = None,
     output: Annotated[
-        Path | None, Output, Parameter(help="Run folder; left out: a new one in runs/. Of --find-learning-rate, a PNG.")
+        Path | None,
+        Output,
+        Parameter(help="Run folder, or with --find-learning-rate a PNG; default: a new folder in runs/."),
     ] = None,
     resume: Annotated[
-        bool, Parameter(help="Go on with the run in --output from its last checkpoint.", negative="")
+        bool, Parameter(help="Continue the run in --output from its last checkpoint.", negative="")
     ] = False,
     find_learning_rate: Annotated[
         bool,
-        Parameter(help="Do not train: draw the loss over a growing learning rate, and suggest one.", negative=""),
+        Parameter(help="Do not train: plot the loss over a growing learning rate, and suggest one.", negative=""),
     ] = False,
     json: Json = False,
     settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
 ) -> int:
-    """Train a network. Every setting of a recipe can be given by its name; those left out are the recipe's."""
+    """Train a network. Every setting of a recipe is an option; the others are the recipe's."""
+    given: dict[str, Any] = dict(settings or {})
     if find_learning_rate:
-        target = output or Path("learning_rate.png")
         if resume:
-            raise UserError("with --find-learning-rate nothing is trained, so there is nothing to --resume")
-        check_output(target, ".png")
-        return _find_learning_rate(recipe, target, dict(settings or {}), json=json)
+            raise UserError("--find-learning-rate does not train, so --resume does not apply; omit one of them")
+        return _find_learning_rate(recipe, output or Path("learning_rate.png"), given, json=json)
     from googlenet.training.loop import train as run_training
 
-    with redirect_stdout(sys.stderr) if json else nullcontext():
-        result = run_training(recipe, output=output, resume=resume, **(settings or {}))
+    with logs_to_stderr(json):
+        result = run_training(recipe, output=output, resume=resume, **given)
     if os.environ.get("RANK", "0") != "0":
-        pass  # of several processes, the first speaks
+        pass  # of several processes, the first one prints
     elif json:
         print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
     elif result.interrupted:
-        print(f"stopped. To go on: {command_name()} train --resume --output '{result.folder}'")
+        print(f"interrupted; to continue: {command_name()} train --resume --output {shlex.quote(str(result.folder))}")
     else:
         print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
         print(f"run folder: {result.folder}")
-        print(f"next: {command_name()} predict '{result.model}' PICTURE ...")
+        print(f"next: {command_name()} predict {shlex.quote(str(result.model))} IMAGE ...")
     return 130 if result.interrupted else 0
 
 
 def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, Any], *, json: bool) -> int:
+    check_output(output, ".png")
+    from googlenet.console import log
     from googlenet.training.lr_finder import find_learning_rate
     from googlenet.training.setup import resolve_recipe
 
-    resolved, _, reason = resolve_recipe(recipe, settings)
-    with redirect_stdout(sys.stderr):
-        print(reason, end="\n" if reason else "")
+    with logs_to_stderr():
+        resolved, _, reason = resolve_recipe(recipe, settings)
+        if reason:
+            log.info(reason)
         search = find_learning_rate(resolved, output)
     if json:
-        print_json({"picture": str(output), **search.to_dict()})
+        print_json({"plot": str(output), **search.to_dict()})
     else:
         print(f"suggested: --learning-rate {search.suggestion:g}; the curve: {output}")
     return 0

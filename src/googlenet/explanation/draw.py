@@ -6,6 +6,7 @@ the one to the other and the auxiliary heads.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from googlenet.errors import UserError
 from googlenet.files import atomic_write
-from googlenet.model.architecture import TABLE_1, Architecture, InceptionRow, architecture
+from googlenet.model.architecture import TABLE_1, VARIANTS, Architecture, InceptionRow
 
 _IMAGE, _POOL, _NORM, _HEAD = "#e7ebf0", "#f7c9b4", "#dccff0", "#f9e5a6"
 _KERNELS = {1: "#d6e6f6", 3: "#9cc6ec", 5: "#4f8fce", 7: "#2f6aa8"}
@@ -61,7 +62,7 @@ def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_
         UserError: for an unknown variant, or an input that it cannot take.
     """
     channels, *sides = input_size
-    net = architecture(variant, in_channels=channels, num_classes=num_classes)
+    net = dataclasses.replace(VARIANTS[variant], in_channels=channels, num_classes=num_classes)
     if min(sides) < net.smallest_input():
         raise UserError(
             f"an input of {sides[0]}x{sides[1]} pixels is too small for variant {variant!r}: "

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from googlenet.device import DTYPES, compile_obstacle, resolve_device, resolve_precision
+from googlenet.device import DTYPES, compile_error, resolve_device, resolve_precision
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 from googlenet.inference.formats import KEY, ExportableModel, openvino_graph, quietly, require, write_graph
 from googlenet.model.fuse import folded
@@ -247,7 +247,7 @@ def compiled_backend(net: GoogLeNet, *, precision: str = "auto") -> Callable[[Te
         RunError: from the backend, where compiling fails.
     """
     dtype = DTYPES[resolve_precision(precision, CPU)]
-    if obstacle := compile_obstacle(CPU):
+    if obstacle := compile_error(CPU):
         raise UserError(
             f"the engine compiled needs a C++ compiler, and PyTorch installed in a path without spaces: torch.compile "
             f"does not work here ({obstacle}); take --backend torch"

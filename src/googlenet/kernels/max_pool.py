@@ -1,4 +1,8 @@
-"""Max pooling that keeps one byte a value for the backward pass, where PyTorch's keeps eight (see max_pool.c)."""
+"""The C max pool: one byte per value for the backward pass, where PyTorch keeps eight (see max_pool.c).
+
+The C file is compiled once by the machine's own compiler and kept in the cache folder. Without a compiler, PyTorch's
+max pool does the work.
+"""
 
 from __future__ import annotations
 
@@ -9,80 +13,49 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from googlenet.files import cache_dir
+
+_DTYPES = {torch.bfloat16: "BFLOAT16", torch.float32: "FLOAT32"}
 _COMPILE_SECONDS = 60
 
 
-@functools.cache
-def compiled(source: str, definition: str) -> ctypes.CDLL | None:
-    """The shared library of one C file, compiled with `-D definition`; None where it cannot be had."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or not sys.platform.startswith("linux"):
-        return None
-    text = resources.files("googlenet.kernels").joinpath(source).read_text(encoding="utf-8")
-    # A cache folder may be shared by machines with other processors, and outlive this installation of torch
-    made_for = (
-        text,
-        definition,
-        compiler,
-        torch.__version__,
-        str(_openmp()),
-        sorted(torch.cpu.get_capabilities().items()),
-    )
-    digest = hashlib.sha256(repr(made_for).encode()).hexdigest()[:16]
-    target = Path(platformdirs.user_cache_dir("googlenet", appauthor=False)) / "native" / f"{definition}-{digest}.so"
-    try:
-        if not target.exists():
-            _compile(compiler, text, definition, target)
-        return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError):
-        return None
+class CMaxPool2d(nn.MaxPool2d):
+    """PyTorch's max pool, computed in C if `supports` its input: (N, C, H, W) -> (N, C, H', W').
+
+    Second derivatives are refused.
+    """
+
+    kernel_size: int
+    stride: int
+    padding: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A traced or compiled network consists of PyTorch's operations only
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not supports(x):
+            return super().forward(x)
+        return max_pool(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
 
 
-def _compile(compiler: str, text: str, definition: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        source, unit, library = (Path(scratch) / f"native.{suffix}" for suffix in ("c", "o", "so"))
-        source.write_text(text, encoding="utf-8")
-        flags = ("-O3", "-march=native", "-fPIC", "-fopenmp", f"-D{definition}")
-        run = functools.partial(subprocess.run, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
-        run((compiler, *flags, "-c", str(source), "-o", str(unit)))
-        # Linked to the OpenMP that torch brings, so that both share one set of threads instead of fighting over cores
-        openmp = _openmp()
-        run((compiler, "-shared", str(unit), "-o", str(library), str(openmp) if openmp else "-fopenmp"))
-        library.replace(target)
-
-
-def _openmp() -> Path | None:
-    folder = Path(torch.__file__).parent
-    bundled = [*folder.glob("lib/libgomp*.so*"), *folder.with_name("torch.libs").glob("libgomp*.so*")]
-    return bundled[0] if bundled else None
-
-
-_DEFINITIONS = {torch.bfloat16: "BFLOAT16", torch.float32: "FLOAT32"}
-
-
-def serves(x: Tensor) -> bool:
-    """Whether `max_pool` takes this input: on the CPU, channels-last, in bfloat16 or float32, the C compiled."""
+def supports(x: Tensor) -> bool:
+    """Whether `max_pool` takes this input: on the CPU, channels-last, bfloat16 or float32, and the C compiles."""
     return (
         x.device.type == "cpu"
-        and x.dtype in _DEFINITIONS
+        and x.dtype in _DTYPES
         and x.is_contiguous(memory_format=torch.channels_last)
-        and compiled("max_pool.c", _DEFINITIONS[x.dtype]) is not None
+        and library(_DTYPES[x.dtype]) is not None
     )
 
 
 def max_pool(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
-    """`torch.nn.functional.max_pool2d` for inputs that it `serves`: (N, C, H, W) -> (N, C, H', W').
+    """`torch.nn.functional.max_pool2d` for an input that it `supports`: (N, C, H, W) -> (N, C, H', W').
 
     A window may hold up to 256 values. Second derivatives are refused.
     """
@@ -93,12 +66,18 @@ def max_pool(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[Tensor, Tensor]:
-        images, channels, *sides = x.shape
-        height, width = (_pooled_side(side, kernel_size, stride, padding, ceil_mode) for side in sides)
-        y = _empty((images, channels, height, width), x.dtype)
-        place = _empty(y.shape, torch.uint8)
-        shape = (images, *sides, channels, height, width, kernel_size, stride, padding)
-        _call("max_pool", x.dtype, (x, y, place), shape)
+        def pooled(side: int) -> int:
+            room = side + 2 * padding - kernel_size
+            size = (-(-room // stride) if ceil_mode else room // stride) + 1
+            # As in PyTorch, no window begins in the padding on the far side
+            return size - 1 if ceil_mode and (size - 1) * stride >= side + padding else size
+
+        images, channels, height, width = x.shape
+        shape = (images, channels, pooled(height), pooled(width))
+        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        place = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+        geometry = (images, height, width, channels, *shape[2:], kernel_size, stride, padding)
+        _call("max_pool", x.dtype, (x, y, place), geometry)
         return y, place
 
     @staticmethod
@@ -114,26 +93,46 @@ class _MaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         (place,) = ctx.saved_tensors
-        images, channels, *sides = ctx.input_shape
+        images, channels, height, width = ctx.input_shape
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        result = _empty(ctx.input_shape, gradient.dtype)
-        _call("max_pool_backward", gradient.dtype, (gradient, place, result), (images, *sides, channels, *ctx.window))
+        result = torch.empty(ctx.input_shape, dtype=gradient.dtype, memory_format=torch.channels_last)
+        geometry = (images, height, width, channels, *ctx.window)
+        _call("max_pool_backward", gradient.dtype, (gradient, place, result), geometry)
         return result, None, None, None, None
 
 
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
-
-
-def _pooled_side(side: int, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    room = side + 2 * padding - kernel_size
-    pooled = (-(-room // stride) if ceil_mode else room // stride) + 1
-    # A window that would begin in the padding on the far side is left out, as PyTorch does
-    return pooled - 1 if ceil_mode and (pooled - 1) * stride >= side + padding else pooled
-
-
 def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor, ...], geometry: tuple[int, ...]) -> None:
-    library = compiled("max_pool.c", _DEFINITIONS[dtype])
-    assert library is not None
+    compiled = library(_DTYPES[dtype])
+    assert compiled is not None
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    getattr(library, name)(*pointers, (ctypes.c_long * len(geometry))(*geometry))
+    getattr(compiled, name)(*pointers, (ctypes.c_long * len(geometry))(*geometry))
+
+
+@functools.cache
+def library(dtype: str) -> ctypes.CDLL | None:
+    """max_pool.c compiled for BFLOAT16 or FLOAT32; None if it cannot be compiled here."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    source = resources.files("googlenet.kernels").joinpath("max_pool.c").read_text(encoding="utf-8")
+    # Linked to the OpenMP that torch brings, so that both share one set of threads instead of competing for cores
+    folder = Path(torch.__file__).parent
+    bundled = [*folder.glob("lib/libgomp*.so*"), *folder.with_name("torch.libs").glob("libgomp*.so*")]
+    openmp = str(bundled[0]) if bundled else "-fopenmp"
+    # Machines with other processors may share a cache folder, and it may outlive this installation of torch
+    key = (source, dtype, compiler, torch.__version__, openmp, sorted(torch.cpu.get_capabilities().items()))
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    target = cache_dir() / "kernels" / f"{dtype}-{digest}.so"
+    try:
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                c, o, so = (str(Path(scratch) / f"max_pool.{suffix}") for suffix in ("c", "o", "so"))
+                Path(c).write_text(source, encoding="utf-8")
+                run = functools.partial(subprocess.run, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
+                run((compiler, "-O3", "-march=native", "-fPIC", "-fopenmp", f"-D{dtype}", "-c", c, "-o", o))
+                run((compiler, "-shared", o, "-o", so, openmp))
+                Path(so).replace(target)
+        return ctypes.CDLL(str(target))
+    except (OSError, subprocess.SubprocessError):
+        return None

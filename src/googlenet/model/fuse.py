@@ -1,9 +1,15 @@
-"""The same arithmetic in fewer and better-fed steps, for training in bf16 on a CPU.
+"""Faster forms of a network, as explicit transformations. Each computes what the plain network computes (tested).
 
-oneDNN takes long over the gradients of a 1x1 convolution on a small map, and two thirds of Any's convolutions are
-1x1, most of them on maps of 14x14, 7x7 or less. As matrix products they take a half to a quarter of the time, and the
-three in a block that read the same input make one product. In fp32 there is nothing to gain. docs/performance.md has
-the figures; tests hold the two forms to equal results.
+For training and evaluation on a CPU, `fused` swaps the classes of some modules within a `with` block: max pools become
+the C max pool, and in bf16 the 1x1 convolutions of a block become one matrix product. oneDNN is slow at the gradients of a 1x1
+convolution on a small map, and two thirds of GoogLeNet's convolutions are 1x1; as matrix products they take a quarter
+to a half of the time. In fp32 there is nothing to gain. Parameters and their names do not change. docs/performance.md
+has the measurements.
+
+A fused module uses its fast form only while its parts are the plain ones: with a hook on a part, a module put in its
+place (LoRA, quantization), or batch norms in different modes, it computes as the plain network does.
+
+For inference, `folded` makes a copy whose convolutions include the batch norm that follows them.
 """
 
 from __future__ import annotations
@@ -11,81 +17,137 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from googlenet.kernels.max_pool import serves
-
-_enabled = True
+from googlenet.kernels.max_pool import CMaxPool2d
+from googlenet.model.googlenet import Convolution, GoogLeNet, Inception
 
 
 @contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Within it every layer is computed as PyTorch does it, to compare with."""
-    global _enabled
-    before, _enabled = _enabled, False
+def fused(net: nn.Module) -> Iterator[None]:
+    """Within it, `net` computes in its faster form, if there is one for its device and precision.
+
+    Any network gets the C max pool; GoogLeNet and its blocks also get merged 1x1 convolutions.
+    """
+    swapped = [module for module in net.modules() if type(module) in _FAST]
+    for module in swapped:
+        module.__class__ = _FAST[type(module)]
     try:
         yield
     finally:
-        _enabled = before
+        plain = {fast: slow for slow, fast in _FAST.items()}
+        for module in swapped:
+            module.__class__ = plain[type(module)]
 
 
-def pays(x: Tensor) -> bool:
-    """Whether these forms are faster for this input: channels-last, in bf16, gradients to flow back through it."""
+def folded(net: GoogLeNet, dtype: torch.dtype = torch.float32) -> GoogLeNet:
+    """A copy for inference: batch norm folded into the convolutions, the C max pool, channels-last, eval mode.
+
+    Folding is done in float32, so that values are rounded to `dtype` once.
+    """
+    copied = copy.deepcopy(net).float().eval()
+    for module in copied.modules():
+        if isinstance(module, Convolution) and type(module.bn) is nn.BatchNorm2d and type(module.conv) is nn.Conv2d:
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), None
+        elif type(module) is nn.MaxPool2d:
+            module.__class__ = CMaxPool2d
+    copied.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied
+
+
+class _FusedInception(Inception):
+    """The 1x1 convolutions of the block's input as one product, then one batch norm and one ReLU for all branches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (_is_faster(x) and _is_plain(self)):
+            return super().forward(x)
+        one, (reduce2, conv2), (reduce3, conv3), (pool, project) = (
+            self.branch1, self.branch2, self.branch3, self.branch4,
+        )  # fmt: skip
+        widths = [unit.conv.out_channels for unit in (one, reduce2, reduce3)]
+        merged = pointwise(x, (one.conv, reduce2.conv, reduce3.conv))
+        first, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
+        # Batch norm is slow on memory with gaps, which a slice of the channels has, and what `split` returns may not be
+        # changed in place
+        reduced = reduced.clone(memory_format=torch.channels_last)
+        second, third = F.relu_(_batch_norm(reduced, (reduce2.bn, reduce3.bn))).split(widths[1:], dim=1)
+        branches = (first, conv2.conv(second), conv3.conv(third), pointwise(pool(x), (project.conv,)))
+        return F.relu_(_batch_norm(torch.cat(branches, dim=1), (one.bn, conv2.bn, conv3.bn, project.bn)))
+
+
+class _FusedGoogLeNet(GoogLeNet):
+    """A stem whose ReLUs follow the max pools: the two commute, and after a pool a quarter of the values is left."""
+
+    def _stem(self, x: Tensor) -> Tensor:
+        parts = (self.conv1, self.maxpool1, self.conv2, self.conv3, self.maxpool2)
+        if not (_is_faster(x) and all(map(_is_plain, parts))):
+            return super()._stem(x)
+        x = F.relu_(self.maxpool1(_normalized(self.conv1.conv(x), self.conv1)))
+        x = self.lrn1(x)
+        # Not in place: autograd would copy the gradient of a product's view
+        x = F.relu(_normalized(pointwise(x, (self.conv2.conv,)), self.conv2))
+        x = _normalized(self.conv3.conv(x), self.conv3)
+        if isinstance(self.lrn2, nn.Identity):
+            return F.relu_(self.maxpool2(x))
+        return self.maxpool2(self.lrn2(F.relu_(x)))
+
+
+_FAST: dict[type[nn.Module], type[nn.Module]] = {
+    nn.MaxPool2d: CMaxPool2d,
+    Inception: _FusedInception,
+    GoogLeNet: _FusedGoogLeNet,
+}
+_PLAIN = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, CMaxPool2d, nn.Sequential, Convolution, _FusedInception)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _is_faster(x: Tensor) -> bool:
+    """Whether the merged forms are faster: a training step in bf16 on a CPU, channels-last."""
     return (
-        _usable()
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and torch.is_grad_enabled()
         and (x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu"))
         and x.is_contiguous(memory_format=torch.channels_last)
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
     )
 
 
-def pools(x: Tensor) -> bool:
-    """Whether `native.max_pool` is to pool this input."""
-    return _usable() and serves(x)
+def _is_plain(block: nn.Module) -> bool:
+    """Whether every part is the layer it was built with, without hooks, and the batch norms are alike."""
+    norms = set()
+    for part in block.modules():
+        if type(part) not in _PLAIN or any(getattr(part, name) for name in _HOOKS):
+            return False
+        if isinstance(part, nn.BatchNorm2d):
+            norms.add((part.training, part.momentum, part.eps, part.affine, part.track_running_stats))
+    return len(norms) <= 1 and all(momentum is not None and affine and track for _, momentum, _, affine, track in norms)
 
 
-def _usable() -> bool:
-    # A traced or compiled network, and one that torch.func transforms, consists of PyTorch's operations only
-    changed = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
-    return _enabled and not changed
-
-
-def convolve(convolution: nn.Conv2d, x: Tensor) -> Tensor:
-    """What `convolution(x)` gives: (N, C_in, H, W) -> (N, C_out, H', W')."""
-    if convolution.kernel_size == (1, 1) and pays(x):
-        return pointwise(x, convolution.weight, convolution.bias)
-    return convolution(x)
-
-
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution as the matrix product that it is: the channels of each pixel times the weights."""
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-
-
-def merged_pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
-    """Several 1x1 convolutions of the same input as one: their outputs side by side, (N, sum of C_out, H, W)."""
-    weight = torch.cat([convolution.weight for convolution in convolutions])
+def pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
+    """1x1 convolutions of one input as a matrix product: (N, C, H, W) -> (N, sum of C_out, H, W)."""
+    weight = torch.cat([convolution.weight for convolution in convolutions]).flatten(1)
     biases = [convolution.bias for convolution in convolutions if convolution.bias is not None]
-    return pointwise(x, weight, torch.cat(biases) if biases else None)
+    return F.linear(x.permute(0, 2, 3, 1), weight, torch.cat(biases) if biases else None).permute(0, 3, 1, 2)
 
 
-def merged_batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d | None]) -> Tensor:
-    """Each normalization on its share of the channels, as one; where there are none, `y` itself."""
-    there = [norm for norm in norms if norm is not None]
-    return _batch_norm(y, there) if there else y
+def _normalized(x: Tensor, unit: Convolution) -> Tensor:
+    return x if unit.bn is None else unit.bn(x)
 
 
-def _batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
+def _batch_norm(y: Tensor, layers: Sequence[nn.BatchNorm2d | None]) -> Tensor:
+    """Each batch norm on its part of the channels, as one; `y` itself if there are none."""
+    norms = [norm for norm in layers if norm is not None]
+    if not norms:
+        return y
     mean = torch.cat([_buffer(norm.running_mean) for norm in norms])
     variance = torch.cat([_buffer(norm.running_var) for norm in norms])
     weight, bias = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
-    training, momentum = norms[0].training, norms[0].momentum or 0.0
+    training, momentum = norms[0].training, norms[0].momentum
+    assert momentum is not None
     y = F.batch_norm(y, mean, variance, weight, bias, training, momentum, norms[0].eps)
     if training:
         sizes = [norm.num_features for norm in norms]
@@ -99,16 +161,3 @@ def _batch_norm(y: Tensor, norms: Sequence[nn.BatchNorm2d]) -> Tensor:
 def _buffer(buffer: Tensor | None) -> Tensor:
     assert buffer is not None
     return buffer
-
-
-def folded(net: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """A copy for inference, channels-last: kernels and biases do what the normalization behind them did.
-
-    It is done in float32, so that what `dtype` rounds is rounded once.
-    """
-    copied = copy.deepcopy(net).float().eval()
-    for unit in copied.modules():
-        if type(unit).__name__ == "Convolution" and unit.bn is not None:
-            unit.conv, unit.bn = fuse_conv_bn_eval(unit.conv, unit.bn), None
-    copied.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return copied

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
+import functools
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 
-from googlenet.console import Display
-from googlenet.errors import RunError, UserError, is_out_of_memory
+from googlenet.console import ProgressBar, log, progress
+from googlenet.device import describe, scoped_process_state
+from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
 from googlenet.evaluation.calibration import fit_temperature
-from googlenet.evaluation.metrics import BATCH_SIZE, Evaluation, collect_logits
+from googlenet.evaluation.metrics import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
-from googlenet.model import fuse as fused
+from googlenet.files import expand
+from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
-from googlenet.recipe import Recipe
-from googlenet.training.optim import training_loss
-from googlenet.training.run_folder import Average, Row, RunFolder, read_checkpoint
-from googlenet.training.setup import Run, prepare, resolve_recipe, whitens, with_absolute_paths
-from googlenet.weights import model_file
-from googlenet.weights.model_file import ModelInfo
+from googlenet.recipe import Recipe, stored_recipe
+from googlenet.training.optim import training_loss, update_ema
+from googlenet.training.run_folder import Meter, Row, RunFolder
+from googlenet.training.setup import Trainer, build_trainer, make_accelerator, resolve_recipe
+from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
+
+EVAL_BATCH_SIZE = 256
+LINE_EVERY = 100
+"""Steps between two progress lines without a terminal, as in the tutorial."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves."""
+
+    folder: Path
+    model: Path
+    metrics: dict[str, Any]
+    """Of the saved model: loss and accuracy by split, `epoch`, `step`, and `selected_by`, the split that selected it."""
+    seconds: float
+    """Training time without evaluation."""
+    interrupted: bool
+    temperature: float = 1.0
+    """Of the saved model: logits are divided by it before the softmax. 1 without a validation split."""
 
 
 def train(
@@ -37,410 +60,500 @@ def train(
     *,
     output: str | Path | None = None,
     resume: bool = False,
-    on_step: Callable[[Run], None] | None = None,
+    model: nn.Module | None = None,
+    on_step: Callable[[Trainer], None] | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a network.
 
     Args:
-        recipe: a name (`fast`, `accurate`, ...) or a TOML file; left out, `pictures` where `data` is a folder,
-            else `fast`.
-        output: the run folder; left out, a new one under `runs/`.
-        resume: go on with the run in `output` from its last checkpoint. The rest of the run is bit for bit what it
-            would have been.
-        on_step: called after each step with the run, to look at its network, `run.net`, say. Its time does not count
-            in the rows.
-        settings: any setting of the recipe by its name, `epochs=2` say; places, as `data`, are text or paths.
+        recipe: a name (`fast`, `accurate`, ...) or a TOML file; default: `images` if `data` is a folder, else `fast`.
+        output: the run folder; default: a new one in `runs/`.
+        resume: continue the run in `output` from its last checkpoint, bit for bit as if it had not stopped.
+        model: another network to train instead of the recipe's, (N, C, H, W) -> (N, num_classes). It is trained in place.
+            The file of anything but an unmodified GoogLeNet holds weights only.
+        on_step: called after each step with the `Trainer`, for example to look at `trainer.net`. Its time does not count.
+        settings: any setting of the recipe by name, as `epochs=2`.
 
     Raises:
-        UserError: for a recipe, setting, data set or folder that will not do.
-        RunError: where the loss stops being finite, or a file cannot be written.
+        UserError: for a recipe, setting, data set or folder that is not usable.
+        RunError: if the loss becomes NaN or infinite, or a file cannot be written.
     """
-    if not resume:
+    checkpoint, reason = None, ""
+    if resume:
+        if output is None:
+            raise UserError("resume needs the run folder: set --output runs/NAME")
+        folder = RunFolder(expand(output))
+        checkpoint = folder.load_checkpoint()
+        resolved = stored_recipe(checkpoint["recipe"])
+        _check_unchanged(resolved, resolve_recipe(recipe or resolved, settings)[0])
+    else:
         resolved, name, reason = resolve_recipe(recipe, settings)
-        run = prepare(resolved, Path(output or RunFolder.next_name(name)))
-        run.on_step = on_step
-        return fit(run, reason)
-    if output is None:
-        raise UserError("resume needs the run folder to go on with: --output runs/NAME")
-    state = read_checkpoint(RunFolder(Path(output)).checkpoint)
-    resolved = Recipe(**state["recipe"])
-    _check_unchanged(with_absolute_paths(resolved), resolve_recipe(recipe or resolved, settings)[0])
-    run = prepare(resolved, Path(output), resume=True)
-    run.restore(state)
-    run.on_step = on_step
-    return fit(run)
+        folder = RunFolder(expand(output) if output is not None else RunFolder.new_path(name))
+    accelerator = make_accelerator(resolved)
+    folder = RunFolder(broadcast_object_list([folder.path])[0])  # a name made from the time differs between processes
+    if accelerator.is_main_process and not resume:
+        folder.check_new()  # before minutes of decoding
+    with scoped_process_state(accelerator.device):
+        trainer = build_trainer(resolved, accelerator, model)
+        if checkpoint is not None:
+            trainer.load_state_dict(checkpoint)
+            if accelerator.is_main_process:
+                folder.drop_rows_after(trainer.step)
+        elif accelerator.is_main_process:
+            folder.create(resolved.to_toml(), {**describe(trainer.device), **trainer.environment()})
+        accelerator.wait_for_everyone()
+        _log_start(trainer, reason)
+        return fit(trainer, folder, on_step)
 
 
-def fit(run: Run, reason: str = "") -> TrainingResult:
-    """Train to the end, or until told to stop; keep the best network; draw the pictures.
-
-    `reason` is said first: why the settings are what they are, where they were chosen.
-    """
+def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] | None = None) -> TrainingResult:
+    """Train to the end or until interrupted, save the best network, draw the plots."""
     evaluation: Evaluation | None = None
-    with Display(run.epochs, len(run.batches), run.total_steps, quiet=not run.is_main) as display:
-        if reason:
-            display.say(reason)
-        _introduce(run, display)
-        with StopRequest(display.say) as stop:
-            while not (_is_over(run) or _any_process_stops(run, stop)):
+    if trainer.recipe.tracker != "none":
+        trainer.accelerator.project_configuration.set_directories(str(folder.path))
+        trainer.accelerator.init_trackers(folder.path.name, config=trainer.recipe.model_dump(exclude_none=True))
+    quiet, start = not trainer.accelerator.is_main_process, trainer.step
+    with fused(trainer.net), _Interruption() as interruption:
+        with progress("training", trainer.total_steps, start, quiet=quiet) as bar:
+            while not (_is_over(trainer) or interruption.requested_anywhere(trainer.accelerator)):
                 started = time.perf_counter()
-                trained, epoch_is_whole = train_epoch(run, display, stop)
-                if epoch_is_whole:
-                    judged, evaluation = judge(run, display)
-                    keep(run, judged)
-                    display.epoch(run.progress.epoch, trained, judged, time.perf_counter() - started)
-                elif run.progress.best_accuracy < 0:
-                    keep(run, None)
-                run.save_checkpoint()
-        return finish(run, evaluation, display, interrupted=not _is_over(run))
+                trained, is_complete = train_epoch(trainer, folder, bar, interruption, on_step)
+                if is_complete:
+                    evaluation = evaluate(trainer, trainer.eval_split)
+                    row = _record_evaluation(trainer, folder, evaluation, trainer.eval_split)
+                    save_best(trainer, folder, row)
+                    _log_epoch(trainer, trained, row, time.perf_counter() - started)
+                elif trainer.state.best_accuracy < 0:
+                    save_best(trainer, folder, None)
+                if trainer.accelerator.is_main_process:
+                    folder.save_checkpoint(trainer.state_dict())
+        interrupted = not _is_over(trainer)
+        evaluated = trainer.eval_split
+        if not interrupted:
+            evaluation, evaluated = final_evaluation(trainer, folder, evaluation), "test"
+        if trainer.accelerator.is_main_process and trainer.recipe.plots:
+            _draw_plots(trainer, folder, evaluation, evaluated)
+    for (
+        tracker
+    ) in trainer.accelerator.trackers:  # end_training would also end the other processes, which may train again
+        tracker.finish()
+    if trainer.accelerator.num_processes > 1:
+        _leave_process_group_at_exit()
+    temperature = 1.0 if evaluation is None else evaluation.temperature
+    state = trainer.state
+    return TrainingResult(folder.path, folder.model, state.best_metrics, state.seconds, interrupted, temperature)
 
 
-def train_epoch(run: Run, display: Display, stop: StopRequest) -> tuple[Row, bool]:
-    """The steps that are left of this epoch: the averages over them, and whether it came to its end."""
-    run.model.train()
-    epoch, batch = divmod(run.progress.step, len(run.batches))
-    run.batches.epoch, run.batches.first = epoch, batch
-    whole_epoch, since_row = Average(run.device), Average(run.device)
-    # Reading a figure waits for the device: on a GPU that is worth doing only now and then.
-    seldom = math.gcd(10, run.recipe.log_every)
-    report_every = 1 if run.device.type == "cpu" and run.accelerator.num_processes == 1 else seldom
+def train_epoch(
+    trainer: Trainer,
+    folder: RunFolder,
+    bar: ProgressBar,
+    interruption: _Interruption,
+    on_step: Callable[[Trainer], None] | None,
+) -> tuple[Row, bool]:
+    """The steps that are left of this epoch: their mean loss and accuracy, and whether the epoch is complete."""
+    recipe, state = trainer.recipe, trainer.state
+    epoch, batch = divmod(state.step, trainer.steps_per_epoch)
+    epoch_meter, meter = Meter(trainer.device), Meter(trainer.device)
+    # Reading a meter waits for the device and the other processes: on a CPU that is free
+    read_every = 1 if trainer.device.type == "cpu" and trainer.accelerator.num_processes == 1 else 10
+    criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
+    line_at = state.step + LINE_EVERY
+    last = False
+    trainer.model.train()
+    set_backbone_frozen(trainer.net, trainer.is_frozen(state.step))
     clock = time.perf_counter()
-    for images, labels in run.loader:
-        train_step(run, images, labels, (whole_epoch, since_row))
-        batch, run.progress.step = batch + 1, run.progress.step + 1
-        if run.on_step is not None:
+    for images, labels in trainer.batches(epoch, batch):
+        if state.step > 0 and trainer.is_frozen(state.step - 1) and not trainer.is_frozen(state.step):
+            set_backbone_frozen(trainer.net, False)
+        # Each step has its own random stream, so a resumed run needs no generator state
+        rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
+        torch.manual_seed((recipe.seed * 1_000_003 + state.step) * world + rank)
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = trainer.learning_rate(state.step, backbone=group["backbone"])
+        inputs, targets, labels = trainer.prepare(images, labels)
+        with _explained_errors(recipe, len(inputs)):
+            loss, logits = train_step(
+                trainer.model,
+                trainer.optimizer,
+                inputs,
+                targets,
+                criterion,
+                accelerator=trainer.accelerator,
+                parts=recipe.gradient_accumulation,
+                gradient_clip=recipe.gradient_clip,
+            )
+        batch, state.step = batch + 1, state.step + 1
+        if trainer.ema is not None:
+            update_ema(trainer.ema, trainer.net, state.step, recipe.ema_decay)
+        for each in (epoch_meter, meter):
+            each.add(loss, logits, labels)
+        if on_step is not None:
             paused = time.perf_counter()
-            run.on_step(run)
+            on_step(trainer)
             pause = time.perf_counter() - paused
             clock += pause
-            for average in (whole_epoch, since_row):
-                average.leave_out(pause)
-        last = batch == len(run.batches) or run.progress.step == run.total_steps
-        checkpoint = run.progress.step % run.recipe.checkpoint_every == 0 and not last
-        if not (since_row.steps % report_every == 0 or last or checkpoint):
+            for each in (epoch_meter, meter):
+                each.start += pause
+
+        last = batch == trainer.steps_per_epoch or state.step == trainer.total_steps
+        checkpoint = state.step % recipe.checkpoint_every == 0 and not last
+        write_row = meter.steps >= recipe.log_every or last or checkpoint
+        if not (write_row or state.step % read_every == 0):
             continue
-        row = _training_row(run, since_row)
-        now = time.perf_counter()  # after reading the figures, for which the device had to finish
-        run.progress.seconds, clock = run.progress.seconds + now - clock, now
-        row["seconds"] = round(run.progress.seconds, 3)
-        run.check_finite(row)
-        stopping = _any_process_stops(run, stop)
-        seconds_left = run.progress.seconds / run.progress.step * (run.total_steps - run.progress.step)
-        display.batch(epoch + 1, batch, run.progress.step, row, seconds_left)
-        if since_row.steps >= run.recipe.log_every or last or checkpoint or stopping:
-            run.record(row)
-            if checkpoint:
-                run.save_checkpoint()
-            since_row.reset()
+        row = _training_row(trainer, meter)
+        now = time.perf_counter()  # after reading the meter, for which the device had to finish
+        state.seconds, clock = state.seconds + now - clock, now
+        row["seconds"] = round(state.seconds, 3)
+        _check_finite(trainer, row)
+        stop = interruption.requested_anywhere(trainer.accelerator)
+        text = (
+            f"epoch {epoch + 1}/{trainer.epochs}  batch {batch}/{trainer.steps_per_epoch}  loss {row['loss']:.3f}  "
+            f"accuracy {row['accuracy']:.1%}  {row['images_per_second']:,.0f} images/s"
+        )
+        bar.update(state.step, text)
+        if state.step >= line_at:
+            bar.line(text)
+            line_at = state.step + LINE_EVERY
+        if write_row or stop:
+            _record(trainer, folder, row)
+            if checkpoint and trainer.accelerator.is_main_process:
+                folder.save_checkpoint(trainer.state_dict())
+            meter.reset()
             clock = time.perf_counter()
-        if last or stopping:
+        if last or stop:
             break
-    run.progress.epoch = epoch + int(last)
-    return _training_row(run, whole_epoch), last
+    state.epoch = epoch + int(last)
+    return _training_row(trainer, epoch_meter), last
 
 
-def train_step(run: Run, images: Tensor, labels: Tensor, averages: tuple[Average, ...]) -> None:
-    """One batch: forward, loss, backward, update. uint8 images (N, C, H, W), labels (N,)."""
-    # Every step draws from a stream of its own, so a run taken up again needs no generator's state.
-    rank, world = run.accelerator.process_index, run.accelerator.num_processes
-    torch.manual_seed((run.recipe.seed * 1_000_003 + run.progress.step) * world + rank)
-    for group in run.optimizer.param_groups:
-        group["lr"] = run.learning_rate(run.progress.step, trunk=group["trunk"])
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    criterion: Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor],
+    *,
+    accelerator: Accelerator,
+    parts: int = 1,
+    gradient_clip: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.
 
-    inputs, labels = run.prepare(images), labels.to(run.device, non_blocking=True)
-    inputs, targets = run.mix(inputs, labels)
-    tensors = (inputs, targets, labels)
-    # Batch normalization cannot work on a part of one image
-    count = max(1, min(run.recipe.accumulate, len(inputs) // 2))
-    parts = list(zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True))
-    for number, (part, part_targets, part_labels) in enumerate(parts, start=1):
-        # Only the last part's backward pass has the processes exchange their gradients.
-        alone = nullcontext() if number == len(parts) else run.accelerator.no_sync(run.model)
-        with alone, _told_of_memory(run, len(part)):
-            output = _forward(run, part)
-            loss = training_loss(output, part_targets, run.recipe, run.class_weights)
-            run.accelerator.backward(loss * (len(part) / len(inputs)))
-        logits = output[0] if isinstance(output, tuple) else output
-        for average in averages:
-            average.add(loss, logits, part_labels)
+    Args:
+        model: in training mode, as accelerate wrapped it.
+        optimizer: its learning rates are set.
+        inputs: prepared images (N, C, H, W).
+        targets: labels (N,) or class probabilities (N, num_classes).
+        criterion: mean loss of an output and targets.
+        accelerator: mixed precision, several processes.
+        parts: gradient accumulation: the batch is computed in this many parts, but never in parts of one image, on which
+            batch norm cannot work.
+        gradient_clip: largest L2 norm of the gradient; None: no limit.
+    """
+    parts = max(1, min(parts, len(inputs) // 2))
+    total, logits = torch.zeros((), device=inputs.device), []
+    for number, (x, y) in enumerate(zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1):
+        # Processes exchange their gradients in the last part's backward pass only
+        with nullcontext() if number == parts else accelerator.no_sync(model):
+            output = model(x)
+            loss = criterion(output, y) * (len(x) / len(inputs))
+            accelerator.backward(loss)
+        total += loss.detach()
+        logits.append((output[0] if isinstance(output, tuple) else output).detach())
+    if gradient_clip is not None:
+        accelerator.clip_grad_norm_(model.parameters(), gradient_clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    return total, torch.cat(logits)
 
-    if run.recipe.gradient_clip is not None:
-        run.accelerator.clip_grad_norm_(run.model.parameters(), run.recipe.gradient_clip)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    if run.average is not None:
-        run.average.update_parameters(run.net)
-    for average in averages:
-        average.steps += 1
+
+def set_backbone_frozen(net: nn.Module, frozen: bool) -> None:
+    """Freeze or unfreeze all but the classifiers: no gradients, and batch norm in eval mode, so its statistics stay."""
+    if not isinstance(net, GoogLeNet):
+        return
+    heads = {id(parameter) for head in net.classifiers() for parameter in head.parameters()}
+    for parameter in net.parameters():
+        parameter.requires_grad_(not frozen or id(parameter) in heads)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train(not frozen)
 
 
-@contextmanager
-def _told_of_memory(run: Run, images: int) -> Iterator[None]:
+def evaluate(trainer: Trainer, name: str) -> Evaluation:
+    """Evaluate on the validation or test split, every image exactly once: each of W processes takes every W-th image."""
+    split = trainer.validation if name == "validation" and trainer.validation is not None else trainer.dataset.test
+    accelerator = trainer.accelerator
+    rank, world = accelerator.process_index, accelerator.num_processes
+    started = time.perf_counter()
+    if world > 1:
+        # Batch norm statistics differ between processes; what is evaluated is what the first one saves
+        for tensor in trainer.eval_model.state_dict().values():
+            torch.distributed.broadcast(tensor, src=0)
+        split_part = split.subset(torch.arange(rank, len(split), world))
+    else:
+        split_part = split
+    # If a training step fits into memory, several times its images fit here, where no layer's output is kept
+    per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
+    with (
+        fused(trainer.eval_model),
+        progress(f"evaluating on {name} images", len(split_part), quiet=rank > 0) as bar,
+    ):
+        logits = collect_logits(
+            trainer.eval_model,
+            split_part,
+            trainer.input_spec,
+            device=trainer.device,
+            precision=trainer.precision,
+            batch_size=min(EVAL_BATCH_SIZE, 4 * per_part),
+            advance=bar.advance,
+        )
+    if world > 1:
+        share = torch.zeros(-(-len(split) // world), logits.shape[1])
+        share[: len(logits)] = logits
+        gathered = accelerator.gather(share.to(trainer.device)).cpu().view(world, *share.shape)
+        logits = gathered.transpose(0, 1).reshape(-1, share.shape[1])[: len(split)]
+    rate = len(split) / (time.perf_counter() - started)
+    return Evaluation(trainer.dataset.classes, logits, split.labels, rate)
+
+
+def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
+    """Save the model, unless an earlier one was better on the split that selects.
+
+    `row` is the epoch's evaluation; None if the run was interrupted before its first one.
+    """
+    state = trainer.state
+    if row is not None:
+        if trainer.select_by != "last" and row["accuracy"] <= state.best_accuracy:
+            return
+        state.best_accuracy, state.best_epoch = row["accuracy"], state.epoch
+    state.best_metrics = {"epoch": state.epoch, "step": state.step, "selected_by": trainer.select_by}
+    if row is not None:
+        state.best_metrics[row["split"]] = {"loss": row["loss"], "accuracy": row["accuracy"]}
+    _save_model(trainer, folder)
+
+
+def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | None) -> Evaluation:
+    """Evaluate the saved model on the test split, with the temperature that fits the validation split if there is one.
+
+    The model file gets both. The test split has no part in the temperature.
+    """
+    metrics, evaluation = trainer.state.best_metrics, latest
+    if metrics["step"] != trainer.step or "test" not in metrics:
+        evaluation = None  # the latest evaluation is of another model, or of the validation split
+    if evaluation is not None and trainer.validation is None:
+        return evaluation
+    if evaluation is None:
+        if trainer.accelerator.is_main_process:
+            trainer.eval_model.load_state_dict(read_weights(folder.model))
+        evaluation = evaluate(trainer, "test")
+        metrics["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+        rows = folder.rows()  # resuming a finished run must not repeat its last row
+        if not any(row["split"] == "test" and row["step"] == metrics["step"] for row in rows):
+            _record_evaluation(trainer, folder, evaluation, "test", metrics["step"], metrics["epoch"])
+    if trainer.validation is not None:
+        held_out = evaluate(trainer, "validation")
+        evaluation = replace(evaluation, temperature=fit_temperature(held_out.logits, held_out.labels))
+    _save_model(trainer, folder, evaluation.temperature)
+    return evaluation
+
+
+class _Interruption:
+    """While it is entered, Ctrl-C and SIGTERM end the run after the current step; a second Ctrl-C ends it at once.
+
+    A second SIGTERM does not, because launchers pass on the one that they get.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Interruption:
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _frame: FrameType | None) -> None:
+        self.requested = True
+        if number == signal.SIGINT:
+            signal.signal(number, self._previous[signal.SIGINT])
+        log.info("stopping after this step; press Ctrl-C again to stop at once")
+
+    def requested_anywhere(self, accelerator: Accelerator) -> bool:
+        """Whether any process got a signal."""
+        if accelerator.num_processes > 1:
+            requested = torch.tensor(float(self.requested), device=accelerator.device)
+            self.requested = bool(accelerator.reduce(requested, "sum") > 0)
+        return self.requested
+
+
+@functools.cache
+def _leave_process_group_at_exit() -> None:
+    """At the end of the process, not of a run: the next run needs the other processes again."""
+    import atexit
+
+    def leave() -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
+
+
+@contextlib.contextmanager
+def _explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
+    """Turns errors that a user can do something about into a line that says what."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
+        way_out = f"--batch-size, or --gradient-accumulation {2 * recipe.gradient_accumulation}"
         raise RunError(
-            f"the memory does not hold a training step of {images} images; try a smaller "
-            + (f"--batch-size, or --accumulate {2 * run.recipe.accumulate}" if images >= 4 else "--image-size")
+            f"out of memory in a training step of {images} images; use a smaller "
+            f"{way_out if images >= 4 else '--image-size'}"
         ) from error
-
-
-def _forward(run: Run, images: Tensor) -> Tensor | GoogLeNetOutput:
-    try:
-        output: Tensor | GoogLeNetOutput = run.model(images)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
         raise UserError(
-            "batch normalization cannot work on a single image whose maps have shrunk to one pixel; "
-            "try a larger --batch-size or --image-size, or a smaller --accumulate"
+            "batch norm cannot work on a single image whose maps have one pixel; use a larger --batch-size or "
+            "--image-size, or a smaller --gradient-accumulation"
         ) from error
-    return output
 
 
-def _pools_natively(run: Run) -> bool:
-    dtype = torch.bfloat16 if run.precision == "bf16" else torch.float32
-    return fused.pools(torch.empty(1, 2, 2, 2, dtype=dtype, device=run.device).to(memory_format=run.memory_format))
-
-
-def _training_row(run: Run, average: Average) -> Row:
-    loss, correct, images = run.accelerator.reduce(average.sums(), "sum").tolist()
+def _training_row(trainer: Trainer, meter: Meter) -> Row:
+    loss, accuracy, rate = meter.read(trainer.accelerator)
     return {
-        "step": run.progress.step,
-        "epoch": math.ceil(run.progress.step / len(run.batches)),
+        "step": trainer.step,
+        "epoch": math.ceil(trainer.step / trainer.steps_per_epoch),
         "split": "train",
-        "loss": loss / images,
-        "accuracy": correct / images,
-        "learning_rate": run.learning_rate(run.progress.step - 1),
-        "images_per_second": round(images / average.seconds, 1),
-        "seconds": round(run.progress.seconds, 3),
+        "loss": loss,
+        "accuracy": accuracy,
+        "learning_rate": trainer.learning_rate(trainer.step - 1),
+        "images_per_second": round(rate, 1),
+        "seconds": round(trainer.state.seconds, 3),
     }
 
 
-def _any_process_stops(run: Run, stop: StopRequest) -> bool:
-    if run.accelerator.num_processes > 1:
-        asked = torch.tensor(float(stop.asked), device=run.device)
-        stop.asked = bool(run.accelerator.reduce(asked, "sum") > 0)
-    return stop.asked
+def _record_evaluation(
+    trainer: Trainer,
+    folder: RunFolder,
+    evaluation: Evaluation,
+    split: str,
+    step: int | None = None,
+    epoch: int | None = None,
+) -> Row:
+    step = trainer.step if step is None else step
+    row = {
+        "step": step,
+        "epoch": trainer.state.epoch if epoch is None else epoch,
+        "split": split,
+        "loss": evaluation.loss,
+        "accuracy": evaluation.accuracy,
+        "learning_rate": trainer.learning_rate(step - 1),
+        "images_per_second": round(evaluation.images_per_second, 1),
+        "seconds": round(trainer.state.seconds, 3),
+    }
+    _record(trainer, folder, row)
+    return row
 
 
-def _is_over(run: Run) -> bool:
-    patience = run.recipe.patience
-    waited_enough = patience is not None and run.progress.epoch - run.progress.best_epoch >= patience
-    return run.progress.step >= run.total_steps or waited_enough
+def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
+    """A row to metrics.jsonl and to the tracker."""
+    _check_finite(trainer, row)
+    if trainer.accelerator.is_main_process:
+        folder.append(row)
+    figures = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
+    trainer.accelerator.log(figures, step=row["step"])
+
+
+def _check_finite(trainer: Trainer, row: Row) -> None:
+    if not math.isfinite(row["loss"]):
+        raise DivergedError(
+            f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate {row['learning_rate']:.3g}; "
+            f"try --learning-rate {trainer.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
+        )
+
+
+def _is_over(trainer: Trainer) -> bool:
+    state, patience = trainer.state, trainer.recipe.patience
+    return trainer.step >= trainer.total_steps or (patience is not None and state.epoch - state.best_epoch >= patience)
+
+
+def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0) -> None:
+    if trainer.accelerator.is_main_process:
+        net = trainer.eval_model
+        if trainer.is_googlenet:
+            assert isinstance(net, GoogLeNet)
+            info = ModelInfo(
+                net.architecture,
+                trainer.dataset.classes,
+                trainer.input_spec,
+                trainer.recipe.model_dump(exclude_none=True),
+                trainer.state.best_metrics,
+                temperature,
+                trainer.dataset.digest,
+            )
+            save(net, info, folder.model)
+        else:
+            save_weights(net, folder.model)
+    trainer.accelerator.wait_for_everyone()
 
 
 def _check_unchanged(before: Recipe, now: Recipe) -> None:
     for name, value in now.model_dump().items():
         if value != getattr(before, name):
             raise UserError(
-                f"the run to resume has {name} = {getattr(before, name)!r}, not {value!r}; leave it out, "
-                f"or start another run"
+                f"the run to resume has {name} = {getattr(before, name)!r}, not {value!r}; omit {name}, or start another run"
             )
 
 
-def _introduce(run: Run, display: Display) -> None:
-    recipe, net = run.recipe, run.net
+def _log_start(trainer: Trainer, reason: str) -> None:
+    if not trainer.accelerator.is_main_process:
+        return
+    if reason:
+        log.info(reason)
+    recipe, net, data, processes = trainer.recipe, trainer.net, trainer.dataset, trainer.accelerator.num_processes
     name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    layout = "channels-last" if recipe.channels_last else "contiguous"
-    stem = ", whitened stem" if whitens(recipe, net) else ""
-    processes = f", {run.accelerator.num_processes} processes" if run.accelerator.num_processes > 1 else ""
-    display.say(
-        f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, "
-        f"batch {recipe.batch_size}, {run.total_steps:,} steps on {run.device}{processes}, {run.precision}, {layout}"
-        f"{', native max pool' if _pools_natively(run) else ''}{stem}"
+    log.info(
+        f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, batch {recipe.batch_size}, "
+        f"{trainer.total_steps:,} steps on {trainer.device}"
+        f"{f', {processes} processes' if processes > 1 else ''}, {trainer.precision}"
     )
-    data = run.dataset
-    display.say(
-        f"{data.name} from {data.source}: {run.batches.count:,} training images, {len(data.test):,} test images"
+    log.info(
+        f"{data.name} from {data.source}: {len(trainer.train_split):,} training images, {len(data.test):,} test images"
     )
     if data.note:
-        display.say(f"note: {data.note}")
-    if _is_over(run):
-        display.say(f"the run ended at step {run.progress.step:,}; its kept model is judged once more")
-    elif run.progress.step:
-        display.say(f"going on after step {run.progress.step:,}")
+        log.info(f"note: {data.note}")
+    if _is_over(trainer):
+        log.info(f"the run is complete at step {trainer.step:,}; its saved model is evaluated once more")
+    elif trainer.step:
+        log.info(f"resuming after step {trainer.step:,}")
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run leaves behind."""
-
-    folder: Path
-    model: Path
-    metrics: dict[str, Any]
-    """Of the kept model: loss and accuracy by split, `epoch`, `step`, and `chosen_by`, the split that chose it."""
-    seconds: float
-    """Spent training, without evaluation."""
-    interrupted: bool
-    temperature: float = 1.0
-    """What the kept model's logits are divided by before they are made probabilities; 1 where nothing was held out."""
+def _log_epoch(trainer: Trainer, trained: Row, row: Row, seconds: float) -> None:
+    if trainer.accelerator.is_main_process:
+        split = row["split"]
+        log.info(
+            f"epoch {trainer.state.epoch}/{trainer.epochs}  train loss {trained['loss']:.4f}  "
+            f"train accuracy {trained['accuracy']:.2%}  {split} loss {row['loss']:.4f}  "
+            f"{split} accuracy {row['accuracy']:.2%}  time {seconds:.1f} s"
+        )
 
 
-def judge(run: Run, display: Display) -> tuple[Row, Evaluation]:
-    """Evaluate at an epoch's end. Raises `RunError` where the loss is no number."""
-    split = run.eval_split
-    evaluation = evaluate_split(run, split, display)
-    return _record(run, split, evaluation, run.progress.step, run.progress.epoch), evaluation
-
-
-def _record(run: Run, split: str, evaluation: Evaluation, step: int, epoch: int) -> Row:
-    row = {
-        "step": step,
-        "epoch": epoch,
-        "split": split,
-        "loss": evaluation.loss,
-        "accuracy": evaluation.accuracy,
-        "learning_rate": run.learning_rate(step - 1),
-        "images_per_second": round(evaluation.images_per_second, 1),
-        "seconds": round(run.progress.seconds, 3),
-    }
-    run.record(row)
-    return row
-
-
-def evaluate_split(run: Run, name: str, display: Display) -> Evaluation:
-    """Of several processes each takes every world-th image; the logits are put together in the split's order."""
-    split = run.validation if name == "validation" and run.validation is not None else run.dataset.test
-    rank, world = run.accelerator.process_index, run.accelerator.num_processes
-    started = time.perf_counter()
-    mine = torch.arange(rank, len(split), world)
-    if world > 1:
-        # Each process has normalized other images since; what is judged is what the first one writes, or has read.
-        for tensor in run.eval_model.state_dict().values():
-            torch.distributed.broadcast(tensor, src=0)
-    # What fits into the memory in training does so several times over here, where no layer's output is kept
-    batch_size = min(BATCH_SIZE, 4 * -(-run.recipe.batch_size // (world * run.recipe.accumulate)))
-    settings = {"device": run.device, "precision": run.precision, "batch_size": batch_size}
-    with display.judging(name, len(mine)) as progress:
-        part = split if world == 1 else split.subset(mine)  # a subset is a copy
-        logits = collect_logits(run.eval_model, part, run.input, progress=progress, **settings)
-    if world > 1:
-        share = torch.zeros(-(-len(split) // world), logits.shape[1])
-        share[: len(mine)] = logits
-        gathered = run.accelerator.gather(share.to(run.device)).cpu().view(world, *share.shape)
-        logits = gathered.transpose(0, 1).reshape(-1, share.shape[1])[: len(split)]
-    return Evaluation(run.dataset.classes, logits, split.labels, len(split) / (time.perf_counter() - started))
-
-
-def keep(run: Run, judged: Row | None) -> None:
-    """Write the model file, unless an earlier model was better on the split that chooses.
-
-    `judged` is None for a run that was stopped before its first evaluation.
-    """
-    progress, selected_by = run.progress, run.selected_by
-    if judged is not None:
-        if selected_by != "last" and judged["accuracy"] <= progress.best_accuracy:
-            return
-        progress.best_accuracy, progress.best_epoch = judged["accuracy"], progress.epoch
-    progress.best_metrics = {"epoch": progress.epoch, "step": progress.step, "chosen_by": selected_by}
-    if judged is not None:
-        progress.best_metrics[judged["split"]] = {"loss": judged["loss"], "accuracy": judged["accuracy"]}
-    _write_model(run)
-
-
-def finish(run: Run, latest: Evaluation | None, display: Display, *, interrupted: bool) -> TrainingResult:
-    """Judge the kept model on the test split, once, and draw the pictures.
-
-    `latest` is the evaluation of the latest epoch; an interrupted run has its pictures from it, and evaluates no more.
-    """
-    shown, split = latest, run.dataset.test
-    if not interrupted:
-        shown = _judge_kept(run, latest, display)
-    elif run.eval_split == "validation" and run.validation is not None:
-        split = run.validation
-    if run.is_main and run.recipe.pictures:
-        plot_curves(run.folder.rows(), run.folder.path / "curves.png")
-        if shown is not None:
-            plot_confusion_matrix(shown, run.folder.path / "confusion_matrix.png")
-            plot_predictions(shown, split.images, run.folder.path / "predictions.png")
-            plot_mistakes(shown, split.images, run.folder.path / "mistakes.png")
-    for tracker in run.accelerator.trackers:  # end_training would part the processes as well, which may train again
-        tracker.finish()
-    atexit.register(_part)
-    return TrainingResult(
-        run.folder.path,
-        run.folder.model,
-        run.progress.best_metrics,
-        run.progress.seconds,
-        interrupted,
-        1.0 if shown is None else shown.temperature,
-    )
-
-
-def _part() -> None:
-    """At the end of the process, not of a run: the next run needs the other processes again."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def _judge_kept(run: Run, latest: Evaluation | None, display: Display) -> Evaluation:
-    """The kept model on the test split, at the temperature that fits the validation split, where there is one.
-
-    The model file gets both. The temperature is the kept model's, so it waits until that one is known; the test split
-    has no part in it.
-    """
-    metrics, judged = run.progress.best_metrics, latest
-    if metrics["step"] != run.progress.step or "test" not in metrics:
-        judged = None  # the latest evaluation is of another model, or of the validation split
-    if judged is not None and run.validation is None:
-        return judged
-    if judged is None:
-        if run.is_main:
-            run.eval_model.load_state_dict(model_file.read_weights(run.folder.model))
-        judged = evaluate_split(run, "test", display)
-        metrics["test"] = {"loss": judged.loss, "accuracy": judged.accuracy}
-        told = {"split": "test", "step": metrics["step"]}
-        if not any(told.items() <= row.items() for row in run.folder.rows()):  # a run that is over may be resumed
-            _record(run, "test", judged, metrics["step"], metrics["epoch"])
-    if run.validation is not None:
-        held_out = evaluate_split(run, "validation", display)
-        judged = replace(judged, temperature=fit_temperature(held_out.logits, held_out.labels))
-    _write_model(run, judged.temperature)
-    return judged
-
-
-def _write_model(run: Run, temperature: float = 1.0) -> None:
-    if run.is_main:
-        net, metrics = run.eval_model, run.progress.best_metrics
-        if isinstance(net, GoogLeNet):
-            settings = run.recipe.model_dump(exclude_none=True)
-            info = ModelInfo(
-                net.architecture, run.dataset.classes, run.input, settings, metrics, temperature, run.dataset.digest
-            )
-            model_file.save(net, info, run.folder.model)
-        else:
-            model_file.save_weights(net, run.folder.model)
-    run.accelerator.wait_for_everyone()
-
-
-class StopRequest:
-    """While it is entered, a signal only asks to stop; a second Ctrl-C ends the process as usual. A second SIGTERM does
-    not: launchers pass on the one that they get."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.asked = False
-        self._say = say
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # signals reach no other
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        if number == signal.SIGINT:
-            signal.signal(number, self._previous[signal.SIGINT])
-        self._say("stopping after this step; Ctrl-C, once more, stops at once")
+def _draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
+    """Curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
+    plot_curves(folder.rows(), folder.path / "curves.png")
+    if evaluation is not None:
+        split = trainer.validation if evaluated == "validation" else trainer.dataset.test
+        assert split is not None
+        plot_confusion_matrix(evaluation, folder.path / "confusion_matrix.png")
+        plot_predictions(evaluation, split.images, folder.path / "predictions.png")
+        plot_mistakes(evaluation, split.images, folder.path / "mistakes.png")

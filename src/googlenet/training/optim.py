@@ -1,4 +1,4 @@
-"""What changes the weights: the loss, the update rule, the learning rate over the run, the average of the weights."""
+"""What changes the weights: the loss, the update rules, the learning rate over the run, the average of the weights."""
 
 from __future__ import annotations
 
@@ -14,23 +14,31 @@ from googlenet.device import resolve_precision
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe
 
+# Of the quintics that drive singular values towards 1, the first two of Amsel et al. 2025 (Polar Express,
+# https://arxiv.org/abs/2505.16932): they raise small ones 34-fold, nearly as much as three rounds of Jordan et al.'s one
+# quintic, for two thirds of the work. How close to 1 the others come matters little.
+_QUINTICS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+)
+
 
 def training_loss(
     output: Tensor | GoogLeNetOutput, targets: Tensor, recipe: Recipe, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Mean cross-entropy per image, in nats; the auxiliary heads' are added with their weight (paper, section 5).
+    """Mean cross-entropy per image, in nats, plus the weighted losses of the auxiliary heads (paper, section 5).
 
     Args:
-        output: of the network.
-        targets: labels (N,), or the share of each class in each image (N, num_classes).
-        recipe: for the smoothing of labels and the auxiliary heads' weight.
-        class_weights: what each class's images count, (num_classes,); None: all the same.
+        output: of the network in training mode.
+        targets: labels (N,), or class probabilities (N, num_classes).
+        recipe: label smoothing and the weight of the auxiliary heads.
+        class_weights: (num_classes,); None: all classes count the same.
     """
 
     def loss(logits: Tensor) -> Tensor:
         smoothing = recipe.label_smoothing
         each = F.cross_entropy(logits.float(), targets, class_weights, reduction="none", label_smoothing=smoothing)
-        return each.mean()  # torch's own mean with weights depends on which images share a part of a batch
+        return each.mean()  # PyTorch's own weighted mean depends on which images share a part of a batch
 
     if isinstance(output, tuple):
         return loss(output[0]) + recipe.auxiliary_weight * (loss(output[1]) + loss(output[2]))
@@ -38,32 +46,59 @@ def training_loss(
 
 
 def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """For each class what makes every class count the same, 1 on average over the images: (num_classes,)."""
+    """Class weights (num_classes,) with which every class counts the same; their mean over the images is 1."""
     counts = torch.bincount(labels, minlength=num_classes)
     return len(labels) / (num_classes * counts.clamp(min=1).float())
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and normalization.
+def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """The learning rate of one step, counted from 0. It depends on nothing but the step, so nothing has to be saved.
 
-    Of a network that starts from given weights, all but the classifier is marked as `trunk`: see `backbone_lr_factor`.
+    - `constant`
+    - `step`: times `step_factor` every `step_epochs` epochs.
+    - `polynomial`: times (1 - step / total_steps) ** `power`.
+    - `linear`: linear warm-up over the `warmup` fraction of the steps, then linear decay to 0.
+    - `cosine`: the same warm-up, then half a cosine down to 0.
+    """
+    match recipe.schedule:
+        case "constant":
+            factor = 1.0
+        case "step":
+            factor = recipe.step_factor ** (step // (steps_per_epoch * recipe.step_epochs))
+        case "polynomial":
+            factor = (1 - step / total_steps) ** recipe.power
+        case "linear" | "cosine":
+            warmup = recipe.warmup * total_steps
+            if step < warmup:
+                factor = (step + 1) / (warmup + 1)
+            else:
+                left = 1 - (step - warmup) / (total_steps - warmup)
+                factor = left if recipe.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+    return recipe.learning_rate * factor
+
+
+def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and batch norm.
+
+    If the network starts from weights, the groups of all but the classifiers have `backbone=True`: the learning rate of
+    these is scaled by `backbone_lr_scale`.
     """
     heads = net.classifiers() if isinstance(net, GoogLeNet) else []
-    fresh = {id(parameter) for head in heads for parameter in head.parameters()}
-    convolutions = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
+    head_parameters = {id(parameter) for head in heads for parameter in head.parameters()}
+    kernels = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for parameter in net.parameters():
-        orthogonal = recipe.optimizer == "muon" and id(parameter) in convolutions
-        trunk = recipe.weights is not None and id(parameter) not in fresh
-        groups.setdefault((orthogonal, parameter.ndim > 1, trunk), []).append(parameter)
+        orthogonal = recipe.optimizer == "muon" and id(parameter) in kernels
+        backbone = recipe.weights is not None and id(parameter) not in head_parameters
+        groups.setdefault((orthogonal, parameter.ndim > 1, backbone), []).append(parameter)
     described = [
         {
             "params": parameters,
             "weight_decay": recipe.weight_decay if decayed else 0.0,
-            "trunk": trunk,
+            "backbone": backbone,
             **({"orthogonal": True} if orthogonal else {}),
         }
-        for (orthogonal, decayed, trunk), parameters in groups.items()
+        for (orthogonal, decayed, backbone), parameters in groups.items()
     ]
     rate = recipe.learning_rate
     if recipe.optimizer == "sgd":
@@ -76,59 +111,12 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return rule(described, rate, betas=(recipe.momentum, 0.999), fused=True)
 
 
-def backbone_lr_factor(step: int, total_steps: int, recipe: Recipe) -> float:
-    """What the learning rate of given weights is multiplied by: 0 while they are frozen, then `backbone_lr_scale`."""
-    return 0.0 if step < recipe.freeze * total_steps else recipe.backbone_lr_scale
-
-
-def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
-    """The learning rate of one step, counted from 0: a function of nothing but the step, so nothing has to be saved.
-
-    - `constant`
-    - `step`: times `step_factor` every `step_epochs` epochs.
-    - `polynomial`: (1 - done) ** `power`.
-    - `cosine`: linear rise over the `warmup` share of the steps, then half a cosine down to 0.
-    - `one-cycle`: linear rise over the `warmup` share, then linear fall to 0.
-    """
-    done = step / total_steps
-    match recipe.schedule:
-        case "constant":
-            factor = 1.0
-        case "step":
-            factor = recipe.step_factor ** (step // (steps_per_epoch * recipe.step_epochs))
-        case "polynomial":
-            factor = (1 - done) ** recipe.power
-        case "cosine" | "one-cycle":
-            rise = recipe.warmup * total_steps
-            if step < rise:
-                factor = (step + 1) / (rise + 1)
-            else:
-                left = 1 - (step - rise) / (total_steps - rise)
-                factor = left if recipe.schedule == "one-cycle" else (1 - math.cos(math.pi * left)) / 2
-    return recipe.learning_rate * factor
-
-
-def make_average(net: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The exponential moving average of weights and batch normalization's statistics; None where it is off."""
-    if recipe.ema == 0:
-        return None
-    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-
-
-# Of the quintics that drive singular values towards 1, the first two of Amsel et al. 2025 (Polar Express,
-# https://arxiv.org/abs/2505.16932): they lift small ones 34-fold, nearly as much as three rounds of Jordan et al.'s one
-# quintic, for two thirds of the work. How near to 1 the others come matters little.
-_QUINTICS = (
-    (8.28721201814563, -23.595886519098837, 17.300387312530933),
-    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-)
-
-
 class Muon(torch.optim.AdamW):
-    """Muon for the groups of parameters that say `orthogonal=True`, AdamW for the others.
+    """Muon (momentum with orthogonalized updates) for groups with `orthogonal=True`, AdamW for the others.
 
-    An orthogonal update is scaled to the size that AdamW's would have (Liu et al. 2025, https://arxiv.org/abs/2502.16982,
-    section 2.2), so one learning rate serves both.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. PyTorch's own Muon takes matrices only; here a
+    convolution's kernel is a matrix of (C_out, C_in * height * width). An orthogonal update is scaled to the size that
+    AdamW's would have (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2), so one learning rate serves both.
     """
 
     def __init__(
@@ -142,8 +130,8 @@ class Muon(torch.optim.AdamW):
         super().__init__([{"orthogonal": False, **group} for group in groups], lr, **adamw)
         self.momentum = momentum
         self.dtype = dtype
-        """Of the orthogonalization; bfloat16 is enough, and slow where the device does not compute in it."""
-        # A gradient scaler must unscale, and skip a step that overflowed, before we see it.
+        """Of the orthogonalization; bfloat16 is enough, and slow if the device does not compute in it."""
+        # A gradient scaler must unscale, and skip a step that overflowed, before this optimizer sees the gradients
         self._step_supports_amp_scaling = False
 
     @torch.no_grad()
@@ -164,39 +152,54 @@ class Muon(torch.optim.AdamW):
     def _step_kernel(self, kernel: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[kernel]
         if not state:
-            # AdamW looks for a step in every parameter's state when it is loaded.
+            # AdamW expects a step in every parameter's state when it is loaded
             state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(kernel)
         state["step"] += 1
         state["momentum"].lerp_(gradient, 1 - self.momentum)
-        ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov's look ahead
-        # In the order in which a channels-last kernel lies in memory; which columns come first does not matter.
+        ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov momentum
+        # In the memory order of a channels-last kernel; the order of the columns does not matter
         rows = ahead.permute(0, 2, 3, 1)
-        update = orthogonalized(rows.flatten(1).to(self.dtype))
+        update = orthogonalize(rows.flatten(1).to(self.dtype))
         size = 0.2 * max(update.shape) ** 0.5
         if group["weight_decay"]:
             kernel.mul_(1 - group["lr"] * group["weight_decay"])
         kernel.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-group["lr"] * size)
 
 
-def orthogonalized(matrix: Tensor) -> Tensor:
-    """Nearly U V^T of the singular value decomposition U S V^T, of norm 1e19 at the most: (rows, columns) -> the same.
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Approximately U V^T of the singular value decomposition U S V^T: (rows, columns) -> (rows, columns).
 
-    Each round multiplies the matrix by a polynomial of its Gram matrix. These are small and symmetric and commute, so
-    both rounds are done with them alone, and the matrix itself, several times as wide, is multiplied once.
+    Each round multiplies the matrix by a polynomial of its Gram matrix. The Gram matrices are small and symmetric and
+    commute, so both rounds work on them alone, and the matrix itself, several times as wide, is multiplied once.
     """
+
+    def polynomial(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
+        constant, linear, square = coefficients
+        result = torch.addmm(gram, gram, gram, beta=linear, alpha=square)
+        result.diagonal().add_(constant)
+        return result
+
     tall = len(matrix) > matrix.shape[1]
     wide = matrix.mT if tall else matrix
     gram = wide @ wide.mT
     squared_norm = gram.diagonal().sum(dtype=torch.float32) + 1e-14
     gram /= squared_norm
-    first = _polynomial(gram, _QUINTICS[0])
-    second = _polynomial(first @ gram @ first, _QUINTICS[1])
+    first = polynomial(gram, _QUINTICS[0])
+    second = polynomial(first @ gram @ first, _QUINTICS[1])
     wide = (second @ first / squared_norm.sqrt()) @ wide
     return wide.mT if tall else wide
 
 
-def _polynomial(gram: Tensor, coefficients: tuple[float, float, float]) -> Tensor:
-    constant, linear, square = coefficients
-    result = torch.addmm(gram, gram, gram, beta=linear, alpha=square)
-    result.diagonal().add_(constant)
-    return result
+def make_ema(net: nn.Module, recipe: Recipe) -> AveragedModel | None:
+    """The exponential moving average of the weights and batch norm statistics; None if it is off."""
+    return AveragedModel(net, use_buffers=True) if recipe.ema_decay > 0 else None
+
+
+def update_ema(ema: AveragedModel, net: nn.Module, step: int, decay: float) -> None:
+    """Add the weights after `step` steps to the average.
+
+    The decay ramps up, as in TensorFlow's ExponentialMovingAverage: with a constant one, the average of a short run would
+    still be mostly the untrained network.
+    """
+    ema.multi_avg_fn = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
+    ema.update_parameters(net)

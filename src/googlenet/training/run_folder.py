@@ -1,28 +1,27 @@
-"""The run folder and the rows of `metrics.jsonl`."""
+"""The folder of a run: its recipe, the rows of metrics.jsonl and the meter that fills them, its model, its checkpoint."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from accelerate import Accelerator
+from torch import Tensor
 
-from googlenet.data.transforms import InputSpec
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write, check_writable, disk_errors
+from googlenet.files import atomic_write, check_writable, disk_errors, write_json, write_text
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where everything of one run lies."""
+    """The files of one run."""
 
     path: Path
 
@@ -43,157 +42,88 @@ class RunFolder:
         return self.path / "checkpoints" / "last.pt"
 
     @staticmethod
-    def check_free(path: Path) -> None:
-        """Raises `UserError` for a folder that holds something already, or where a file is in the way; `RunError` for
-        one that cannot be written."""
-        if path.is_dir() and any(path.iterdir()):
-            raise UserError(f"{path} holds something already; name another --output, or go on with it: --resume")
-        if any(there.exists() and not there.is_dir() for there in (path, *path.parents)):
-            raise UserError(f"{path} cannot be a run folder: there is a file in the way")
-        check_writable(path / "recipe.toml")
-
-    @classmethod
-    def create(cls, path: str | Path) -> RunFolder:
-        """A new, empty run folder.
-
-        Raises:
-            UserError: where it is a file, or holds something already.
-            RunError: where it cannot be written.
-        """
-        path = Path(path)
-        cls.check_free(path)
-        with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-            folder = cls(path)
-            folder.checkpoint.parent.mkdir()
-        return folder
-
-    @staticmethod
-    def next_name(recipe: str | Path) -> Path:
-        """A name for a run folder that does not exist yet: `runs/RECIPE-DATE-TIME`."""
+    def new_path(recipe: str) -> Path:
+        """A path that does not exist yet: `runs/RECIPE-DATE-TIME`."""
         start = Path("runs") / f"{Path(recipe).stem}-{datetime.now():%Y%m%d-%H%M%S}"
         path, number = start, 2
         while path.exists():
             path, number = start.with_name(f"{start.name}-{number}"), number + 1
         return path
 
-    def write_text(self, path: Path, text: str) -> None:
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    def check_new(self) -> None:
+        """Raises `UserError` if the folder is not empty or a file is in the way, `RunError` if it cannot be written."""
+        if self.path.is_dir() and any(self.path.iterdir()):
+            raise UserError(f"{self.path} is not empty; use another --output, or continue this run with --resume")
+        if any(path.exists() and not path.is_dir() for path in (self.path, *self.path.parents)):
+            raise UserError(
+                f"{self.path} cannot be a run folder: a file of that name is in the way; use another --output"
+            )
+        check_writable(self.recipe)
+
+    def create(self, recipe: str, environment: dict[str, Any]) -> None:
+        """Start the folder with the recipe (TOML) and environment.json. Raises as `check_new`."""
+        self.check_new()
+        write_text(self.recipe, recipe)
+        write_json(self.path / "environment.json", environment)
 
     def append(self, row: Row) -> None:
-        """Add a row to `metrics.jsonl`. Raises `RunError` where the disk is full."""
+        """Add a row to metrics.jsonl. Raises `RunError` if the disk is full."""
         with disk_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[Row]:
-        """Every whole row of `metrics.jsonl` so far; a kill or a full disk may have cut the last one."""
+        """The complete rows of metrics.jsonl; a kill or a full disk may have cut the last one."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
-    def forget_after(self, step: int) -> None:
-        """Drop the rows that a run taken up again at `step` will write anew."""
-        kept = [row for row in self.rows() if row["step"] <= step]
-        self.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+    def drop_rows_after(self, step: int) -> None:
+        """Drop the rows that a run resumed at `step` will write again."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint. Raises `RunError` if it cannot be written; the one before stays."""
+        with atomic_write(self.checkpoint) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # how torch reports a full disk
+                raise RunError(f"cannot write {self.checkpoint}: {reason_of(error)}") from error
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """What `save_checkpoint` wrote. Raises `UserError` if there is no checkpoint, or it is damaged."""
+        path = self.checkpoint
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            _ = state["progress"]["step"], state["recipe"], state["net"]
+            return state
+        except FileNotFoundError as error:
+            raise UserError(f"nothing to resume: {path} does not exist; check --output") from error
+        except Exception as error:  # damaged bytes can raise anything
+            raise UserError(
+                f"the checkpoint {path} is damaged; start another run from this one's model: --weights {self.path}"
+            ) from error
 
 
-class Average:
-    """Loss and accuracy over the images since it was last read. Sums stay on the device until then."""
+class Meter:
+    """Mean loss and accuracy over the images since the last reset. The sums stay on the device until they are read."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self.reset()
 
     def reset(self) -> None:
-        self._sums = torch.zeros(2, device=self._device)
-        self._images = 0
-        self._since = time.perf_counter()
-        self.steps = 0
-        """Optimizer steps averaged over; the caller counts them, since a step may have several parts."""
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._since
-
-    def leave_out(self, seconds: float) -> None:
-        """Time that went by on something else."""
-        self._since += seconds
+        self._sums = torch.zeros(3, device=self.device)
+        self.steps, self.start = 0, time.perf_counter()
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One batch: its mean loss (0-d), logits (N, K) and labels (N,)."""
-        correct = (logits.detach().argmax(dim=1) == labels).sum()
-        self._sums += torch.stack((loss.detach().float() * len(labels), correct.float()))
-        self._images += len(labels)
+        """One step: its mean loss (0-d), logits (N, num_classes) and labels (N,)."""
+        correct = (logits.argmax(dim=1) == labels).sum()
+        self._sums += torch.stack((loss.float() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)))
+        self.steps += 1
 
-    def sums(self) -> Tensor:
-        """Sum of the losses, sum of the right answers, count of the images: (3,)."""
-        return torch.cat((self._sums, torch.tensor([float(self._images)]).to(self._device)))
-
-
-@dataclass
-class Progress:
-    """How far a run has come. Together with the recipe's seed it fixes every random draw still to come."""
-
-    step: int = 0
-    """Optimizer steps done."""
-    epoch: int = 0
-    """Epochs done."""
-    seconds: float = 0.0
-    """Spent training, without evaluation."""
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    best_metrics: dict[str, Any] = field(default_factory=dict)
-
-
-def save_checkpoint(
-    path: Path,
-    recipe: dict[str, Any],
-    data: str,
-    spec: InputSpec,
-    progress: Progress,
-    net: nn.Module,
-    optimizer: Optimizer,
-    average: nn.Module | None,
-    scaler: torch.amp.GradScaler | None,
-) -> None:
-    """Write the state of a run. Raises `RunError` where it cannot; the checkpoint before then still stands.
-
-    `data` is the digest of the data set, since going on with other data would be another run; `spec` is the network's
-    input, which is read from the weights that the run began with, where there were such.
-    """
-    state = {
-        "recipe": recipe,
-        "data": data,
-        "input": asdict(spec),
-        "progress": asdict(progress),
-        "net": net.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.state_dict() if average is not None else None,
-        "scaler": scaler.state_dict() if scaler is not None else None,
-    }
-    with atomic_write(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise RunError(f"cannot write {path}: {reason_of(error)}") from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote.
-
-    Raises:
-        UserError: where there is none, or it is damaged.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        Progress(**state["progress"])
-        return state
-    except FileNotFoundError as error:
-        raise UserError(f"there is nothing to resume: {path} does not exist") from error
-    except Exception as error:  # the reader raises whatever damaged bytes lead it to
-        raise UserError(
-            f"{path} is damaged and cannot be gone on with; another run may start from what this one has kept: "
-            f"--weights {path.parent.parent}"
-        ) from error
+    def read(self, accelerator: Accelerator) -> tuple[float, float, float]:
+        """Mean loss, accuracy (0 to 1) and images per second, over all processes."""
+        loss, correct, images = accelerator.reduce(self._sums, "sum").tolist()
+        return loss / images, correct / images, images / (time.perf_counter() - self.start)

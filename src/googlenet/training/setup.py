@@ -1,500 +1,454 @@
-"""Everything that a run needs before its first step; whatever can go wrong in a recipe goes wrong here."""
+"""From a recipe to a trainer: settings chosen for a folder of images, data, network, optimizer. Writes nothing.
+
+Whatever can be wrong with a recipe raises its error here, before the first step.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
 import math
 import os
 import random
 import statistics
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
-from googlenet.console import FileProgress
-from googlenet.data import fashion_mnist
 from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.decode import read_header
 from googlenet.data.folder import list_folder
-from googlenet.data.loader import Batch, ShuffledBatches, is_folder, load_dataset, training_loader
+from googlenet.data.loader import is_folder, load_dataset
 from googlenet.data.transforms import Augmentation, InputSpec
-from googlenet.device import describe, keep_freed_memory, memory_bytes, resolve_device, resolve_precision
-from googlenet.errors import DivergedError, UserError
+from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
+from googlenet.errors import UserError
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe, load_recipe, path_as_text
-from googlenet.training.optim import (
-    backbone_lr_factor,
-    balanced_weights,
-    learning_rate_at,
-    make_average,
-    make_optimizer,
-)
-from googlenet.training.run_folder import Progress, Row, RunFolder, save_checkpoint
+from googlenet.training.optim import balanced_weights, learning_rate_at, make_ema, make_optimizer
 from googlenet.weights.convert import import_weights
-from googlenet.weights.model_file import ModelInfo, load
+from googlenet.weights.model_file import load
 
-# At the most: their patches say all that there is to know of seven by seven pixels
+_SAMPLE = 200
+"""Image files whose headers choose the image size."""
+_ACTIVATION_BYTES = 22 * 2**20
+"""Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), and a third more for safety."""
+_IMAGES_PER_RUN = {"cpu": 34_000, "gpu": 600_000}
+"""Training images at the largest size that a run takes: about four minutes on two cores."""
+# Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
-
-Build = Callable[[Recipe, ImageDataset], nn.Module]
-
-
-def prepare(recipe: Recipe, output: Path, *, resume: bool = False, build: Build | None = None) -> Run:
-    """Everything for a run, its folder made.
-
-    Args:
-        recipe: the settings.
-        output: the run folder.
-        resume: the folder is there already.
-        build: makes another network than the recipe's GoogLeNet, with weights drawn from torch's global generator; it
-            is trained in the same way, and its model file holds weights only.
-
-    Raises:
-        UserError: for whatever will not do.
-    """
-    if build is not None:
-        recipe = recipe.model_copy(update={"whiten": False})  # of the recipe's own network alone
-    accelerator = _accelerator(recipe, output)
-    output = broadcast_object_list([output])[0]  # a name made of the time differs between processes
-    precision = resolve_precision(recipe.precision, accelerator.device)
-    if accelerator.is_main_process and not resume:
-        RunFolder.check_free(output)  # and not after minutes of reading pictures
-    with accelerator.local_main_process_first():  # it may have to fetch
-        dataset = _dataset(recipe, quiet=not accelerator.is_main_process)
-    training, validation = dataset.train, dataset.validation
-    if recipe.validation > 0:
-        if validation is not None:
-            raise UserError("the data have validation pictures of their own; leave validation out")
-        training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
-    for split in (dataset.test, validation):
-        if split is not None and len(split) < accelerator.num_processes:
-            raise UserError(f"{accelerator.num_processes} processes cannot share {len(split)} images to be judged")
-    selected_by = selection_split(recipe, validation)
-    net, spec = make_network(recipe, dataset, training, build)
-    net.to(accelerator.device)
-    if recipe.channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = make_average(net, recipe)
-    model, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
-    balance = balanced_weights(training.labels, len(dataset.classes))
-    batches = ShuffledBatches(
-        len(training),
-        recipe.batch_size,
-        recipe.seed,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        weights=balance[training.labels] if recipe.balance == "sampling" else None,
-    )
-
-    if accelerator.is_main_process and not resume:
-        _begin_folder(output, recipe, accelerator, precision=precision, dataset=dataset, selected_by=selected_by)
-    accelerator.wait_for_everyone()
-    if recipe.track != "none":
-        accelerator.init_trackers(output.name, config=recipe.model_dump(exclude_none=True))
-    return Run(
-        recipe=recipe,
-        folder=RunFolder(output),
-        accelerator=accelerator,
-        precision=precision,
-        dataset=dataset,
-        validation=validation,
-        input=spec,
-        augmentation=Augmentation(
-            **{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Augmentation)}
-        ),
-        batches=batches,
-        loader=training_loader(training, batches, recipe.num_workers, pin=accelerator.device.type == "cuda"),
-        net=net,
-        model=model,
-        average=average,
-        optimizer=optimizer,
-        class_weights=balance.to(accelerator.device) if recipe.balance == "loss" else None,
-    )
-
-
-def _begin_folder(
-    output: Path, recipe: Recipe, accelerator: Accelerator, *, precision: str, dataset: ImageDataset, selected_by: str
-) -> None:
-    folder = RunFolder.create(output)
-    folder.write_text(folder.recipe, recipe.to_toml())
-    environment = {
-        **describe(accelerator.device),
-        "precision": precision,
-        "processes": accelerator.num_processes,
-        "data": dataset.provenance(),
-        "selected_by": selected_by,
-    }
-    folder.write_text(output / "environment.json", json.dumps(environment, indent=2) + "\n")
-
-
-def _dataset(recipe: Recipe, *, quiet: bool) -> ImageDataset:
-    with FileProgress(quiet=quiet) as progress:
-        dataset = load_dataset(
-            recipe.data,
-            recipe.data_dir,
-            size=recipe.image_size,
-            seed=recipe.seed,
-            skip_unreadable=recipe.skip_unreadable,
-            say=progress.say,
-            progress=progress.show,
-        )
-    if recipe.test_images is not None:
-        first = torch.arange(min(recipe.test_images, len(dataset.test)))
-        dataset = dataclasses.replace(dataset, test=dataset.test.subset(first))
-    return dataset
-
-
-def _accelerator(recipe: Recipe, output: Path) -> Accelerator:
-    device = resolve_device(recipe.device)
-    precision = resolve_precision(recipe.precision, device)
-    if recipe.track != "none" and importlib.util.find_spec(recipe.track) is None:
-        raise UserError(f"track = {recipe.track!r} needs a package that is not installed: pip install {recipe.track}")
-    if device.type == "cpu":
-        keep_freed_memory()
-    if device.type == "cuda":
-        # The fastest kernels are chosen by racing them, and then differ from run to run.
-        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-        if os.environ.get("WORLD_SIZE", "1") == "1":
-            torch.cuda.set_device(device.index or 0)
-    # Kernels of 1x1 lie in memory alike under either layout's strides, so that nothing is lost
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    # accelerate keeps its settings for the whole process; a second run in it may want others.
-    AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with=None if recipe.track == "none" else recipe.track,
-        project_dir=output,
-    )
-
-
-def make_network(
-    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, build: Build | None = None
-) -> tuple[nn.Module, InputSpec]:
-    """The network, and how images are made ready for it: as they were for the weights that it starts from, if any."""
-    torch.manual_seed(recipe.seed)
-    plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-    mean, std = training.pixel_statistics() if recipe.normalize else plain
-    spec = InputSpec(dataset.channels, recipe.image_size, mean, std)
-    if build is not None:
-        return build(recipe, dataset), spec
-    if recipe.weights is not None:
-        net, given = load_pretrained(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
-        spec = InputSpec(dataset.channels, recipe.image_size, given.mean, given.std)
-    else:
-        changes = {name: value for name in ARCHITECTURE_SETTINGS if (value := getattr(recipe, name)) is not None}
-        net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
-    net.check_size(recipe.image_size, recipe.image_size)
-    if whitens(recipe, net):
-        # Of all classes, since a folder's images are in their order
-        every = -(-len(training) // min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2)))
-        whiten(net.conv1.conv, spec.prepare(training.images[::every]))
-    return net, spec
-
-
-def whitens(recipe: Recipe, net: nn.Module) -> bool:
-    """Whether the network's first convolution starts as a whitening of the training images' patches."""
-    if not isinstance(net, GoogLeNet) or recipe.weights is not None:
-        return False
-    return recipe.whiten and net.architecture.normalization == "batch"
 
 
 @dataclass
-class Run:
-    """A run between two steps: what is fixed for its whole length, and what changes."""
+class TrainState:
+    """How far a run is. Together with the recipe's seed it determines every random draw that follows."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    epoch: int = 0
+    """Epochs done."""
+    seconds: float = 0.0
+    """Training time without evaluation."""
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """What a run needs between two steps. `on_step` callbacks get it."""
 
     recipe: Recipe
-    folder: RunFolder
     accelerator: Accelerator
     precision: str
     dataset: ImageDataset
+    train_split: ImageSplit
     validation: ImageSplit | None
-    input: InputSpec
+    input_spec: InputSpec
     augmentation: Augmentation
-    batches: ShuffledBatches
-    loader: DataLoader[Batch]
     net: nn.Module
+    """The network itself."""
     model: nn.Module
-    """The same network as accelerate wraps it: in mixed precision, on several processes."""
-    average: AveragedModel | None
+    """The same network as accelerate wraps it: autocast, several processes."""
+    ema: AveragedModel | None
     optimizer: torch.optim.Optimizer
     class_weights: Tensor | None
-    """What each class's images count in the loss; None: all the same."""
-    progress: Progress = field(default_factory=Progress)
-    on_step: Callable[[Run], None] | None = None
-    """Called after each step."""
+    """Weights of the classes in the loss, (num_classes,)."""
+    sampling_weights: Tensor | None
+    """How often each training image is sampled, relative to the others, (N,); None: once an epoch."""
+    is_googlenet: bool
+    """Whether `net` is an unmodified GoogLeNet, which a model file can describe."""
+    state: TrainState = field(default_factory=TrainState)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
 
     @property
     def device(self) -> torch.device:
         return self.accelerator.device
 
     @property
-    def is_main(self) -> bool:
-        """Whether this is the process that writes files."""
-        return self.accelerator.is_main_process
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+    def steps_per_epoch(self) -> int:
+        # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
+        whole, rest = divmod(len(self.train_split), self.recipe.batch_size)
+        return whole + (rest > self.accelerator.num_processes)
 
     @property
     def total_steps(self) -> int:
-        steps = max(round(self.recipe.epochs * len(self.batches)), self.recipe.min_steps, 1)
+        steps = max(round(self.recipe.epochs * self.steps_per_epoch), self.recipe.min_steps, 1)
         return min(steps, self.recipe.max_steps or steps)
 
     @property
     def epochs(self) -> int:
-        """Epochs begun by the end, the last one whole or not."""
-        return math.ceil(self.total_steps / len(self.batches))
+        """Epochs, the last one complete or not."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
 
     @property
-    def selected_by(self) -> Literal["last", "validation", "test"]:
-        """The split that chooses the model that is kept; `last`: none does."""
-        return selection_split(self.recipe, self.validation)
+    def select_by(self) -> str:
+        """The split that selects the saved model: validation, test, or last (none)."""
+        if self.recipe.select_by == "auto":
+            return "last" if self.validation is None else "validation"
+        return self.recipe.select_by
 
     @property
-    def eval_split(self) -> Literal["validation", "test"]:
-        """What an epoch is judged on: the split that chooses the model, else the test split, which chooses nothing."""
-        return "validation" if self.validation is not None and self.selected_by != "test" else "test"
+    def eval_split(self) -> str:
+        """The split that each epoch is evaluated on."""
+        return "validation" if self.validation is not None and self.select_by != "test" else "test"
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network that is evaluated and kept: the averaged weights where they are averaged."""
-        return self.net if self.average is None else self.average.module
+        """The network that is evaluated and saved: the averaged weights if there is an average."""
+        return self.net if self.ema is None else self.ema.module
 
-    def learning_rate(self, step: int, *, trunk: bool = False) -> float:
-        """Of fresh weights, or of those of a trunk that was given."""
-        factor = backbone_lr_factor(step, self.total_steps, self.recipe) if trunk else 1.0
-        return factor * learning_rate_at(step, self.total_steps, len(self.batches), self.recipe)
+    def learning_rate(self, step: int, *, backbone: bool = False) -> float:
+        rate = learning_rate_at(step, self.total_steps, self.steps_per_epoch, self.recipe)
+        return rate * self.recipe.backbone_lr_scale if backbone else rate
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """uint8 training images (N, C, H, W), as they lie in memory, to an augmented batch for the network."""
-        images = self.augmentation(images.to(self.device, non_blocking=True))
-        return self.input.prepare(images).contiguous(memory_format=self.memory_format)
+    def is_frozen(self, step: int) -> bool:
+        """Whether only the classifier learns in this step, counted from 0."""
+        return step < self.recipe.freeze_fraction * self.total_steps
 
-    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A prepared batch and its targets, mixed where the recipe says so: see `Augmentation.mix`."""
-        mixed, targets = self.augmentation.mix(images, labels, len(self.dataset.classes))
-        return mixed.contiguous(memory_format=self.memory_format), targets
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's part of each batch from number `first` on: uint8 images (N, C, H, W) and labels (N,).
 
-    def check_finite(self, row: Row) -> None:
-        """Raises `DivergedError` for a loss that is no number, which nothing after it would mend."""
-        if not math.isfinite(row["loss"]):
-            raise DivergedError(
-                f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate "
-                f"{row['learning_rate']:.3g}; try --learning-rate {self.recipe.learning_rate / 10:.1g}, "
-                f"--gradient-clip 1 or --precision fp32"
-            )
-
-    def record(self, row: Row) -> None:
-        """One row to `metrics.jsonl` and to the tracker. Raises `RunError` as `check_finite` does."""
-        self.check_finite(row)
-        if self.is_main:
-            self.folder.append(row)
-        figures = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
-        self.accelerator.log(figures, step=row["step"])
-
-    def save_checkpoint(self) -> None:
-        if self.is_main:
-            settings = self.recipe.model_dump(exclude_none=True)
-            data, scaler = self.dataset.digest, self.accelerator.scaler
-            state = (settings, data, self.input, self.progress, self.net, self.optimizer, self.average, scaler)
-            save_checkpoint(self.folder.checkpoint, *state)
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to where a checkpoint was written; rows that were written after it are dropped.
-
-        Raises:
-            UserError: where the data are not those that the run began with.
+        The order depends on the seed and the epoch alone, so a resumed run sees the batches that it would have seen. If a
+        batch does not divide by the number of processes, two of them see some of its images.
         """
-        if state["data"] != self.dataset.digest:
+        count, size = len(self.train_split), self.recipe.batch_size
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
+        if self.sampling_weights is None:
+            order = torch.randperm(count, generator=generator)
+        else:
+            order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
+        for number in range(first, self.steps_per_epoch):
+            batch = order[number * size : count if number == self.steps_per_epoch - 1 else (number + 1) * size]
+            share = -(-len(batch) // world)
+            images, labels = self.train_split.__getitems__(batch[torch.arange(rank, share * world, world) % len(batch)])
+            yield (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
+
+    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Augment and normalize a batch on the device: uint8 images (N, C, H, W) and labels (N,) to inputs (N, C, size,
+        size), targets (labels, or class probabilities (N, num_classes) after mixup), labels."""
+        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+        inputs = self.input_spec.prepare(self.augmentation(images))
+        inputs, targets = self.augmentation.mix(inputs, labels, len(self.dataset.classes))
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        return inputs.contiguous(memory_format=layout), targets, labels
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says about the run besides the machine."""
+        return {
+            "precision": self.precision,
+            "processes": self.accelerator.num_processes,
+            "data": self.dataset.provenance(),
+            "selected_by": self.select_by,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resuming needs; the data's digest too, since other data would make it another run."""
+        scaler = self.accelerator.scaler
+        return {
+            "recipe": self.recipe.model_dump(exclude_none=True),
+            "data": self.dataset.digest,
+            "input": asdict(self.input_spec),
+            "progress": asdict(self.state),
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.ema is None else self.ema.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken. Raises `UserError` if the data or the starting weights are others."""
+        data = self.dataset
+        if checkpoint["data"] != data.digest:
             raise UserError(
-                f"{self.dataset.name} from {self.dataset.source} is not the copy that this run began with; "
-                f"environment.json names that one: give it with --data-dir, or start another run"
+                f"{data.name} from {data.source} is not the copy that this run started with, which environment.json "
+                f"names; set --data-dir, or start another run"
             )
-        if self.recipe.weights is not None and state.get("input", asdict(self.input)) != asdict(self.input):
-            raise UserError(f"{self.recipe.weights} is not the file that this run began with; start another run")
-        self.progress = Progress(**state["progress"])
-        self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.is_main:
-            self.folder.forget_after(self.progress.step)
+        spec = {("crop_pct" if name == "crop_share" else name): value for name, value in checkpoint["input"].items()}
+        if self.recipe.weights is not None and spec != asdict(self.input_spec):
+            raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
+        self.state = TrainState(**checkpoint["progress"])
+        metrics = self.state.best_metrics
+        if "chosen_by" in metrics:  # version 0.1
+            metrics["selected_by"] = metrics.pop("chosen_by")
+        for group in checkpoint["optimizer"]["param_groups"]:
+            if "trunk" in group:  # version 0.1
+                group["backbone"] = group.pop("trunk")
+        self.net.load_state_dict(checkpoint["net"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(checkpoint["average"])
+        if self.accelerator.scaler is not None and checkpoint["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
 
 
-def selection_split(recipe: Recipe, validation: ImageSplit | None) -> Literal["last", "validation", "test"]:
-    """The split that chooses the model. Raises `UserError` where the recipe wants one that is not there."""
-    selected_by = recipe.select
-    if selected_by == "auto":
-        selected_by = "last" if validation is None else "validation"
-    if selected_by == "validation" and validation is None:
-        raise UserError('select = "validation" needs a validation split: set validation = 0.1, say')
-    if recipe.patience is not None and selected_by == "last":
-        raise UserError('patience needs a split to watch: set validation = 0.1, or select = "test"')
-    return selected_by
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """The device, precision and processes of a run.
+
+    Raises:
+        UserError: for a device, precision or tracker that is not available.
+    """
+    device = resolve_device(recipe.device)
+    precision = resolve_precision(recipe.precision, device)
+    if recipe.tracker != "none":
+        require(recipe.tracker, f"tracker = {recipe.tracker!r}")
+    # accelerate keeps its settings for the whole process; a second run in it may want others
+    AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        # Frozen parameters have no gradient, for which processes would wait
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze_fraction > 0)],
+    )
+
+
+def build_trainer(recipe: Recipe, accelerator: Accelerator, model: nn.Module | None = None) -> Trainer:
+    """Load the data and build everything that a run needs.
+
+    Args:
+        recipe: the settings.
+        accelerator: from `make_accelerator`.
+        model: another network to train, (N, C, H, W) -> (N, num_classes), instead of the recipe's; it is trained in
+            place.
+
+    Raises:
+        UserError: for anything wrong with the settings, the data or the network.
+    """
+    device, processes = accelerator.device, accelerator.num_processes
+    with accelerator.local_main_process_first():  # it may download
+        dataset = load_dataset(
+            recipe.data,
+            recipe.data_dir,
+            size=recipe.image_size,
+            seed=recipe.seed,
+            skip_unreadable=recipe.skip_unreadable,
+        )
+    if recipe.max_test_images is not None:
+        dataset = dataclasses.replace(dataset, test=dataset.test.spread(recipe.max_test_images))
+    training, validation = dataset.train, dataset.validation
+    if recipe.validation > 0:
+        if validation is not None:
+            raise UserError("the data has its own validation split; omit validation")
+        training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
+    if recipe.batch_size > len(training):
+        raise UserError(f"batch_size = {recipe.batch_size} is more than the {len(training)} training images")
+    if validation is None and recipe.select_by == "validation":
+        raise UserError('select_by = "validation" needs a validation split: set validation, for example to 0.1')
+    if validation is None and recipe.patience is not None and recipe.select_by != "test":
+        raise UserError('patience needs a split to watch: set validation, for example to 0.1, or select_by = "test"')
+    for split in (dataset.test, validation):
+        if split is not None and len(split) < processes:
+            raise UserError(f"{processes} processes cannot share {len(split)} images for evaluation; use fewer")
+
+    torch.manual_seed(recipe.seed)
+    net, spec = make_network(recipe, dataset, training) if model is None else _adopt(model, recipe, dataset, training)
+    is_googlenet = isinstance(net, GoogLeNet) and _is_unmodified(net)
+    net.to(device)
+    if recipe.channels_last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = make_ema(net, recipe)
+    wrapped, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
+    balance = balanced_weights(training.labels, len(dataset.classes))
+    return Trainer(
+        recipe=recipe,
+        accelerator=accelerator,
+        precision=resolve_precision(recipe.precision, device),
+        dataset=dataset,
+        train_split=training,
+        validation=validation,
+        input_spec=spec,
+        augmentation=Augmentation(**{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}),
+        net=net,
+        model=wrapped,
+        ema=ema,
+        optimizer=optimizer,
+        class_weights=balance.to(device) if recipe.balance == "loss" else None,
+        sampling_weights=balance[training.labels] if recipe.balance == "sampling" else None,
+        is_googlenet=is_googlenet,
+    )
+
+
+def make_network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[GoogLeNet, InputSpec]:
+    """The recipe's network, drawn from torch's global generator, and how images are prepared for it."""
+    if recipe.weights is not None:
+        net, spec = load_pretrained(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
+        spec = InputSpec(dataset.channels, recipe.image_size, spec.mean, spec.std)
+        net.check_size(recipe.image_size, recipe.image_size)
+        return net, spec
+    spec = _input_spec(recipe, dataset, training)
+    changes = {name: value for name in ARCHITECTURE_SETTINGS if (value := getattr(recipe, name)) is not None}
+    net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+    net.check_size(recipe.image_size, recipe.image_size)
+    if recipe.whiten:
+        count = min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2), len(training))
+        every = -(-len(training) // count)  # spread over all classes: a folder's images are sorted by class
+        images, _ = training.__getitems__(torch.arange(0, len(training), every))
+        whiten(net.conv1.conv, spec.prepare(images))
+    return net, spec
 
 
 def load_pretrained(
-    path: str | Path, classes: tuple[str, ...], in_channels: int, *, dropout: float | None = None
+    path: str, classes: tuple[str, ...], in_channels: int, *, dropout: float | None = None
 ) -> tuple[GoogLeNet, InputSpec]:
-    """A network for these classes and channels with the weights of a file, and how that file's images were scaled.
+    """A network for these classes and channels with the weights of a file, and the input spec of that file.
 
-    The classifier is fresh, unless the file's classes are these; it is drawn from torch's global generator. The first
-    convolution is made to fit other channels: summed for gray, so that a gray picture gives what its three equal
-    channels gave; shared out evenly for more.
+    The classifier is fresh unless the file's classes are the same. The first convolution is fitted to other channels:
+    summed for gray, so that a gray image gives what its three equal channels gave; distributed evenly for more.
 
     Args:
         path: a model file, a run folder, or anything that `import_weights` takes.
-        classes: what the new network is to tell apart.
+        classes: of the new network.
         in_channels: of the new network's images.
-        dropout: before the classifier; left out, as in the file.
+        dropout: before the classifier; default: as in the file.
 
     Raises:
         UserError: as `load` and `import_weights` do.
     """
-    source = _read(Path(path))
-    info = source.info
-    assert isinstance(info, ModelInfo)
-    changes = {} if dropout is None else {"dropout": dropout}
-    net = GoogLeNet(
-        dataclasses.replace(
-            source.architecture,
-            in_channels=in_channels,
-            num_classes=len(classes),
-            initialization="he",
-            **changes,  # type: ignore[arg-type]
-        )
+    is_ours = Path(path).is_dir() or Path(path).suffix == ".safetensors"
+    source = load(path) if is_ours else import_weights(path)
+    changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
+    architecture = dataclasses.replace(
+        source.architecture, in_channels=in_channels, num_classes=len(classes), initialization="he", **changes
     )
+    net = GoogLeNet(architecture)
     weights = source.state_dict()
-    if info.classes != classes:
-        weights = {name: tensor for name, tensor in weights.items() if not _of_classifier(name)}
-    weights["conv1.conv.weight"] = _for_channels(weights["conv1.conv.weight"], in_channels)
-    missing = [name for name in net.load_state_dict(weights, strict=False).missing_keys if not _of_classifier(name)]
-    if missing:
-        raise UserError(f"{path} lacks {missing[0]}")
-    spec = info.input
-    return net, dataclasses.replace(
-        spec, channels=in_channels, mean=_spread(spec.mean, in_channels), std=_spread(spec.std, in_channels)
-    )
+    if source.info.classes != classes:
+        heads = ("fc.", "aux1.fc2.", "aux2.fc2.")
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
+    kernel = weights["conv1.conv.weight"]
+    if kernel.shape[1] != in_channels:
+        kernel = kernel.sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
+        weights["conv1.conv.weight"] = kernel
+    net.load_state_dict(weights, strict=False)
 
+    def fitted(values: tuple[float, ...]) -> tuple[float, ...]:
+        return values if len(values) == in_channels else (sum(values) / len(values),) * in_channels
 
-def _read(path: Path) -> GoogLeNet:
-    if path.is_dir() or path.suffix == ".safetensors":
-        return load(path)
-    return import_weights(path)
-
-
-def _of_classifier(name: str) -> bool:
-    return name.startswith(("fc.", "aux1.fc2.", "aux2.fc2."))
-
-
-def _for_channels(kernel: Tensor, in_channels: int) -> Tensor:
-    if kernel.shape[1] == in_channels:
-        return kernel
-    return kernel.sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
-
-
-def _spread(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return values if len(values) == channels else (sum(values) / len(values),) * channels
-
-
-PICTURES = "pictures"
-"""The recipe for folders."""
-_READ = ("image_size", "batch_size", "device")
-"""Settings that others are chosen by."""
-_LOOKED_AT = 200
-_ACTIVATION_BYTES = 22 * 2**20
-"""Of a training step, an image of 224x224: measured (docs/performance.md: 17 MiB), and a third on top."""
-_IMAGES = {"cpu": 34_000, "gpu": 600_000}
-"""Training images seen in a run at the largest size: some four minutes on two cores."""
+    spec = source.info.input
+    return net, dataclasses.replace(spec, channels=in_channels, mean=fitted(spec.mean), std=fitted(spec.std))
 
 
 def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any]) -> tuple[Recipe, str, str]:
-    """What a run is to be: the recipe, its name, and a line on what was chosen for its data, if anything was.
+    """The recipe of a run, its name, and a line about the settings that were chosen for its data, if any.
 
-    Where no recipe is named, it is `pictures` for a folder and `fast` else. What is in `settings` counts before what
-    is chosen.
+    The default recipe is `images` for a folder, else `fast`. Given settings have priority over chosen ones.
 
     Raises:
-        UserError: as `load_recipe` and `suggest` do.
+        UserError: as `load_recipe` does, or for a folder or device that is not usable.
     """
-    data, reason = path_as_text(settings.get("data")), ""
-    if data is not None:
-        settings = {**settings, "data": data}
+    settings = {**settings, **({"data": path_as_text(settings["data"])} if settings.get("data") is not None else {})}
+    data, reason = settings.get("data"), ""
+    has_folder = isinstance(data, str) and is_folder(data)
     if recipe is None:
-        recipe = PICTURES if data is not None and is_folder(data) else "fast"
-    if recipe == PICTURES and data is not None and is_folder(data):
-        load_recipe(recipe, **{name: settings[name] for name in _READ if name in settings})  # or refuses them
-        settings, reason = suggest(data, settings)
+        recipe = "images" if has_folder else "fast"
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
-    return with_absolute_paths(load_recipe(recipe, **settings)), name, reason
+    resolved = load_recipe(recipe, **settings)
+    if recipe == "images" and has_folder:
+        chosen, reason = _choose_settings(str(data), settings)
+        resolved = load_recipe(recipe, **chosen, **settings)
+    # Absolute paths: the same files wherever the run is resumed from
+    paths = {"data": str(Path(resolved.data).resolve())} if is_folder(resolved.data) else {}
+    for setting in ("data_dir", "weights"):
+        if (path := getattr(resolved, setting)) not in (None, "bundled"):
+            paths[setting] = str(Path(path).absolute())  # a link keeps its name, which may say more than its target's
+    return resolved.model_copy(update=paths), name, reason
 
 
-def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with its paths whole: the same files from wherever they are asked for."""
-    whole = {"data": str(Path(recipe.data).resolve())} if is_folder(recipe.data) else {}
-    for name in ("data_dir", "weights"):
-        if (path := getattr(recipe, name)) not in (None, fashion_mnist.BUNDLED):
-            whole[name] = str(Path(path).absolute())  # not what a link leads to, whose name may say less
-    return recipe.model_copy(update=whole)
-
-
-def suggest(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The settings that are given, and those of image size, batch size, epochs and learning rate that are not: chosen
-    for a folder, and why, in one line.
-
-    Raises:
-        UserError: for a folder that will not do, or a device that is not there.
-    """
+def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
     listing = list_folder(folder)
-    files = [path for path, _, split in listing.files if split in (None, "train")]
-    count = max(round(len(files) * (0.8 if len(files) == len(listing.files) else 1.0)), 1)
+    training = [path for path, _, split in listing.files if split in (None, "train")]
+    count = max(round(len(training) * (0.8 if len(training) == len(listing.files) else 1.0)), 1)
     on_gpu = resolve_device(given.get("device", "auto")).type != "cpu"
-    side = _usual_side(listing.files)
+    sides = []
+    for path, _, _ in random.Random(0).sample(listing.files, min(_SAMPLE, len(listing.files))):
+        try:
+            sides.append(min(read_header(path).size))
+        except UserError:  # reported when every file is read
+            continue
+    side = statistics.median(sides) if sides else 128
 
     largest = 224 if on_gpu else 128
     size = given.get("image_size", min(max(32 * round(side / 32), 64), largest))
     batch = 32 if count < 4_000 else 64 if count < 20_000 else 128
-    fits = int(memory_bytes() / 4 / (_ACTIVATION_BYTES * (size / 224) ** 2)) if memory_bytes() else batch
-    # every class rounds its share, and some may be held out besides
+    memory = memory_bytes()
+    fits = int(memory / 4 / (_ACTIVATION_BYTES * (size / 224) ** 2)) if memory else batch
+    # Each class rounds its share, and a validation split may take more
     batch = given.get("batch_size", max(min(batch, fits, count // 2), 1))
-    seen = _IMAGES["gpu" if on_gpu else "cpu"] * (largest / size) ** 2
-    epochs = max(min(round(seen / count), 100), 8)
+    epochs = max(min(round(_IMAGES_PER_RUN["gpu" if on_gpu else "cpu"] * (largest / size) ** 2 / count), 100), 8)
     rate = round(0.006 * (batch / 128) ** 0.5, 5)
-    chosen = {"image_size": size, "batch_size": batch, "learning_rate": rate, "epochs": epochs}
     reasons = {
-        "image_size": f"{size}x{size} pixels (half of the pictures are {side:.0f} or less on the shorter side, on "
-        f"{'a GPU' if on_gpu else 'a CPU'} {largest} at most)",
-        "batch_size": f"batch {batch} (for about {count:,} training pictures)",
-        "learning_rate": f"learning rate {rate} (for batches of {batch})",
-        "epochs": f"{epochs} epochs (a run of some minutes)",
-    }
-    said = ", ".join(reason for name, reason in reasons.items() if name not in given)
-    return {**chosen, **given}, f"chosen: {said}; any of them by its own name instead" if said else ""
+        "image_size": (size, f"image size {size} (half of the images have a shorter side of {side:.0f} or less; at most "
+                       f"{largest} on {'a GPU' if on_gpu else 'a CPU'})"),
+        "batch_size": (batch, f"batch size {batch} (about {count:,} training images)"),
+        "learning_rate": (rate, f"learning rate {rate} (for that batch size)"),
+        "epochs": (epochs, f"{epochs} epochs (a run of some minutes)"),
+    }  # fmt: skip
+    chosen = {name: value for name, (value, _) in reasons.items() if name not in given}
+    line = ", ".join(reasons[name][1] for name in chosen)
+    return chosen, f"chosen for this folder: {line}; each is an option of the same name" if chosen else ""
 
 
-def _usual_side(files: tuple[Any, ...]) -> float:
-    """The median shorter side in pixels, of a sample."""
-    sides = []
-    for path, _, _ in random.Random(0).sample(files, min(_LOOKED_AT, len(files))):
-        try:
-            sides.append(min(read_header(path).size))
-        except UserError:  # it is told of when every file is read
-            continue
-    return statistics.median(sides) if sides else 128
+def _adopt(
+    model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit
+) -> tuple[nn.Module, InputSpec]:
+    """A network that the caller built, checked as far as possible."""
+    if recipe.weights is not None:
+        raise UserError("weights and model exclude each other: load the weights into your model before training")
+    if isinstance(model, GoogLeNet):
+        wanted = (dataset.channels, len(dataset.classes))
+        if (found := (model.architecture.in_channels, model.architecture.num_classes)) != wanted:
+            raise UserError(
+                f"the model has in_channels, num_classes = {found}, but {dataset.name} needs {wanted}; build it with these"
+            )
+        model.check_size(recipe.image_size, recipe.image_size)
+    return model, _input_spec(recipe, dataset, training)
+
+
+def _input_spec(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> InputSpec:
+    plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
+    mean, std = training.pixel_statistics() if recipe.normalize else plain
+    return InputSpec(dataset.channels, recipe.image_size, mean, std)
+
+
+def _is_unmodified(net: GoogLeNet) -> bool:
+    """Whether the network has exactly the layers that its architecture describes."""
+    with torch.device("meta"):
+        twin = GoogLeNet(net.architecture)
+
+    def layers(net: nn.Module) -> list[tuple[str, str]]:
+        return [(name, repr(module)) for name, module in net.named_modules() if not any(module.children())]
+
+    return type(net) is GoogLeNet and layers(net) == layers(twin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from torch import Tensor
 from googlenet.data import fashion_mnist
 from googlenet.data.transforms import InputSpec
 from googlenet.errors import UserError, reason_of
-from googlenet.model.architecture import Architecture, Variant, architecture
+from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, save
 
@@ -211,7 +212,7 @@ def _recognized(weights: Weights, variant: Variant | None, stem_stride: int | No
         else:
             variant = "paper" if auxiliary else "tutorial"
     changes = {} if stem_stride is None else {"stem_stride": stem_stride}
-    return architecture(variant, in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary, **changes)
+    return dataclasses.replace(VARIANTS[variant], in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary, **changes)
 
 
 def _class_names(described: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
