@@ -17,10 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+import googlenet
 from googlenet import cli
-from googlenet.data import fashion_mnist, idx
-from googlenet.training.loop import train
-from googlenet.training.loop import TrainingResult
+from googlenet.data import fashion_mnist
 
 SMALL = {"train": 320, "t10k": 160}
 
@@ -54,7 +53,7 @@ def real_apt(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def bundled(name: str) -> np.ndarray:
     """A bundled file's array: real Fashion-MNIST."""
     content = (resources.files("googlenet.data") / "bundled" / f"{name}.gz").read_bytes()
-    return idx.parse(gzip.decompress(content), 3 if "images" in name else 1, name)
+    return fashion_mnist.parse_idx(gzip.decompress(content), 3 if "images" in name else 1, name)
 
 
 def write_small_fashion_mnist(folder: Path) -> dict[str, str]:
@@ -62,7 +61,7 @@ def write_small_fashion_mnist(folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
     for name in fashion_mnist.DIGESTS:
-        content = idx.dump(bundled(name)[: SMALL[name.partition("-")[0]]])
+        content = fashion_mnist.dump_idx(bundled(name)[: SMALL[name.partition("-")[0]]])
         digests[name] = fashion_mnist.sha256(content)
         (folder / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
     return digests
@@ -100,19 +99,21 @@ QUICK: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def trained(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+def trained(
+    small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> googlenet.TrainingResult:
     """A finished run on the small data. It is shared: tests read it and leave it as it is."""
     folder, digests = small_files
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fashion_mnist, "DIGESTS", digests)
         settings = {**QUICK, "pictures": True}
-        return train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **settings)
+        return googlenet.train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **settings)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Five pictures of Fashion-MNIST, and one that cannot be read."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    """Five images of Fashion-MNIST, and a file that cannot be read."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for number, image in enumerate(bundled("t10k-images-idx3-ubyte")[:5]):
         Image.fromarray(image).save(folder / f"{number}.png")
@@ -127,7 +128,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def write_photos(folder: Path, *, of_each: int) -> None:
-    """DecodedImages of real boots and trousers, as a folder of pictures holds them."""
+    """Real images of boots and trousers, in a folder for each class."""
     images, labels = bundled("t10k-images-idx3-ubyte"), bundled("t10k-labels-idx1-ubyte")
     for name, label in (("boot", 9), ("trouser", 1)):
         (folder / name).mkdir(parents=True)

@@ -20,7 +20,7 @@ from tests.conftest import Call
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
-def test_a_threshold_parts_the_answers_in_every_form(call: Call, pictures: Path, trained: TrainingResult) -> None:
+def test_a_threshold_parts_the_answers_in_every_form(call: Call, images: Path, trained: TrainingResult) -> None:
     run = trained.folder
     figures = json.loads(call("evaluate", run, "--confidence", 0.5, "--output", "judged", "--json")[0])
     curve, answers = figures["coverage_curve"], figures["answers"]
@@ -34,9 +34,9 @@ def test_a_threshold_parts_the_answers_in_every_form(call: Call, pictures: Path,
     words = " ".join(call("evaluate", run, "--confidence", 0.5, "--output", "judged")[0].split())
     assert f"at confidence 0.5 and above: {answers['images']:,} answered" in words
 
-    answers = json.loads(call("predict", run, pictures, "--json", code=1)[0])
+    answers = json.loads(call("predict", run, images, "--json", code=1)[0])
     threshold = sorted(answer["probabilities"][0] for answer in answers if answer["error"] is None)[2]
-    arguments = ("predict", run, pictures, "--confidence", threshold, "--top", 1)
+    arguments = ("predict", run, images, "--confidence", threshold, "--top", 1)
     answers = json.loads(call(*arguments, "--json", code=1)[0])
     unsure = {answer["file"] for answer in answers if not answer["sure"] and answer["error"] is None}
     assert len(unsure) == 2
@@ -45,9 +45,9 @@ def test_a_threshold_parts_the_answers_in_every_form(call: Call, pictures: Path,
     assert {row["sure"] for row in rows} == {"true", "false"}
     lines = call(*arguments, code=1)[0].splitlines()
     assert {line.partition("  ")[0] for line in lines if "  unsure: " in line} == unsure
-    assert [line.partition("  ")[0] for line in lines] == [str(pictures / f"{number}.png") for number in range(5)]
+    assert [line.partition("  ")[0] for line in lines] == [str(images / f"{number}.png") for number in range(5)]
 
-    for wrong in (("predict", run, pictures), ("evaluate", run)):
+    for wrong in (("predict", run, images), ("evaluate", run)):
         assert "from 0 to 1, not 80" in call(*wrong, "--confidence", 80, code=2)[1]
 
 

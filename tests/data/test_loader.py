@@ -1,79 +1,133 @@
+"""Datasets by name or from a folder, from public names, and the tutorial's data loaders."""
+
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from PIL import Image
 
 import googlenet
-from googlenet import UserError
-from googlenet.data.transforms import Augmentation
-from googlenet.data.dataset import ImageSplit, split_validation
-from googlenet.data.transforms import InputSpec
-from googlenet.data.loader import ShuffledBatches
-from googlenet.data.dataset import anonymous_memmap
+from googlenet.data import decode, fashion_mnist
 from googlenet.device import available_cores
 
 
-def numbered(count: int, classes: int = 10) -> ImageSplit:
-    images = torch.arange(count).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
-    return ImageSplit(images, torch.arange(count) % classes)
+def test_a_folder_becomes_a_dataset(photos: Path) -> None:
+    dataset = googlenet.load_dataset(photos, size=32)
+    assert isinstance(dataset, googlenet.ImageDataset) and isinstance(dataset.train, googlenet.ImageSplit)
+    assert (dataset.classes, dataset.channels, dataset.source) == (("boot", "trouser"), 1, str(photos))
+    assert dataset.train.images.shape == (20, 1, 32, 32)
+    assert dataset.class_counts() == {"boot": {"train": 10, "test": 2}, "trouser": {"train": 10, "test": 2}}
+    image, label = dataset.test[0]
+    assert (image.shape, image.dtype, label.shape, label.dtype) == ((1, 32, 32), torch.uint8, (), torch.int64)
+    assert googlenet.load_dataset(f"{photos}/", channels=3, size=32).train.images.shape == (20, 3, 32, 32)
+    renamed = googlenet.load_dataset(str(photos), classes=("trouser", "sock", "boot"), size=32)
+    assert renamed.class_counts()["sock"] == {"train": 0, "test": 0}
+    assert renamed.train.labels.unique().tolist() == [0, 2]
 
 
-@settings(max_examples=60, deadline=None)
-@given(count=st.integers(1, 200), batch=st.integers(1, 64), seed=st.integers(0, 5), epoch=st.integers(0, 3))
-def test_every_image_once_an_epoch(count: int, batch: int, seed: int, epoch: int) -> None:
-    if batch > count:
-        with pytest.raises(UserError, match="more than the"):
-            ShuffledBatches(count, batch, seed)
-        return
-    batches = ShuffledBatches(count, batch, seed)
-    batches.epoch = epoch
-    seen = list(batches)
-    assert len(seen) == len(batches)
-    assert sorted(torch.cat(seen).tolist()) == list(range(count))
-    assert all(len(indices) > 1 for indices in seen) or batch == 1 or count == 1
+def test_images_are_cropped_or_stretched(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 40), np.uint8)
+    for shade, name in zip((255, 200, 190, 180), ("a/1.png", "a/2.png", "b/1.png", "b/2.png"), strict=True):
+        pixels[:, 10:30] = shade
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    load = {"size": 20, "test_fraction": 0.5}
+    assert googlenet.load_dataset(tmp_path, **load).train.images.float().mean() < 130
+    cropped = googlenet.load_dataset(tmp_path, resize="crop", **load).train.images
+    assert (cropped == cropped[:, :, :1, :1]).all()
 
 
-@settings(max_examples=30, deadline=None)
-@given(count=st.integers(8, 200), batch=st.integers(2, 8), world=st.integers(1, 3), data=st.data())
-def test_processes_share_each_batch_and_a_late_start_goes_on(
-    count: int, batch: int, world: int, data: st.DataObject
-) -> None:
-    *first, last = torch.cat(list(ShuffledBatches(count, batch, 1))).split(batch)
-    if len(last) < batch and len(last) <= world:  # a process would have a single image, or none
-        *first, last = *first[:-1], torch.cat([first[-1], last])
-    whole = [*first, last]
-    shares = [list(ShuffledBatches(count, batch, 1, rank=rank, world=world)) for rank in range(world)]
-    for number, indices in enumerate(whole):
-        parts = [share[number] for share in shares]
-        assert len({len(part) for part in parts}) == 1
-        assert len(parts[0]) > 1 or batch <= world
-        assert set(torch.cat(parts).tolist()) == set(indices.tolist())
-    late = ShuffledBatches(count, batch, 1, rank=0, world=world)
-    late.first = data.draw(st.integers(0, len(whole)))
-    assert [b.tolist() for b in late] == [b.tolist() for b in shares[0][late.first :]]
+@pytest.mark.parametrize("split", ["train", "test", "validation"])
+def test_only_the_splits_asked_for_are_decoded(split: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("train", "val", "test"):
+        (photos.parent / "splits" / name).mkdir(parents=True)
+        for folder in photos.iterdir():
+            (photos.parent / "splits" / name / folder.name).symlink_to(folder)
+    opened: list[Path] = []
+    original = decode.decode_resized
+
+    def decode_resized(path: Path, *rest: Any) -> torch.Tensor:
+        opened.append(path)
+        return original(path, *rest)
+
+    monkeypatch.setattr(decode, "decode_resized", decode_resized)
+    whole = googlenet.load_dataset(photos.parent / "splits", size=16)
+    assert len(opened) == 72
+    opened.clear()
+    part = googlenet.load_dataset(photos.parent / "splits", size=16, splits=(split,))
+    assert {path.relative_to(photos.parent / "splits").parts[0][:3] for path in opened} == {split[:3]}
+    assert len(opened) == 24
+    assert torch.equal(getattr(part, split).images, getattr(whole, split).images)
+    assert part.digest == whole.digest
+    assert part.channels == whole.channels
+    others = {"train", "test", "validation"} - {split}
+    assert [len(getattr(part, name) or ()) for name in others] == [0, 0]
 
 
-def test_the_order_depends_on_seed_and_epoch() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        batches = ShuffledBatches(100, 10, seed)
-        batches.epoch = epoch
-        return torch.cat(list(batches)).tolist()
-
-    assert order(0, 0) == order(0, 0)
-    assert len({tuple(order(*which)) for which in ((0, 0), (0, 1), (1, 0))}) == 3
+def test_the_test_images_do_not_depend_on_the_splits_asked_for(photos: Path) -> None:
+    whole = googlenet.load_dataset(photos, size=16, seed=5)
+    assert torch.equal(googlenet.load_dataset(photos, size=16, seed=5, splits=["test"]).test.images, whole.test.images)
+    everything = googlenet.load_dataset(photos, size=16, test_fraction=1.0)
+    assert (len(everything.train), len(everything.test)) == (0, 24)
 
 
-def test_more_workers_than_cores_are_neither_started_nor_warned_of(small_data: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        train_iter, _ = googlenet.load_data(batch_size=48, num_workers=1000)
-    assert train_iter.num_workers == available_cores()
+def test_only_the_files_of_the_splits_asked_for_are_read(small_data: Path, tmp_path: Path) -> None:
+    for file in small_data.glob("t10k*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    dataset = googlenet.load_dataset("fashion-mnist", tmp_path, splits=("test",))
+    assert (len(dataset.train), len(dataset.test), dataset.channels) == (0, 160, 1)
+    assert dataset.digest == googlenet.load_dataset().digest
+
+
+def test_a_path_is_not_a_name(photos: Path, monkeypatch: pytest.MonkeyPatch, small_data: Path) -> None:
+    monkeypatch.chdir(photos.parent)
+    photos.rename("fashion-mnist")
+    assert googlenet.load_dataset(Path("fashion-mnist"), size=16).classes == ("boot", "trouser")
+    assert len(googlenet.load_dataset("fashion-mnist").classes) == 10
+
+
+def test_a_tilde_is_the_home_folder(photos: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(photos.parent))
+    assert googlenet.load_dataset("~/photos", size=16).source == str(photos)
+    monkeypatch.setenv("HOME", str(small_data.parent))
+    assert googlenet.load_dataset("fashion-mnist", f"~/{small_data.name}").source == str(small_data)
+    monkeypatch.setenv("GOOGLENET_DATA", f"~/{small_data.name}")
+    assert fashion_mnist.find() == small_data
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"name_or_folder": "cifar"}, "cifar"),
+        ({"name_or_folder": "x" * 300}, "xxx"),
+        ({"name_or_folder": "a\0b"}, "dataset"),
+        ({"data_dir": "no such folder"}, "no such folder"),
+        ({"splits": ("train", "dev")}, "dev"),
+        ({"size": 0}, "size"),
+        ({"channels": 2}, "channels"),
+        ({"resize": "squash"}, "resize"),
+        ({"test_fraction": 1.5}, "test_fraction"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, Any], named: str, photos: Path) -> None:
+    with pytest.raises(googlenet.UserError, match=named):
+        googlenet.load_dataset(**{"name_or_folder": "fashion-mnist" if "data_dir" in wrong else photos, **wrong})
+
+
+def test_loading_leaves_the_process_as_it_is(photos: Path, small_data: Path) -> None:
+    (photos / "boot" / "odd.png").write_bytes(b"")
+    torch.manual_seed(3)
+    before = (list(warnings.filters), torch.get_rng_state().tolist(), torch.get_num_threads(), dict(os.environ))
+    googlenet.load_dataset(photos, size=16, skip_unreadable=True)
+    googlenet.load_data(batch_size=8)
+    after = (list(warnings.filters), torch.get_rng_state().tolist(), torch.get_num_threads(), dict(os.environ))
+    assert after == before
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -91,8 +145,36 @@ def test_the_tutorials_loaders(workers: int, small_data: Path) -> None:
     assert torch.equal(torch.cat(tested), torch.cat([labels for _, labels in test_iter]))
 
 
-def test_the_tutorials_loop_runs_on_them(small_data: Path) -> None:
-    """Its hand-written training, a few batches of it, on our network and loaders."""
+def test_workers_prepare_the_batches(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the calling process would resize if the workers did not."""
+    train_iter, _ = googlenet.load_data(batch_size=48, num_workers=1, resize=56)
+    caller = os.getpid()
+
+    def prepare(spec: googlenet.InputSpec, images: torch.Tensor) -> torch.Tensor:
+        assert os.getpid() != caller
+        return torch.full((len(images), 1, spec.size, spec.size), 7.0)
+
+    monkeypatch.setattr(googlenet.InputSpec, "prepare", prepare)
+    images, _ = next(iter(train_iter))
+    assert (images == 7).all() and images.shape == (48, 1, 56, 56)
+
+
+def test_more_workers_than_cores_are_not_started(small_data: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_iter, _ = googlenet.load_data(batch_size=48, num_workers=1000)
+    assert train_iter.num_workers == available_cores()
+
+
+def test_the_tutorials_loaders_take_a_folder(photos: Path) -> None:
+    train_iter, test_iter = googlenet.load_data(batch_size=8, resize=40, data=photos)
+    assert next(iter(train_iter))[0].shape == (8, 1, 40, 40)
+    assert sum(len(labels) for _, labels in test_iter) == 4
+    assert next(iter(googlenet.load_data(batch_size=8, data=str(photos))[1]))[0].shape == (4, 1, 224, 224)
+
+
+def test_the_tutorials_loop_runs(small_data: Path) -> None:
+    """Its hand-written training, a few batches of it, with our network and loaders."""
     train_iter, _ = googlenet.load_data(batch_size=16, num_workers=0, resize=56)
     net = googlenet.create_model("tutorial", num_classes=10, in_channels=1)
     criterion = torch.nn.CrossEntropyLoss()
@@ -106,109 +188,13 @@ def test_the_tutorials_loop_runs_on_them(small_data: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"resize": 0}, {"num_workers": -1}])
-def test_loaders_refuse_nonsense(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="load_data needs"):
+def test_loaders_name_a_number_that_is_too_small(wrong: dict[str, int]) -> None:
+    with pytest.raises(googlenet.UserError, match=next(iter(wrong))):
         googlenet.load_data(**{"batch_size": 4, **wrong})
 
 
-@settings(max_examples=30, deadline=None)
-@given(count=st.integers(20, 300), share=st.floats(0.05, 0.9), seed=st.integers(0, 9))
-def test_validation_is_held_out_by_class_and_seed(count: int, share: float, seed: int) -> None:
-    split = numbered(min(count, 255), classes=3)
-    expected = [round(share * int((split.labels == label).sum())) for label in range(3)]
-    assume(0 < sum(expected) < len(split))
-    rest, held = split_validation(split, share, seed)
-    assert sorted(rest.images[:, 0, 0, 0].tolist() + held.images[:, 0, 0, 0].tolist()) == list(range(len(split)))
-    assert torch.bincount(held.labels, minlength=3).tolist() == expected
-    again = split_validation(split, share, seed)[1]
-    assert torch.equal(held.images, again.images)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_held_out_images_need_not_fit_into_the_memory() -> None:
-    def anonymous() -> int:
-        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
-        return int(line.split()[1]) * 1024
-
-    images = torch.from_numpy(anonymous_memmap((2000, 3, 128, 128)))  # 94 MiB
-    images[:, 0, 0, :2] = torch.stack((torch.arange(2000) // 256, torch.arange(2000) % 256), dim=1)
-    split = ImageSplit(images, torch.arange(2000) % 4)
-    before = anonymous()
-    rest, held = split_validation(split, 0.25, seed=0)
-    assert anonymous() - before < 20 * 2**20
-    assert (len(rest), len(held)) == (1500, 500)
-    assert torch.bincount(held.labels).tolist() == [125] * 4
-
-
-def test_validation_needs_two_sides() -> None:
-    with pytest.raises(UserError, match="empty"):
-        split_validation(numbered(10), 0.01, 0)
-
-
-def test_pixel_statistics_are_exact() -> None:
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 3, 6, 5), dtype=np.uint8))
-    mean, std = ImageSplit(images, torch.zeros(50, dtype=torch.int64)).pixel_statistics()
-    scaled = images.double() / 255
-    assert mean == pytest.approx(scaled.mean(dim=(0, 2, 3)).tolist(), abs=1e-4)
-    assert std == pytest.approx(scaled.std(dim=(0, 2, 3), correction=0).tolist(), abs=1e-4)
-    flat = ImageSplit(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
-    assert flat.pixel_statistics() == ((0.0,), (1.0,))
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    height=st.integers(1, 90),
-    width=st.integers(1, 90),
-    size=st.integers(1, 64),
-    channels=st.sampled_from([1, 3]),
-    rule=st.sampled_from(["stretch", "crop"]),
-)
-def test_every_shape_becomes_the_input(height: int, width: int, size: int, channels: int, rule: str) -> None:
-    spec = InputSpec(channels, size, (0.5,) * channels, (0.25,) * channels, rule, 0.875)  # type: ignore[arg-type]
-    prepared = spec.prepare(torch.full((2, channels, height, width), 255, dtype=torch.uint8))
-    assert prepared.shape == (2, channels, size, size)
-    torch.testing.assert_close(prepared, torch.full_like(prepared, 2.0), rtol=1e-4, atol=1e-4)
-
-
-def test_augmentation_moves_pixels_and_invents_none() -> None:
-    torch.manual_seed(0)
-    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(200, 1, 1, 1)
-    flipped = Augmentation(flip=True)(images)
-    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
-    assert ((flipped == images).flatten(1).all(1) ^ mirrored).all()
-    assert 60 < int(mirrored.sum()) < 140
-    shifted = Augmentation(crop_padding=2)(images)
-    assert (shifted.dtype, shifted.shape) == (images.dtype, images.shape)
-    assert {int(image[0, 4, 4]) for image in shifted} == {
-        36 + 8 * dy + dx for dy in range(-2, 3) for dx in range(-2, 3)
-    }
-    assert Augmentation()(images) is images
-
-
-def test_erasing_covers_one_rectangle() -> None:
-    torch.manual_seed(0)
-    images = torch.full((400, 2, 20, 30), 7, dtype=torch.uint8)
-    erased = Augmentation(erasing=0.5)(images)
-    changed = (erased != images).any(dim=1)
-    hit = changed.flatten(1).any(dim=1)
-    assert 0.4 < float(hit.double().mean()) < 0.6
-    for image in changed[hit]:
-        rows, columns = torch.nonzero(image.any(dim=1)).squeeze(1), torch.nonzero(image.any(dim=0)).squeeze(1)
-        box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert float(box.double().mean()) > 0.9  # noise may hit on the pixel's own value
-        assert box.numel() <= 0.5 * image.numel()
-    assert erased.dtype == torch.uint8
-
-
-def test_copies_are_held_out_together() -> None:
-    images = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).repeat(3, 1, 4, 4)
-    split = ImageSplit(images, torch.zeros(120, dtype=torch.int64))
-    kept, held_out = split_validation(split, 0.3, seed=1)
-    assert len(kept) + len(held_out) == 120
-    assert not set(kept.images.flatten().tolist()) & set(held_out.images.flatten().tolist())
-
-
-def test_the_bundled_part_is_not_taken_for_the_whole() -> None:
-    with pytest.warns(UserWarning, match="10,000"):
-        train_iter, _ = googlenet.load_data(batch_size=100)
+def test_the_bundled_part_is_announced(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("googlenet.console.log.propagate", True)
+    train_iter, _ = googlenet.load_data(batch_size=100)
     assert len(train_iter) == 100
+    assert "googlenet data fetch" in caplog.text

@@ -16,7 +16,7 @@ import googlenet
 from tests.end_to_end.conftest import SMALL, Command
 
 
-def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
+def test_from_nothing_to_predictions(command: Command, images: Path) -> None:
     """Train, evaluate, predict, summarize, see inside: each from what the one before left."""
     out, _ = command("train", *SMALL, "--max-steps", 6, "--output", "runs/first")
     assert "next: " in out
@@ -38,14 +38,14 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
         "coverage.png",
     }
 
-    out, err = command("predict", run / "model.safetensors", pictures, "--top", 2, "--format", "csv", code=1)
+    out, err = command("predict", run / "model.safetensors", images, "--top", 2, "--format", "csv", code=1)
     rows = list(csv.DictReader(StringIO(out)))
     answered = [row for row in rows if not row["error"]]
     assert len(answered) == 10
     assert {row["rank"] for row in answered} == {"1", "2"}
     assert [Path(row["file"]).name for row in rows if row["error"]] == ["broken.png"]
     assert "broken.png" in err
-    out, _ = command("predict", run, "--top", 3, pictures / "1.png", pictures / "2.png", "--json")
+    out, _ = command("predict", run, "--top", 3, images / "1.png", images / "2.png", "--json")
     answer, second = json.loads(out)
     assert Path(second["file"]).name == "2.png"
     assert (len(answer["classes"]), answer["error"]) == (3, None)
@@ -56,7 +56,7 @@ def test_from_nothing_to_predictions(command: Command, pictures: Path) -> None:
     out, _ = command("export", run, "--to", "onnx", "-o", "net.onnx", "--json")
     assert json.loads(out)["agreement"] == 1
 
-    out, _ = command("explain", run, pictures / "1.png", "--class", "bag", "--block", "4a", "--json")
+    out, _ = command("explain", run, images / "1.png", "--class", "bag", "--block", "4a", "--json")
     explanation = json.loads(out)
     assert (explanation["explained"], explanation["block"]) == ("Bag", "4a")
     assert sum(explanation["shares"]["5b"].values()) == pytest.approx(1)

@@ -10,24 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import googlenet
-from googlenet import UserError, load, train
-from googlenet.data import augment
-from googlenet.data.transforms import Augmentation
+from googlenet import TrainingResult, UserError, load, train
 from googlenet.data.loader import load_dataset
 from googlenet.data.loader import ShuffledBatches
-from googlenet.data.transforms import mix
 from googlenet.model.googlenet import create_model
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.optim import balanced_weights, make_optimizer, backbone_lr_factor
 from googlenet.training.lr_finder import find_learning_rate, suggested_rate
 from googlenet.training.setup import load_pretrained
 from googlenet.training.setup import resolve_recipe
-from tests.conftest import QUICK, TrainingResult
+from tests.conftest import QUICK
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -142,18 +137,6 @@ def test_only_a_given_trunk_is_marked() -> None:
         assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
 
 
-@pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
-def test_labels_are_mixed_as_the_images_are(mixup: float, cutmix: float) -> None:
-    torch.manual_seed(0)
-    labels = torch.arange(8)
-    images = labels.view(-1, 1, 1, 1).expand(-1, 1, 20, 20).float()
-    for _ in range(20):
-        mixed, targets = mix(images, labels, 8, mixup=mixup, cutmix=cutmix)
-        torch.testing.assert_close(targets.sum(1), torch.ones(8))
-        # each pixel holds its image's label, so the mean pixel is the mean label
-        torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), targets @ torch.arange(8.0), atol=1e-4, rtol=1e-4)
-
-
 def test_balance() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
     weights = balanced_weights(labels, 2)
@@ -167,46 +150,6 @@ def test_balance() -> None:
 def test_balanced_runs_train(balance: str, photos: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "balance": balance, "augment": "strong", "max_steps": 3}
     assert np.isfinite(train(output=tmp_path / "run", data=str(photos), **settings).metrics["test"]["loss"])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_crops_and_colors(channels: int) -> None:
-    torch.manual_seed(0)
-    images = torch.randint(0, 256, (16, channels, 20, 30), dtype=torch.uint8)
-    for augmentation in (Augmentation(crop_scale=0.3), Augmentation(color=0.4)):
-        changed = augmentation(images)
-        assert (changed.shape, changed.dtype) == (images.shape, torch.uint8)
-        assert not torch.equal(changed, images)
-    ramp = torch.arange(0, 240, 8, dtype=torch.uint8).expand(64, channels, 20, 30)
-    cropped = Augmentation(crop_scale=0.25)(ramp).float()
-    steps = cropped[:, :, :, 16] - cropped[:, :, :, 14]  # a crop stretches the ramp, and never turns or shrinks it
-    assert (steps >= 0).all()
-    assert (steps <= 17).all()
-    assert steps.mean() < 15
-    assert torch.equal(Augmentation(crop_scale=1.0)(images), images)
-    rows, columns = torch.meshgrid(torch.arange(0, 240, 2), torch.arange(0, 240, 2), indexing="ij")
-    both = torch.stack([rows, columns]).to(torch.uint8).expand(64, 2, 120, 120)
-    nearly_whole = Augmentation(crop_scale=0.99)(both).float()
-    seen = (nearly_whole[:, 0, -1, 0] - nearly_whole[:, 0, 0, 0]) * (
-        nearly_whole[:, 1, 0, -1] - nearly_whole[:, 1, 0, 0]
-    )
-    assert seen.min() > 0.97 * 238**2
-
-
-@settings(max_examples=30, deadline=None)
-@given(height=st.integers(1, 40), width=st.integers(1, 40), smallest=st.floats(0.01, 1), seed=st.integers(0, 99))
-def test_rectangles_are_stretched_alike_one_by_one_and_together(
-    height: int, width: int, smallest: float, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    images = torch.randint(0, 256, (6, 3, height, width), dtype=torch.uint8)
-    rectangles = augment._rectangles(images, smallest)
-    assert (rectangles[:, :2] >= 0).all() and (rectangles[:, 2:] >= 1).all()
-    assert (rectangles[:, :2] + rectangles[:, 2:] <= torch.tensor([height, width])).all()
-    one_by_one, together = (
-        stretch(images, rectangles).int() for stretch in (augment._stretched_one_by_one, augment._stretched)
-    )
-    assert (one_by_one - together).abs().max() <= 1
 
 
 def test_a_learning_rate_is_found(tmp_path: Path) -> None:

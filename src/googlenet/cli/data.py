@@ -1,33 +1,25 @@
-"""Data sets and folders of pictures."""
+"""`googlenet data`: datasets and folders of images."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import (
-    DataDir,
-    Json,
-    Output,
-    SkipUnreadable,
-    data_app,
-    print_json,
-)
-from googlenet.files import check_output, check_writable
+from googlenet.cli.app import DataDir, Json, Output, SkipUnreadable, data_app, print_json
+from googlenet.files import check_output, check_writable, expand, write_json
 
 
 @data_app.command(name="list")
 def data_list(*, json: Json = False) -> int:
-    """The data sets known by name, and where on this machine they are."""
+    """List the datasets known by name, and where on this machine they are."""
     from googlenet.data.loader import CATALOG
 
     rows = [
-        {"name": entry.name, "description": entry.description, "found": str(entry.find() or "")}
-        for entry in CATALOG.values()
+        {"name": name, "description": dataset.DESCRIPTION, "found": str(dataset.find() or "")}
+        for name, dataset in CATALOG.items()
     ]
     if json:
         print_json(rows)
@@ -39,74 +31,68 @@ def data_list(*, json: Json = False) -> int:
 
 @data_app.command(name="fetch")
 def data_fetch(
-    name: Annotated[str, Parameter(help="Name of a data set.")] = "fashion-mnist", *, json: Json = False
+    name: Annotated[str, Parameter(help="Name of a dataset.")] = "fashion-mnist", *, json: Json = False
 ) -> int:
-    """Bring a data set into the cache folder, checked against its digests."""
-    from googlenet.data.loader import entry
+    """Download a dataset into the cache folder and verify it."""
+    from googlenet.console import on_stderr
+    from googlenet.data.loader import catalog_entry
 
-    folder = str(entry(name).fetch())
-    if json:
-        print_json({"name": name, "folder": folder})
-    else:
-        print(folder)
+    with on_stderr():
+        folder = str(catalog_entry(name).fetch())
+    print_json({"name": name, "folder": folder}) if json else print(folder)
     return 0
 
 
 @data_app.command(name="check")
 def data_check(
-    folder: Annotated[Path, Parameter(help="FOLDER/CLASS/*.jpg, or FOLDER/train/CLASS/*.jpg and so on.")],
+    folder: Annotated[Path, Parameter(help="Folder of images: FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg.")],
     *,
-    output: Annotated[Path | None, Output, Parameter(help="Report to write as JSON.")] = None,
+    output: Annotated[Path | None, Output, Parameter(help="Report to write as JSON; default: none.")] = None,
     quarantine: Annotated[
-        Path | None, Parameter(help="Folder to move files to that cannot be read; nothing is deleted.")
+        Path | None, Parameter(help="Folder to move unreadable files to; default: leave them. Nothing is deleted.")
     ] = None,
     json: Json = False,
 ) -> int:
-    """Read every picture of a folder to its end and say what is wrong. The exit code is 1 where something is left."""
-    from googlenet.console import FileProgress
-    from googlenet.data.folder_check import check
+    """Decode every image of a folder and report problems. The exit code is 1 if there are any."""
+    from googlenet.console import on_stderr
+    from googlenet.data.folder_check import check_folder
 
     if output is not None:
-        check_writable(output)
-    with redirect_stdout(sys.stderr) if json else nullcontext(), FileProgress() as progress:
-        found = check(folder, quarantine, progress.show)
-    if json:
-        print_json(found.to_dict())
-    else:
-        print("\n".join(found.lines()))
-    if output is not None:  # last: what was moved has been said, whether or not this can be written
-        found.write(output)
-    return 0 if found.is_clean else 1
+        check_writable(output := expand(output))
+    with on_stderr() if json else nullcontext():
+        check = check_folder(folder, quarantine)
+    print_json(check.to_dict()) if json else print("\n".join(check.lines()))
+    if output is not None:  # last: what was moved is printed even if this fails
+        write_json(output, check.to_dict())
+    return 0 if check.is_clean else 1
 
 
 @data_app.command(name="show")
 def data_show(
-    name: Annotated[str, Parameter(help="Name of a data set, or a folder of pictures.")] = "fashion-mnist",
+    name: Annotated[str, Parameter(help="Name of a dataset, or a folder of images.")] = "fashion-mnist",
     *,
-    output: Annotated[Path | None, Output, Parameter(help="Contact sheet to write; left out: NAME.png here.")] = None,
+    output: Annotated[Path | None, Output, Parameter(help="PNG file to write; default: NAME.png.")] = None,
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
-    count: Annotated[int, Parameter(help="DecodedImages on the sheet.")] = 80,
-    seed: Annotated[int, Parameter(help="Which pictures.")] = 0,
+    count: Annotated[int, Parameter(help="Number of images in the plot.")] = 80,
+    seed: Annotated[int, Parameter(help="Decides which images.")] = 0,
     augment: Annotated[
         Literal["none", "light", "medium", "strong"] | None,
-        Parameter(help="Show a few of them, each beside what this setting of training makes of it."),
+        Parameter(help="Show versions of a few images under this augmentation; default: different images."),
     ] = None,
     json: Json = False,
 ) -> int:
-    """A contact sheet of training pictures with their labels, and the count of each class."""
-    from googlenet.console import FileProgress
+    """Plot training images with their labels, and count the images of each class."""
+    from googlenet.console import on_stderr
     from googlenet.data.loader import load_dataset
     from googlenet.data.transforms import Augmentation
     from googlenet.evaluation.plots import plot_augmented, plot_sample
     from googlenet.recipe import AUGMENT
 
     if output is not None:
-        check_output(output, ".png")
-    with redirect_stdout(sys.stderr), FileProgress() as progress:
-        dataset = load_dataset(
-            name, data_dir, skip_unreadable=skip_unreadable, say=progress.say, progress=progress.show
-        )
+        check_output(output := expand(output), ".png")
+    with on_stderr():
+        dataset = load_dataset(name, data_dir, skip_unreadable=skip_unreadable)
     sheet = output or Path(f"{dataset.name}.png")
     if augment is None:
         plot_sample(dataset, sheet, count=count, seed=seed)
@@ -122,5 +108,5 @@ def data_show(
     width = max(map(len, counts))
     for label, row in counts.items():
         print(f"  {label:<{width}} {row['train']:>7,} training  {row['test']:>7,} test")
-    print(f"contact sheet: {sheet}")
+    print(f"plot: {sheet}")
     return 0

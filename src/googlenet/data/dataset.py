@@ -1,102 +1,127 @@
-"""The nouns of this floor: images with labels, and a data set made of two such splits."""
+"""Labeled images, and a dataset of several splits."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 from torch.utils import data
 
-from googlenet.errors import RunError, UserError, reason_of
+from googlenet.errors import RunError, UserError, check_counts, reason_of
+from googlenet.files import cache_dir
+
+_CHUNK = 128  # images that are processed at a time
 
 
 class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
-    """Labelled images of one size, in memory or in a file that is mapped there.
+    """Images of one size with their labels, in memory or in a file mapped into memory.
 
-    Attributes:
-        images: uint8, (N, C, H, W).
-        labels: int64, (N,).
+    `split[i]` is an image (C, H, W) and its label. A subset is a view: it shares the pixels of its split.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images = images
+        """`images` are uint8, (N, C, H, W); `labels` are int64, (N,)."""
         self.labels = labels
+        self._pixels = images
+        self._index: Tensor | None = None  # of each image of a view in `_pixels`
+
+    @property
+    def images(self) -> Tensor:
+        """uint8, (N, C, H, W). The first use copies a view's images into a file; `RunError` if the disk is full."""
+        if self._index is not None:
+            pixels = torch.from_numpy(anonymous_memmap((len(self), *self._pixels.shape[1:])))
+            for part, images in zip(pixels.split(_CHUNK), self._chunks(), strict=True):
+                part.copy_(images)
+            self._pixels, self._index = pixels, None
+        return self._pixels
+
+    @property
+    def channels(self) -> int:
+        return int(self._pixels.shape[1])
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
+        return self._pixels[index if self._index is None else self._index[index]], self.labels[index]
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """A whole batch at once: (N, C, H, W) and (N,). PyTorch's loaders call this where it is there."""
-        chosen = torch.as_tensor(indices)
-        return self.images[chosen], self.labels[chosen]
+        """A batch: (N, C, H, W) and (N,). PyTorch's data loaders call this."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return self._pixels[chosen if self._index is None else self._index[chosen]], self.labels[chosen]
 
     def subset(self, indices: Tensor) -> ImageSplit:
-        """A copy of these, in a file: the memory need not hold it.
+        """A view of these images, in this order."""
+        view = ImageSplit(self._pixels, self.labels[indices])
+        view._index = indices if self._index is None else self._index[indices]
+        return view
 
-        Raises:
-            RunError: where the disk has no room for it.
+    def spread(self, count: int) -> ImageSplit:
+        """A view of (at most) `count` images: the same share of every class, and at least one of each if possible.
+
+        They are always the same, in their order in the split. Raises `UserError` for a count below 1.
         """
-        images = torch.from_numpy(anonymous_memmap((len(indices), *self.images.shape[1:])))
-        for part, chosen in zip(images.split(1024), indices.split(1024), strict=True):
-            torch.index_select(self.images, 0, chosen, out=part)
-        return ImageSplit(images, self.labels[indices])
+        check_counts(count=count)
+        if count >= len(self):
+            return self
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        labels = self.labels[order]
+        position = torch.empty(len(self))  # among the images of the same class, from 0 to almost 1
+        for label in labels.unique():
+            members = labels == label
+            position[members] = torch.arange(int(members.sum())) / members.sum()
+        return self.subset(order[position.argsort(stable=True)[:count]].sort().values)
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, of pixels scaled to 0..1. Exact: from a histogram."""
-        values = np.arange(256) / 255.0
-        means, deviations = [], []
-        for channel in self.images.unbind(dim=1):
-            # in parts: counting takes eight bytes a pixel
-            counts = sum(np.bincount(part.numpy().ravel(), minlength=256) for part in channel.split(1024))
-            share = counts / channel.numel()
-            mean = float(share @ values)
-            means.append(round(mean, 4))
-            deviations.append(round(float(np.sqrt(share @ (values - mean) ** 2)), 4) or 1.0)
-        return tuple(means), tuple(deviations)
+        """Mean and standard deviation of each channel, for pixels in 0..1. Exact: computed from a histogram."""
+        counts = np.zeros((self.channels, 256), np.int64)
+        for images in self._chunks():
+            counts += [torch.bincount(channel.flatten(), minlength=256).numpy() for channel in images.unbind(dim=1)]
+        values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
+        mean = share @ values
+        std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+        return tuple(mean.round(4).tolist()), tuple(float(value) or 1.0 for value in std.round(4))
+
+    def _chunks(self) -> Iterator[Tensor]:
+        return (self.__getitems__(indices)[0] for indices in torch.arange(len(self)).split(_CHUNK))
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A data set: what to learn from, what to be judged on, and where it came from."""
+    """Images to train and to test on, and where they came from."""
 
     name: str
     classes: tuple[str, ...]
     train: ImageSplit
     test: ImageSplit
     source: str
-    """The folder or address that the files were found in."""
+    """The folder that the files were read from."""
     digest: str
-    """SHA-256 over the digests of the files read."""
+    """SHA-256 over the digests of the files."""
     note: str = ""
-    """What a user should know about this copy, in one line; empty where there is nothing."""
+    """What a user should know about this copy, in one line."""
     validation: ImageSplit | None = None
-    """DecodedImages to choose a model by, where the data set has such."""
     skipped: tuple[str, ...] = ()
-    """Files that could not be read, and why."""
+    """Files that cannot be read, and why."""
 
     @property
     def channels(self) -> int:
-        return int(self.train.images.shape[1])
+        return self.train.channels
 
     def class_counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class in each split."""
-        count = len(self.classes)
-        train = torch.bincount(self.train.labels, minlength=count).tolist()
-        test = torch.bincount(self.test.labels, minlength=count).tolist()
-        return {name: {"train": train[i], "test": test[i]} for i, name in enumerate(self.classes)}
+        """Number of images of each class in the training and the test split."""
+        counts = [torch.bincount(split.labels, minlength=len(self.classes)) for split in (self.train, self.test)]
+        rows = zip(self.classes, *(count.tolist() for count in counts), strict=True)
+        return {name: {"train": train, "test": test} for name, train, test in rows}
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -111,51 +136,42 @@ class ImageDataset:
         }
 
 
-def split_validation(split: ImageSplit, share: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
-    """Hold out `share` of a split, the same share of every class, chosen by `seed`: (the rest, the held-out).
+def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
+    """Hold out a fraction of every class, chosen by `seed`: (the rest, the held-out images), both views.
 
-    Copies of an image come to the side of the first of them, so that none is judged that was learned from.
-
-    Raises:
-        UserError: where the share leaves a side without an image.
+    Identical images stay on one side. Raises `UserError` if a side would be empty.
     """
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(split), dtype=torch.bool)
     for label in split.labels.unique():
         members = torch.nonzero(split.labels == label).squeeze(1)
-        chosen = torch.randperm(len(members), generator=generator)[: round(share * len(members))]
+        chosen = torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]
         held_out[members[chosen]] = True
     firsts: dict[bytes, int] = {}
-    pixels = (image.tobytes() for image in split.images.numpy())
-    first = [firsts.setdefault(sha256(image).digest(), number) for number, image in enumerate(pixels)]
-    held_out = held_out[torch.tensor(first)]
+    digests = (sha256(split[number][0].numpy().tobytes()).digest() for number in range(len(split)))
+    held_out = held_out[torch.tensor([firsts.setdefault(digest, number) for number, digest in enumerate(digests)])]
     if not held_out.any() or held_out.all():
-        raise UserError(f"validation = {share} of {len(split)} images leaves one of the two sides empty")
+        raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
 
 
 def anonymous_memmap(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """An array in a file without a name, which is gone with it.
+    """A uint8 array in a file without a name, so that it need not fit into memory. The file goes away with the array.
 
-    Raises:
-        RunError: where the disk has no room for it.
+    It is in the cache folder, since temporary files may be in memory. Raises `RunError` if the disk has no room for it.
     """
-    folder = _scratch_folder()
     size = int(np.prod(shape))
+    if size == 0:
+        return np.empty(shape, np.uint8)
+    folder = cache_dir()
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:  # it lives as long as something is mapped from it
-            if size == 0:
-                return np.empty(shape, np.uint8)
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            folder = Path(tempfile.gettempdir())
+        with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
+                os.posix_fallocate(file.fileno(), 0, size)  # if the disk filled up later, the process would be killed
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error
-
-
-def _scratch_folder() -> Path:
-    """In the cache, since temporary files may lie in memory; where that cannot be written, with those."""
-    folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())

@@ -1,16 +1,15 @@
-"""A picture file to pixels."""
+"""Image files to pixels: one image, or many on all cores."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,24 +17,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.console import progress
 from googlenet.data.dataset import anonymous_memmap
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
 
-# Pillow warns of bombs, whose limit is ours, and of odd metadata, which is not used. Not around each picture: the
-# process has one set of filters, and pictures are opened in many threads at once.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 Resize = Literal["stretch", "crop"]
-"""How a picture of another shape is made square: stretched, or the middle cut out."""
+"""How an image of another shape is made square: stretched, or its middle cut out."""
+Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
+"""One image: a file's path or content, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W).
+Arrays and tensors are uint8, gray, RGB or RGBA."""
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused: a few kilobytes can unpack to gigabytes. `$GOOGLENET_MAX_PIXELS` sets another limit."""
+"""Larger images are refused: a few kilobytes can unpack to gigabytes. `$GOOGLENET_MAX_PIXELS` sets another limit."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says of itself before its pixels."""
+    """What an image file says about itself before its pixels."""
 
     mode: str
     """Pillow's: L, RGB, RGBA, P, CMYK, I;16, ..."""
@@ -49,42 +50,43 @@ class Header:
 
 
 def read_header(path: str | Path, content: bytes | None = None) -> Header:
-    """Open a picture file, or its content where that was read already, and read no pixels. Raises as `decode_image`
-    does, where that shows already."""
-    with _opened(path, content) as image:
-        # A photograph may have a smaller one, or one for bright screens, behind it: a JPEG that Pillow calls MPO
+    """Open an image file (or its content, if that has been read already) without decoding. Raises as `decode_image`."""
+    with _open_image(path, content) as image:
+        # A JPEG with a second image, such as a preview or an HDR gain map, is an MPO for Pillow; it is not animated
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         return Header(image.mode, image.size, frames)
 
 
-def decode_image(path: str | Path, channels: int, at_most: int | None = None) -> Tensor:
-    """The first frame of a picture file as uint8 (C, H, W), turned as its EXIF orientation says.
+def decode_image(source: Source, channels: int, max_side: int | None = None) -> Tensor:
+    """The (first frame of an) image as uint8 (C, H, W), rotated by its EXIF orientation.
 
-    Transparent parts are laid on white. Pixels of 16 bits are scaled to 8. A gray picture has its channel repeated
-    where three are asked for; a colored one is made gray (ITU-R 601) where one is.
+    Transparent parts become white, 16 bits per channel are scaled to 8, color becomes gray by ITU-R 601 if one channel
+    is wanted, and gray is repeated if three are.
 
     Args:
-        path: PNG, JPEG, WebP, BMP or GIF.
-        channels: 1 (gray) or 3 (red, green, blue).
-        at_most: pixels on a side; a larger picture is made smaller, in proportion. Left out, it keeps its size.
+        source: path or content of a PNG, JPEG, WebP, BMP or GIF file, a PIL image, or a uint8 array (H, W) or (H, W, C)
+            or tensor (H, W) or (C, H, W).
+        channels: 1 (gray) or 3 (RGB).
+        max_side: a larger image is reduced, in proportion, to this many pixels on its longer side.
 
     Raises:
-        UserError: for a file that is missing, empty, truncated, no picture, or larger than `MAX_PIXELS`.
+        UserError: for a file that is missing, empty, truncated, not an image, or larger than `MAX_PIXELS`; or an array
+            of another type or shape.
     """
 
-    def reduced(image: Image.Image) -> Tensor:
-        if at_most is not None:
-            image.thumbnail((at_most, at_most), Image.Resampling.BILINEAR)
-        return _tensor(image)
+    def reduce(image: Image.Image) -> Tensor:
+        if max_side is not None:
+            image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
+        return _to_tensor(image)
 
-    return _decoded(path, channels, reduced, at_least=None if at_most is None else 2 * at_most)
+    return _decode(source, channels, reduce, min_side=None if max_side is None else 2 * max_side)
 
 
-def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
-    """A picture as a square of `size` pixels, uint8 (C, size, size): what `decode_image` and resizing give.
+def decode_resized(source: Source, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
+    """An image as a square of `size` pixels, uint8 (C, size, size): what `decode_image` and resizing give.
 
-    A JPEG much larger than that is decoded at a half, a quarter or an eighth of its size, which is far less work; what
-    is left is twice the size asked for or more, so that the result differs by rounding only. Raises as `decode_image`.
+    A much larger JPEG is decoded at a half, a quarter or an eighth of its size (but at least twice `size`), which is
+    much faster; the result differs by rounding only. Raises as `decode_image`.
     """
 
     def square(image: Image.Image) -> Tensor:
@@ -92,198 +94,192 @@ def decode_resized(path: str | Path, channels: int, size: int, resize: Resize = 
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             image = image.crop((left, top, left + side, top + side))
-        # With eight-bit colors and AVX2 torch's resizing is three times as fast as Pillow's; it differs by roundings
-        return F.interpolate(_tensor(image)[None], size=(size, size), mode="bilinear", antialias=True)[0]
+        # For uint8 with AVX2, PyTorch is three times as fast as Pillow; the two differ by rounding
+        return F.interpolate(_to_tensor(image)[None], size=(size, size), mode="bilinear", antialias=True)[0]
 
-    return _decoded(path, channels, square, at_least=2 * size)
-
-
-def check_ordinary(path: str | Path) -> None:
-    """Raises `UserError` for a pipe or a device, which could be waited on for ever."""
-    if not Path(path).is_file() and not Path(path).is_dir() and Path(path).exists():  # in nearly every case one look
-        raise UserError(f"{path}: is no ordinary file")
+    return _decode(source, channels, square, min_side=2 * size)
 
 
-def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The files named, and those in the folders named that have a picture's suffix, each folder's sorted.
-
-    Raises:
-        UserError: for a folder without pictures.
-    """
-    for path in map(Path, paths):
-        if not path.is_dir():
-            yield path
-            continue
-        found = False
-        for file in walk(path):
-            if file.suffix.lower() in SUFFIXES:
-                found = True
-                yield file
-        if not found:
-            raise UserError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-
-
-def walk(folder: Path, _above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every file in a folder and below, sorted within each folder, hidden ones left out. Links are followed, but not
-    to a folder that they lie in."""
-    here = folder.resolve()
-    if here in _above:
-        return
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from walk(Path(entry.path), _above | {here})
-        else:
-            yield Path(entry.path)
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    array = np.asarray(image)
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1)
-
-
-def _decoded(path: str | Path, channels: int, finish: Callable[[Image.Image], Tensor], at_least: int | None) -> Tensor:
-    """What `finish` makes of the picture in eight bits a channel, gray or red, green, blue. Each side has `at_least` so
-    many pixels if it had them before."""
+def _decode(source: Source, channels: int, finish: Callable[[Image.Image], Tensor], min_side: int | None) -> Tensor:
+    """`finish` applied to the image in 8 bits, gray or RGB. No side is reduced below `min_side` when decoding."""
     if channels not in (1, 3):
-        raise UserError(f"picture files give 1 or 3 channels; this model wants {channels}")
+        raise UserError(f"images can be decoded to 1 (gray) or 3 (RGB) channels, not {channels}")
     mode = "L" if channels == 1 else "RGB"
-    with _opened(path) as image:
-        if at_least is not None:
-            image.draft(mode, (at_least, at_least))
-        return finish(_eight_bits(_upright(image)).convert(mode))
+    with _open_image(source) as image:
+        if min_side is not None:
+            image.draft(mode, (min_side, min_side))
+        return finish(_to_8_bits(_rotate_by_exif(image)).convert(mode))
 
 
-@contextmanager
-def _opened(path: str | Path, content: bytes | None = None) -> Iterator[Image.Image]:
-    """A picture file, its first frame; whatever goes wrong with it, then or later, is a `UserError`."""
+@contextlib.contextmanager
+def _open_image(source: Source, content: bytes | None = None) -> Iterator[Image.Image]:
+    """The image, not decoded yet if it comes from a file. Any error, now or while it is decoded, is a `UserError`."""
+    name = str(source) if isinstance(source, str | Path) else f"image ({type(source).__name__})"
+    max_pixels = _max_pixels()
     try:
-        check_ordinary(path)
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
-            if image.width * image.height > _most_pixels():
+        if isinstance(source, np.ndarray | Tensor):
+            image = _from_array(source)
+        elif isinstance(source, Image.Image):
+            image = source.copy()  # since decoding may change it
+        elif isinstance(source, str | Path) and content is None:
+            check_regular_file(source)
+            image = Image.open(source)
+        else:
+            image = Image.open(io.BytesIO(source if content is None else content))  # type: ignore[arg-type]
+        with image:
+            if image.width * image.height > max_pixels:
                 raise UserError(
-                    f"{path}: {image.width}x{image.height} pixels are more than {_most_pixels():,}; "
-                    f"GOOGLENET_MAX_PIXELS in the environment sets another limit"
+                    f"{name}: {image.width}x{image.height} pixels are more than {max_pixels:,}; set "
+                    "GOOGLENET_MAX_PIXELS in the environment to allow more"
                 )
             yield image
     except (UserError, RunError):
         raise
     except MemoryError as error:
-        raise RunError(f"{path}: the memory does not hold it") from error
+        raise RunError(f"{name}: not enough memory to decode it") from error
     except Image.DecompressionBombError as error:
-        most = min(_most_pixels(), 2 * (Image.MAX_IMAGE_PIXELS or 0))  # Pillow has a limit of its own
-        raise UserError(f"{path}: more than {most:,} pixels") from error
+        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or 0))  # Pillow has a limit too
+        raise UserError(f"{name}: more than {limit:,} pixels") from error
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: is a folder, not a picture") from error
+        raise UserError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{path}: is no picture that can be read") from error
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        raise UserError(f"{path}: cannot be read as a picture ({reason_of(error)})") from error
+        raise UserError(f"{name}: not an image, or of an unknown format") from error
+    except Exception as error:  # Pillow's decoders raise errors of any type for a damaged file
+        raise UserError(f"{name}: cannot be decoded ({reason_of(error)})") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def check_regular_file(path: str | Path) -> None:
+    """Raises `UserError` for a folder, or for a pipe or a device, which could block forever."""
+    file = Path(path)
+    if file.is_file() or not file.exists():
+        return
+    if not file.is_dir():
+        raise UserError(f"{path}: not a regular file")
+    raise UserError(
+        f"{path}: {'a folder' if os.access(file, os.R_OK | os.X_OK) else 'a folder without read permission'}"
+    )
+
+
+def _from_array(values: np.ndarray[Any, Any] | Tensor) -> Image.Image:
+    shape, is_tensor = tuple(values.shape), isinstance(values, Tensor)
+    channels = 1 if len(shape) == 2 else shape[0 if is_tensor else -1] if len(shape) == 3 else 0
+    if str(values.dtype).removeprefix("torch.") != "uint8" or channels not in (1, 3, 4) or 0 in shape:
+        shapes = "(H, W) or (C, H, W)" if is_tensor else "(H, W) or (H, W, C)"
+        raise UserError(f"an image must be uint8, {shapes} with 1, 3 or 4 channels, not {values.dtype} {shape}")
+    if isinstance(values, Tensor):
+        values = (values if len(shape) == 2 else values.permute(1, 2, 0)).cpu().numpy()
+    return Image.fromarray(np.ascontiguousarray(values if channels > 1 else values.reshape(values.shape[:2])))
+
+
+def _max_pixels() -> int:
+    setting = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
+    if not setting.isdecimal():
+        raise RunError(f"GOOGLENET_MAX_PIXELS must be a number of pixels, not {setting!r}")
+    return int(setting)
+
+
+def _rotate_by_exif(image: Image.Image) -> Image.Image:
     image.load()
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception:  # noqa: S110  Pillow's reader raises whatever damaged metadata lead it to; the pixels are whole
+    except Exception:  # noqa: S110  Pillow raises errors of any type for damaged metadata, although the pixels are fine
         pass
     return image
 
 
-def _most_pixels() -> int:
-    given = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
-    if not given.isdecimal():
-        raise RunError(f"GOOGLENET_MAX_PIXELS is a number of pixels, not {given!r}")
-    return int(given)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The picture in a mode of 8 bits a channel without transparency."""
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """The image in a mode with 8 bits per channel and without transparency."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
-        # A file of 16 bits a pixel opens as I;16; as I, which has room for 32, where its format leaves that open
-        sixteen = image.mode.startswith("I;16") or values.max(initial=0) > 255
-        if isinstance(clear := image.info.get("transparency"), int):
-            values[values == clear] = 65535 if sixteen else 255
-        return Image.fromarray((values / 257 if sixteen else values).clip(0, 255).astype(np.uint8))
+        # Files with 16 bits per channel open as I;16, or as I (32 bits), depending on their format
+        is_16_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        if isinstance(transparent := image.info.get("transparency"), int):
+            values[values == transparent] = 65535 if is_16_bits else 255
+        return Image.fromarray((values / 257 if is_16_bits else values).clip(0, 255).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        ground = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(ground, layered).convert("RGB")
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image
 
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many files are done, and of how many."""
+def _to_tensor(image: Image.Image) -> Tensor:
+    array = np.asarray(image)
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
-def on_all_cores(
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
-    what: str,
-    progress: Progress = lambda *_: None,
-    *,
-    threads: int | None = None,
-) -> Iterator[Result]:
-    """The results in the order of `items`, as they come. Threads: Pillow and hashing work without Python's lock."""
-    with ThreadPoolExecutor(threads or available_cores()) as pool:
-        for done, result in enumerate(pool.map(function, items), start=1):
-            yield result
-            progress(what, done, len(items))
-
-
-@dataclass(frozen=True)
-class DecodedImages:
-    """DecodedImages of one size, and what was wrong with those that could not be read."""
-
+class DecodedImages(NamedTuple):
     images: Tensor
-    """uint8, (N, C, size, size). They lie in a file without a name; memory holds what is in use."""
-    errors: dict[int, str] = field(default_factory=dict)
-    """By the picture's number in the list; its pixels are 0."""
+    """uint8, (N, C, size, size), in an anonymous memory map. All zeros for a file with an error."""
+    errors: dict[int, str]
+    """Messages by position in the list of paths."""
 
 
-def decode_images(
-    paths: Sequence[Path],
-    channels: int,
-    size: int,
-    *,
-    resize: Resize = "stretch",
-    threads: int | None = None,
-    what: str = "decoding",
-    progress: Progress = lambda *_: None,
-) -> DecodedImages:
-    """Every picture as a square of `size` pixels (see `decode.decode_resized`), in the order of `paths`.
-
-    Args:
-        paths: the files.
-        channels: 1 (gray) or 3 (red, green, blue).
-        size: height and width in pixels.
-        resize: how a picture of another shape is made square.
-        threads: files decoded at the same time; left out, one a core.
-        what: what `progress` is told is being done.
-        progress: see `parallel.Progress`.
-
-    Raises:
-        RunError: where the disk has no room for the pixels.
-    """
+def decode_images(paths: Sequence[Path], channels: int, size: int, resize: Resize = "stretch") -> DecodedImages:
+    """Decode many files to squares (see `decode_resized`) on all cores. Raises `RunError` if the disk is full."""
     pixels = anonymous_memmap((len(paths), channels, size, size))
     errors: dict[int, str] = {}
 
-    def read(number: int) -> None:
+    def decode(number: int) -> None:
         try:
             pixels[number] = decode_resized(paths[number], channels, size, resize).numpy()
         except UserError as error:
             errors[number] = str(error)
 
-    for _ in on_all_cores(read, range(len(paths)), what, progress, threads=threads):
+    for _ in map_threads(decode, range(len(paths)), "decoding images"):
         pass
     return DecodedImages(torch.from_numpy(pixels), dict(sorted(errors.items())))
+
+
+def map_threads(function: Callable[[Item], Result], items: Sequence[Item], description: str) -> Iterator[Result]:
+    """Results in the order of `items`, with a progress bar. Threads suffice: Pillow and hashing release the GIL."""
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        with progress(description, len(items)) as bar:
+            for result in pool.map(function, items):
+                bar.advance()
+                yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """The given files, and the image files (by suffix) in the given folders; `UserError` for a folder without any."""
+    for path in map(Path, paths):
+        is_empty = True
+        for file in walk(path) if is_dir(path) else (path,):
+            if file == path or file.suffix.lower() in SUFFIXES or is_dir(file):
+                is_empty = False
+                yield file
+        if is_empty:
+            raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+
+
+def walk(folder: Path, _parents: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every file in a folder and below, sorted within each folder, without hidden ones.
+
+    Links are followed, except to a folder that they are in; a broken link, or one that leads to itself, counts as a
+    file. A folder that cannot be listed is yielded itself: opening it says why.
+    """
+    try:
+        real = folder.resolve()
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except (OSError, RuntimeError):
+        yield folder
+        return
+    if real in _parents:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_dir(entry.path)):
+            yield from walk(Path(entry.path), _parents | {real})
+        else:
+            yield Path(entry.path)
+
+
+def is_dir(path: str | Path) -> bool:
+    """Like `Path.is_dir`, but never an error: False without permission to look, or for a name that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112

@@ -1,6 +1,6 @@
-"""Fetching one file over HTTP: with progress, resumed where it broke off, kept only if its digest is right.
+"""Download one file over HTTP: with progress, resumed after a broken transfer, kept only if its digest is right.
 
-The standard library's, because it needs no more than this and pooch, the usual choice, cannot resume.
+With the standard library, since it is enough, and the usual library (pooch) cannot resume.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from googlenet.console import progress
 from googlenet.errors import RunError, UserError
 
-CONNECT_SECONDS = 10
-_CHUNK = 1 << 16
+TIMEOUT_SECONDS = 10
+_CHUNK_BYTES = 1 << 16
 
 
 class DownloadError(RunError):
-    """A file could not be had from an address: one line that says why."""
+    """A file could not be downloaded from an address."""
 
 
 def sha256(content: bytes) -> str:
@@ -32,36 +31,31 @@ def sha256(content: bytes) -> str:
 
 
 def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
-    """Fetch `url` into `target`; what is there under that name is always whole and verified.
+    """Download `url` to `target`, unless it exists; it is always complete and verified.
 
-    A transfer that breaks off leaves `target.part`, and the next call goes on from there. Processes that want files of
-    one folder wait for each other.
-
-    Args:
-        verify: called with the fetched file before it gets its name; raises `UserError` where the file is wrong,
-            which is then deleted.
+    A broken transfer leaves `target.part`, from which the next call resumes. Processes that download to the same folder
+    wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted.
 
     Raises:
-        DownloadError: where the address does not answer, says no, breaks off, or has another file, or where the
+        DownloadError: if the address does not answer, answers with an error or another file, or breaks off; or if the
             folder cannot be written.
     """
-    folder = target.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            if not target.exists():  # else another process has fetched it meanwhile
-                _fetch(url, target, verify)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.parent):
+            if not target.exists():
+                _download(url, target, verify)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{url} answered {error.code} {error.reason}") from error
     except UserError as error:
-        raise DownloadError(f"{url} answered with another file than the one wanted") from error
+        raise DownloadError(f"{url} answered with a different file: its SHA-256 is not the expected one") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {getattr(error, 'reason', error)}") from error
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """While other processes that want it wait; where there can be no locks, without."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder against other processes, if its file system has locks."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     with contextlib.suppress(OSError, NotImplementedError):
         lock.acquire()
@@ -71,41 +65,35 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(url: str, target: Path, verify: Callable[[Path], object]) -> None:
-    part, final = target.with_name(f"{target.name}.part"), target.with_name(f".checking-{target.name}")
+def _download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
+    part, unverified = target.with_name(f"{target.name}.part"), target.with_name(f".checking-{target.name}")
     _transfer(url, part)
-    part.replace(final)
+    part.replace(unverified)
     try:
-        verify(final)
-        final.replace(target)
+        verify(unverified)
+        unverified.replace(target)
     finally:
-        final.unlink(missing_ok=True)
+        unverified.unlink(missing_ok=True)
 
 
 def _transfer(url: str, part: Path) -> None:
+    """Append to `part` what it lacks of the file at `url`."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # "range not satisfiable": all of it was there already
-            raise
-        return
-    with response, part.open("ab" if response.status == 206 else "wb") as file:
-        have = have if response.status == 206 else 0
+        if error.code == 416:  # "range not satisfiable": the part is the whole file
+            return
+        raise
+    have = have if response.status == 206 else 0
+    with response, part.open("ab" if have else "wb") as file:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(part.name.removesuffix(".part"), total=total, completed=have)
-            while chunk := response.read(_CHUNK):
+        description = f"downloading {part.name.removesuffix('.part')} (MB)"
+        with progress(description, total and total / 1e6, have / 1e6) as bar:
+            while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
-                progress.advance(task, len(chunk))
+                bar.advance(len(chunk) / 1e6)
     if total is not None and part.stat().st_size < total:
         raise http.client.IncompleteRead(b"", total - part.stat().st_size)

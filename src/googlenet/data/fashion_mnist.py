@@ -1,8 +1,8 @@
-"""Fashion-MNIST: 60,000 + 10,000 gray images of 28x28 pixels in 10 classes (Xiao et al. 2017, MIT license).
+"""Fashion-MNIST: 60,000 + 10,000 grayscale images of 28x28 pixels in 10 classes (Xiao et al. 2017, MIT license).
 
-It is looked for, in this order, in: the folder that the caller names; `$GOOGLENET_DATA`; the cache folder; the folder
-of Debian's and Ubuntu's package `dataset-fashion-mnist`; the network (the mirror in `$GOOGLENET_MIRROR` or the official
-addresses, then Debian's package through apt). Where none has it, a part of it that comes with this package serves.
+It is searched for in this order: the folder that the caller names; `$GOOGLENET_DATA`; the cache folder; the folder of
+Debian's package `dataset-fashion-mnist`; the network (`$GOOGLENET_MIRROR` or the official address, then Debian's
+package through apt); last, the part of it that comes with this package.
 """
 
 from __future__ import annotations
@@ -15,34 +15,25 @@ import struct
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection
 from functools import partial
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.download import DownloadError, download, sha256
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write
+from googlenet.files import atomic_write, cache_dir, expand
 
+DESCRIPTION = "60,000 + 10,000 grayscale 28x28 images of clothes in 10 classes (Xiao et al. 2017)"
 CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
-# SHA-256 of the unpacked files: the official .gz and Debian's differ in their headers, not in what they hold.
+# SHA-256 of the unpacked files: the .gz files of the official address and of Debian differ in their headers only
 DIGESTS = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -61,53 +52,65 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BUNDLED = "bundled"
 BUNDLED_NOTE = (
     "only the bundled part of Fashion-MNIST was found: 10,000 of its 60,000 training images, all 10,000 test images; "
-    "for the whole: googlenet data fetch fashion-mnist"
+    "to get all of it: googlenet data fetch fashion-mnist"
 )
 
 
-def cache_folder() -> Path:
-    """Where fetched files are kept: `$XDG_CACHE_HOME/googlenet/fashion-mnist`, or the system's like of it."""
-    return Path(platformdirs.user_cache_dir("googlenet", appauthor=False)) / "fashion-mnist"
-
-
-def load(data_dir: str | Path | None = None) -> ImageDataset:
-    """The data set, from the first place that has it.
+def load(data_dir: str | Path | None = None, *, splits: Collection[str] = ("train", "test")) -> ImageDataset:
+    """Load the dataset from `data_dir`, or from the first location that has it.
 
     Args:
-        data_dir: the folder to read; `bundled` is the part that comes with this package; None looks everywhere.
+        data_dir: the folder to read; `bundled` is the part that comes with this package.
+        splits: the splits to read; the others are empty.
 
     Raises:
-        UserError: for a named folder that does not hold it, or a file that is damaged or not Fashion-MNIST's.
+        UserError: if `data_dir` does not have it, or a file is damaged.
     """
     if data_dir == BUNDLED:
-        return _read_bundled("the bundled part of Fashion-MNIST: 10,000 of its 60,000 training images, all test images")
-    for folder in _places(data_dir):
-        if _holds_any(folder):
-            return _read(folder, DIGESTS)
+        return _read_bundled(splits, "the bundled part of Fashion-MNIST: 10,000 training images, all test images")
+    if folder := find(data_dir):
+        return _read(folder, DIGESTS, splits)
     try:
-        return _read(fetch(), DIGESTS)
-    except RunError:  # nobody has them, or there is no room for them
-        return _read_bundled(BUNDLED_NOTE)
+        return _read(fetch(), DIGESTS, splits)
+    except RunError:  # no network, or no space on the disk
+        return _read_bundled(splits, BUNDLED_NOTE)
+
+
+def find(data_dir: str | Path | None = None) -> Path | None:
+    """The folder on this machine that `load` would read, or None if it would have to download the files.
+
+    Raises:
+        UserError: if `data_dir` or `$GOOGLENET_DATA` is given and does not have the files.
+    """
+    if named := data_dir or os.environ.get("GOOGLENET_DATA"):
+        folder = expand(named)
+        for candidate in (folder, folder / "fashion-mnist"):
+            if any(_exist(candidate)):
+                return candidate
+        files = ", ".join(f"{name}[.gz]" for name in DIGESTS)
+        raise UserError(f"{folder} does not have the files of Fashion-MNIST: {files}")
+    if all(_exist(cache_folder())):
+        return cache_folder()
+    return DEBIAN_FOLDER if any(_exist(DEBIAN_FOLDER)) else None
 
 
 def fetch() -> Path:
-    """Bring all four files into the cache folder, and return it. Nothing is fetched that is there already.
+    """Download the files that the cache folder lacks, and return the folder.
 
     Raises:
-        DownloadError: where no address has them and apt cannot help either.
-        RunError: where the cache folder cannot be written.
-        UserError: where a file in the cache is damaged.
+        RunError: if the files cannot be downloaded, or the folder cannot be written.
+        UserError: if a file in the cache is damaged.
     """
     folder = cache_folder()
-    if all((folder / f"{name}.gz").exists() for name in DIGESTS):
-        _read(folder, DIGESTS)
+    if all(_exist(folder)):
+        for name, digest in DIGESTS.items():
+            _read_verified(_path(folder, name), name, digest)
         return folder
     base = os.environ.get("GOOGLENET_MIRROR", OFFICIAL).rstrip("/")
     try:
-        for name in DIGESTS:
-            target = folder / f"{name}.gz"
-            if not target.exists():
-                download(f"{base}/{name}.gz", target, partial(_verify, name=name, digests=DIGESTS))
+        for name, digest in DIGESTS.items():
+            verify = partial(_read_verified, name=name, digest=digest)
+            download(f"{base}/{name}.gz", folder / f"{name}.gz", verify)
     except DownloadError as error:
         try:
             _fetch_through_apt(folder)
@@ -116,30 +119,12 @@ def fetch() -> Path:
     return folder
 
 
-def find() -> Path | None:
-    """The folder on this machine that `load` would read, or None where it would have to fetch."""
-    return next((folder for folder in _places(None) if _holds_any(folder)), None)
+def cache_folder() -> Path:
+    return cache_dir() / "fashion-mnist"
 
 
-def _places(data_dir: str | Path | None) -> Iterator[Path]:
-    named = data_dir or os.environ.get("GOOGLENET_DATA")
-    if named:
-        folder = Path(named)
-        nested = folder / "fashion-mnist"
-        if not _holds_any(folder) and not _holds_any(nested):
-            raise UserError(
-                f"{folder} holds no Fashion-MNIST: it needs {', '.join(f'{name}[.gz]' for name in DIGESTS)}"
-            )
-        yield folder if _holds_any(folder) else nested
-        return
-    yield cache_folder()
-    yield DEBIAN_FOLDER
-
-
-def _holds_any(folder: Path) -> bool:
-    # A half-fetched cache is not a copy: its other files are still to come.
-    present = [_path(folder, name).exists() for name in DIGESTS]
-    return all(present) if folder == cache_folder() else any(present)
+def _exist(folder: Path) -> list[bool]:
+    return [_path(folder, name).exists() for name in DIGESTS]
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -147,44 +132,47 @@ def _path(folder: Path, name: str) -> Path:
     return plain if plain.exists() else folder / f"{name}.gz"
 
 
-def _verify(path: Path, name: str, digests: dict[str, str]) -> bytes:
-    content = read_bytes(path)
-    if sha256(content) != digests[name]:
-        parse(content, 3 if "images" in name else 1, str(path))  # says more where it is no such file at all
-        raise UserError(f"{path} is not Fashion-MNIST's {name}: its SHA-256 is another; delete it and fetch it again")
-    return content
-
-
-def _read(folder: Path, digests: dict[str, str], note: str = "") -> ImageDataset:
-    contents = {name: _verify(_path(folder, name), name, digests) for name in digests}
-
-    def split(part: str) -> ImageSplit:
-        images = parse(contents[f"{part}-images-idx3-ubyte"], 3, f"{part} images")
-        labels = parse(contents[f"{part}-labels-idx1-ubyte"], 1, f"{part} labels")
-        return ImageSplit(torch.from_numpy(images.copy())[:, None], torch.from_numpy(labels.astype("int64")))
+def _read(folder: Path, digests: dict[str, str], splits: Collection[str], note: str = "") -> ImageDataset:
+    def read(split: str, prefix: str) -> ImageSplit:
+        if split not in splits:
+            return ImageSplit(torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+        arrays = []
+        for name, dimensions in ((f"{prefix}-images-idx3-ubyte", 3), (f"{prefix}-labels-idx1-ubyte", 1)):
+            path = _path(folder, name)
+            arrays.append(parse_idx(_read_verified(path, name, digests[name]), dimensions, str(path)))
+        return ImageSplit(torch.from_numpy(arrays[0].copy())[:, None], torch.from_numpy(arrays[1].astype("int64")))
 
     return ImageDataset(
         name="fashion-mnist",
         classes=CLASSES,
-        train=split("train"),
-        test=split("t10k"),
+        train=read("train", "train"),
+        test=read("test", "t10k"),
         source="bundled with googlenet" if note else str(folder),
         digest=sha256("".join(digests.values()).encode()),
         note=note,
     )
 
 
-def _read_bundled(note: str) -> ImageDataset:
+def _read_bundled(splits: Collection[str], note: str) -> ImageDataset:
     with resources.as_file(resources.files("googlenet.data") / "bundled") as folder:
-        return _read(folder, BUNDLED_DIGESTS, note)
+        return _read(folder, BUNDLED_DIGESTS, splits, note)
+
+
+def _read_verified(path: Path, name: str, digest: str) -> bytes:
+    """The unpacked content of a file. Raises `UserError` if it is damaged or another file."""
+    content = read_unpacked(path)
+    if sha256(content) != digest:
+        parse_idx(content, 3 if "images" in name else 1, str(path))  # says more if this is not an IDX file
+        raise UserError(f"{path} is not {name} of Fashion-MNIST: its SHA-256 differs; delete it and fetch it again")
+    return content
 
 
 def _fetch_through_apt(folder: Path) -> None:
-    """Debian's package, downloaded and unpacked without root and without installing it.
+    """Download and unpack Debian's package, without root and without installing it.
 
     Raises:
-        OSError, subprocess.SubprocessError: where there is no apt, it has no such package, or does not answer.
-        UserError: where the package holds other files.
+        OSError, subprocess.SubprocessError: if apt is missing, does not have the package or does not answer.
+        UserError: if the package has other files.
     """
     with tempfile.TemporaryDirectory() as scratch:
         state = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User=root"]
@@ -197,61 +185,50 @@ def _fetch_through_apt(folder: Path) -> None:
         for package in Path(scratch).glob(f"{DEBIAN_PACKAGE}*.deb"):
             subprocess.run(["dpkg-deb", "-x", str(package), f"{scratch}/unpacked"], check=True, capture_output=True)
         unpacked = Path(scratch) / "unpacked" / "usr/share/datasets/fashion-mnist"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in DIGESTS:
-            _verify(unpacked / f"{name}.gz", name, DIGESTS)
-            with atomic_write(folder / f"{name}.gz") as arriving:
-                shutil.copyfile(unpacked / f"{name}.gz", arriving)
+        for name, digest in DIGESTS.items():
+            _read_verified(unpacked / f"{name}.gz", name, digest)
+            with atomic_write(folder / f"{name}.gz") as temporary:
+                shutil.copyfile(unpacked / f"{name}.gz", temporary)
 
 
+# The IDX format: two zero bytes, the type of the values, the number of dimensions, the size of each dimension as a
+# big-endian 32-bit integer, then the values
 _UNSIGNED_BYTE = 0x08
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content, unpacked where its name ends in .gz.
-
-    Raises:
-        UserError: where it is missing, cannot be read, or is truncated or damaged.
-    """
+def read_unpacked(path: Path) -> bytes:
+    """The content of a file, unpacked if its name ends in .gz; `UserError` if it cannot be read or is damaged."""
     try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix == ".gz" else raw
+        content = path.read_bytes()
+        return gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path} is missing, truncated or damaged ({reason_of(error)}); delete it and fetch it again"
-        ) from error
+        raise UserError(f"{path} is missing or damaged ({reason_of(error)}); delete it and fetch it again") from error
 
 
-def parse(content: bytes, dimensions: int, name: str) -> np.ndarray:
-    """The array of unsigned bytes that an IDX file holds.
+def parse_idx(content: bytes, dimensions: int, name: str) -> np.ndarray:
+    """The array of unsigned bytes in an IDX file.
 
     Args:
-        content: the file, unpacked.
-        dimensions: how many dimensions it must have: 3 for images (N, H, W), 1 for labels (N,).
-        name: what to call the file in an error.
+        content: of the file, unpacked.
+        dimensions: 3 for images (N, H, W), 1 for labels (N,).
+        name: of the file, for error messages.
 
     Raises:
-        UserError: for an empty file, another magic number, or more or fewer bytes than its header announces.
+        UserError: for another type or number of dimensions, or more or fewer values than the header says.
     """
-    header = 4 + 4 * dimensions
-    if len(content) < header:
-        raise UserError(f"{name} is no IDX file: {len(content)} bytes are fewer than its header needs")
-    if content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):
-        expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions)).hex()
+    header, magic = 4 + 4 * dimensions, bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    if content[:4] != magic or len(content) < header:
+        start = content[:4].hex()
         raise UserError(
-            f"{name} is no IDX file of {dimensions} dimensions: its magic is {content[:4].hex()}, not {expected}"
+            f"{name} is not an IDX file with {dimensions} dimensions: it starts with {start}, not {magic.hex()}"
         )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != math.prod(shape):
-        raise UserError(
-            f"{name} is truncated or damaged: its header announces {math.prod(shape):,} values, "
-            f"it holds {len(content) - header:,}"
-        )
+        raise UserError(f"{name} is damaged: it has {len(content) - header:,} values instead of {math.prod(shape):,}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def dump(values: np.ndarray) -> bytes:
+def dump_idx(values: np.ndarray) -> bytes:
     """The IDX file of an array of unsigned bytes."""
-    return (
-        bytes((0, 0, _UNSIGNED_BYTE, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
-    )
+    header = bytes((0, 0, _UNSIGNED_BYTE, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape)
+    return header + values.tobytes()

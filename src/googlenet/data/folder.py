@@ -1,338 +1,300 @@
-"""Which pictures a folder holds, and what each says of itself before its pixels are decoded."""
+"""A folder of images as a dataset.
+
+    FOLDER/CLASS/*.jpg                           the seed decides which images of each class are for the test
+    FOLDER/{train,validation,test}/CLASS/*.jpg   the folders decide; without a test folder, validation is the test
+
+Other names of the splits are training, val, valid and testing. Class folders may have folders inside.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from googlenet.console import log
 from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.decode import (
     SUFFIXES,
     Header,
-    Progress,
     Resize,
-    check_ordinary,
+    check_regular_file,
     decode_images,
-    on_all_cores,
+    is_dir,
+    map_threads,
     read_header,
     walk,
 )
 from googlenet.errors import UserError, reason_of
-from googlenet.files import printable
+from googlenet.files import expand, printable
 
 SplitName = Literal["train", "validation", "test"]
-_SPLIT_NAMES: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+_SPLIT_FOLDERS: dict[str, SplitName] = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+TEST_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder, before any is opened."""
+    """The files of a folder, before any of them is opened."""
 
     folder: Path
     classes: tuple[str, ...]
     files: tuple[tuple[Path, int, SplitName | None], ...]
-    """Each picture, its class's number, and the split that its folder stands for; None: the seed decides."""
-    others: tuple[Path, ...]
-    """Files that are no pictures, by their suffix."""
+    """Path, class index and split of each image; split None: the seed decides."""
+    other_files: tuple[Path, ...]
+    """Files without the suffix of an image, or not in a class folder."""
+    unlistable: tuple[Path, ...]
+    """Folders whose files cannot be listed."""
 
     def counts(self) -> list[int]:
-        """DecodedImages of each class."""
-        counted = Counter(label for _, label, _ in self.files)
-        return [counted[label] for label in range(len(self.classes))]
+        """Number of images of each class."""
+        counts = Counter(label for _, label, _ in self.files)
+        return [counts[label] for label in range(len(self.classes))]
+
+
+def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Listing:
+    """Find the image files and their classes.
+
+    Args:
+        folder: see the top of this file.
+        classes: their names in the order wanted; default: those found, sorted.
+
+    Raises:
+        UserError: for a folder that is missing, has fewer than two classes with images, or a class not in `classes`.
+    """
+    top = expand(folder)
+    try:
+        inside = sorted(path for path in top.iterdir() if not path.name.startswith(".") and is_dir(path))
+    except OSError as error:
+        raise UserError(f"cannot list the folder {top}: {reason_of(error)}") from error
+    splits = {path: _SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
+    roots: list[tuple[Path, SplitName | None]] = [(top, None)]
+    if "train" in splits.values():
+        if unknown := [path.name for path, split in splits.items() if split is None]:
+            raise UserError(f"{top} has a folder {unknown[0]!r} next to train; rename it to val or test, or move it")
+        roots = [(path, split) for path, split in splits.items() if split is not None]
+        if set(splits.values()) == {"train"}:
+            roots = [(path, None) for path in splits]
+    images: list[tuple[Path, str, SplitName | None]] = []
+    others: list[Path] = []
+    unlistable: list[Path] = []
+    for root, split in roots:
+        for path in walk(root):
+            parts = path.relative_to(root).parts
+            if path.suffix.lower() in SUFFIXES and len(parts) > 1:
+                images.append((path, parts[0], split))
+            elif is_dir(path):
+                unlistable.append(path)
+            else:
+                others.append(path)
+    found = sorted({name for _, name, _ in images})
+    if classes is not None and (unknown := sorted(set(found) - set(classes))):
+        raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes)}")
+    classes = tuple(classes or found)
+    if not found or len(classes) < 2:
+        is_class = not found and any(path.suffix.lower() in SUFFIXES for path in others)
+        content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
+        hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""
+        raise UserError(f"{top} has {content}; FOLDER/CLASS/*.jpg with at least two classes is needed{hint}")
+    if bad := [printable(name) for name in classes if printable(name) != name]:
+        raise UserError(f"{top} has a class '{bad[0]}', whose name is not one line of UTF-8; rename the folder")
+    labels = {name: label for label, name in enumerate(classes)}
+    files = tuple((path, labels[name], split) for path, name, split in images)
+    return Listing(top, classes, files, tuple(others), tuple(unlistable))
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One picture file as its bytes and its first lines show it."""
+    """An image file, before its pixels are decoded. Without a header it cannot be opened, and `error` says why."""
 
     path: Path
     label: int
     split: SplitName | None
     digest: bytes
-    header: Header | str
-    """What it says of itself, or why it cannot be opened."""
+    header: Header | None
+    error: str = ""
+
+
+Group = tuple[ImageFile, ...]
 
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What was found in a folder, for a person to read before training starts."""
+    """What a folder contains, before the pixels are decoded."""
 
     listing: Listing
-    facts: tuple[ImageFile, ...]
-    duplicates: tuple[tuple[Path, ...], ...] = field(default=())
-    """Files with the same content, together."""
-    leaks: tuple[tuple[Path, ...], ...] = field(default=())
-    """Those of them that lie in different splits, so that the test has pictures that training has seen."""
-    contradictions: tuple[tuple[Path, ...], ...] = field(default=())
-    """Those of them that lie in different classes, so that one of their labels is wrong."""
+    files: Group
 
     @property
     def unreadable(self) -> dict[Path, str]:
-        return {facts.path: facts.header for facts in self.facts if isinstance(facts.header, str)}
+        """Files that cannot be opened and folders that cannot be listed, and why."""
+        folders = {path: f"{printable(path)}: this folder cannot be listed" for path in self.listing.unlistable}
+        return folders | {file.path: file.error for file in self.files if file.header is None}
+
+    @property
+    def readable(self) -> Group:
+        return tuple(file for file in self.files if file.header is not None)
 
     @property
     def headers(self) -> list[Header]:
-        return [facts.header for facts in self.facts if isinstance(facts.header, Header)]
+        return [file.header for file in self.files if file.header is not None]
+
+    @cached_property
+    def duplicates(self) -> tuple[Group, ...]:
+        """Groups of files with the same content."""
+        groups: dict[bytes, list[ImageFile]] = defaultdict(list)
+        for file in self.readable:
+            groups[file.digest].append(file)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    @property
+    def leaks(self) -> tuple[Group, ...]:
+        """Duplicates in different splits: the test has images that were trained on."""
+        return tuple(group for group in self.duplicates if len({file.split for file in group}) > 1)
+
+    @property
+    def contradictions(self) -> tuple[Group, ...]:
+        """Duplicates in different classes: one of their labels is wrong."""
+        return tuple(group for group in self.duplicates if len({file.label for file in group}) > 1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the relative paths and the digests of the readable files."""
+        total = hashlib.sha256()
+        for file in self.readable:
+            path = file.path.relative_to(self.listing.folder).as_posix()
+            total.update(os.fsencode(f"{path}\0{file.digest.hex()}\n"))
+        return total.hexdigest()
 
     def lines(self) -> list[str]:
-        """A line a finding."""
+        """One line for each finding."""
         counts = self.listing.counts()
-        named = ", ".join(f"{name} {count:,}" for name, count in zip(self.listing.classes, counts, strict=True))
-        found = [f"{len(self.facts):,} pictures in {len(counts)} classes: {named}"]
+        classes = ", ".join(f"{name} {count:,}" for name, count in zip(self.listing.classes, counts, strict=True))
+        lines = [f"{len(self.files):,} images in {len(counts)} classes: {classes}"]
         if headers := self.headers:
             sides = sorted(min(header.size) for header in headers)
             modes = ", ".join(f"{mode} {count:,}" for mode, count in Counter(h.mode for h in headers).most_common())
-            found.append(
-                f"shorter side {sides[0]} to {sides[-1]} pixels, half of them {sides[len(sides) // 2]} or less; {modes}"
-            )
+            lines.append(f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; {modes}")
         if max(counts) >= 3 * max(min(counts), 1):
-            found.append(
-                f"imbalance: the largest class has {max(counts) / max(min(counts), 1):.0f} times the pictures of the "
-                f"smallest; --balance loss or --balance sampling evens it out"
-            )
+            ratio = max(counts) / max(min(counts), 1)
+            lines.append(f"imbalance: the largest class is {ratio:.0f} times the smallest; consider --balance loss")
         if self.duplicates:
-            spare = sum(len(group) - 1 for group in self.duplicates)
-            found.append(f"exact copies of others: {spare:,}, {printable(self.duplicates[0][1])} for one")
-        if self.leaks:
-            one = printable(self.leaks[0][0])
-            found.append(
-                f"leakage, pictures in more than one split: {len(self.leaks):,}, {one} for one; "
-                f"the accuracy will look better than it is"
-            )
-        if self.contradictions:
-            found.append(
-                f"contradiction, pictures in more than one class: {len(self.contradictions):,}, "
-                f"{' and '.join(map(printable, self.contradictions[0][:2]))} for one"
-            )
-        if self.unreadable:
-            found.append(f"cannot be opened as pictures: {len(self.unreadable):,}")
-        if self.listing.others:
-            kinds = Counter(path.suffix.lower() or path.name for path in self.listing.others)
-            named = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
-            found.append(f"other files, left alone: {len(self.listing.others):,} ({named})")
-        return found
+            count = sum(len(group) - 1 for group in self.duplicates)
+            lines.append(f"duplicates: {count:,}, for example {printable(self.duplicates[0][1].path)}")
+        for groups, name, place in (
+            (self.leaks, "leakage", "split (the test accuracy will be too high)"),
+            (self.contradictions, "contradictions", "class"),
+        ):
+            if groups:
+                example = " and ".join(printable(file.path) for file in groups[0][:2])
+                lines.append(f"{name}: {len(groups):,} images in more than one {place}, for example {example}")
+        if others := self.listing.other_files:
+            kinds = Counter(printable(path.suffix.lower() or path.name) for path in others).most_common(5)
+            lines.append(f"other files, ignored: {len(others):,} ({', '.join(f'{kind} {n:,}' for kind, n in kinds)})")
+        return lines
 
 
-def list_folder(folder: str | Path, classes: tuple[str, ...] | None = None) -> Listing:
-    """Which pictures there are, and of which classes: those found, or those that are named.
+def scan(listing: Listing) -> FolderReport:
+    """Read every file and its header, without decoding pixels."""
 
-    Raises:
-        UserError: for a folder that is missing, holds no two classes with pictures, or others than are named.
-    """
-    top = Path(folder)
-    if not top.is_dir():
-        raise UserError(f"there is no folder {top}")
-    inside = sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith("."))
-    splits = {path: _SPLIT_NAMES.get(path.name.lower()) for path in inside}
-    roots: list[tuple[Path, SplitName | None]] = [(top, None)]
-    if "train" in splits.values():
-        if odd := [path.name for path, split in splits.items() if split is None]:
-            raise UserError(f"{top} has {odd[0]!r} beside train, which is neither val nor test: rename it")
-        roots = [(path, split) for path, split in splits.items() if split is not None]
-        if {split for _, split in roots} == {"train"}:  # nothing to test on: the seed decides
-            roots = [(path, None) for path, _ in roots]
-    found: list[tuple[Path, str, SplitName | None]] = []
-    others: list[Path] = []
-    for root, split in roots:
-        for path in walk(root):
-            if path.suffix.lower() not in SUFFIXES:
-                others.append(path)
-            elif len(parts := path.relative_to(root).parts) > 1:
-                found.append((path, parts[0], split))
-            else:
-                others.append(path)
-    there = sorted({name for _, name, _ in found})
-    if classes is not None and (strange := set(there) - set(classes)):
-        raise UserError(f"{top} has a class {min(strange)!r}; the model knows: {', '.join(classes)}")
-    classes = classes or tuple(there)
-    if not there or len(classes) < 2:
-        loose = sum(path.suffix.lower() in SUFFIXES for path in others)
-        held = "pictures of one class" if there else f"pictures in no folder of a class ({loose:,})" if loose else ""
-        way = f"; if {top.name} is a class itself, name the folder above it" if loose and not there else ""
-        raise UserError(
-            f"{top} holds {held or 'no pictures'}; it needs a folder for each class, FOLDER/CLASS/*.jpg, and two "
-            f"classes or more{way}"
-        )
-    for name in classes:
-        if printable(name) != name:
-            raise UserError(
-                f"the name of the class {printable(name)} in {top} is not UTF-8, or not one line: rename the folder"
-            )
-    numbers = {name: number for number, name in enumerate(classes)}
-    files = tuple((path, numbers[name], split) for path, name, split in found)
-    return Listing(top, classes, files, tuple(others))
-
-
-def inspect(listing: Listing, progress: Progress = lambda *_: None) -> FolderReport:
-    """Look at every file: its first lines, its content's digest, who shares it."""
-
-    def look(entry: tuple[Path, int, SplitName | None]) -> ImageFile:
-        path, label, split = entry
-        digest = b""
+    def read(entry: tuple[Path, int, SplitName | None]) -> ImageFile:
         try:
-            check_ordinary(path)
+            check_regular_file(path := entry[0])
             content = path.read_bytes()
-            digest = hashlib.sha256(content).digest()
-            return ImageFile(path, label, split, digest, read_header(path, content))
+            return ImageFile(*entry, hashlib.sha256(content).digest(), read_header(path, content))
         except OSError as error:
-            return ImageFile(path, label, split, b"", f"{printable(path)}: {reason_of(error)}")
+            return ImageFile(*entry, b"", None, f"{printable(path)}: {reason_of(error)}")
         except UserError as error:
-            return ImageFile(path, label, split, digest, printable(str(error)))
+            return ImageFile(*entry, b"", None, printable(str(error)))
 
-    facts = list(on_all_cores(look, listing.files, "looking at the pictures", progress))
-    groups: dict[bytes, list[ImageFile]] = defaultdict(list)
-    for fact in facts:
-        if isinstance(fact.header, Header):
-            groups[fact.digest].append(fact)
-    same = [group for group in groups.values() if len(group) > 1]
-    return FolderReport(
-        listing,
-        tuple(facts),
-        duplicates=_paths(same),
-        leaks=_paths(group for group in same if len({fact.split for fact in group}) > 1),
-        contradictions=_paths(group for group in same if len({fact.label for fact in group}) > 1),
-    )
+    return FolderReport(listing, tuple(map_threads(read, listing.files, "scanning images")))
 
 
-def _paths(groups: Iterable[list[ImageFile]]) -> tuple[tuple[Path, ...], ...]:
-    return tuple(tuple(fact.path for fact in group) for group in groups)
-
-
-TEST_SHARE = 0.2
-"""Of each class, where the folder has no test pictures of its own."""
-
-
-def load(
-    folder: str | Path,
+def load_folder(
+    folder: str | Path | FolderReport,
     *,
     size: int,
     resize: Resize = "stretch",
     seed: int = 0,
     skip_unreadable: bool = False,
     channels: int | None = None,
-    classes: tuple[str, ...] | None = None,
-    test_fraction: float = TEST_SHARE,
-    say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
+    classes: Sequence[str] | None = None,
+    test_fraction: float = TEST_FRACTION,
+    splits: Collection[str] = SPLITS,
 ) -> ImageDataset:
-    """Every picture, decoded once and made square.
-
-    Args:
-        folder: see the top of this file.
-        size: height and width in pixels.
-        resize: how a picture of another shape is made square.
-        seed: which pictures are held out, where the folder does not say.
-        skip_unreadable: leave files out that cannot be read; they are named in the data set's provenance.
-        channels: 1 or 3; left out, 1 where every picture is gray, else 3.
-        classes: their names in the order wanted; left out, those found, sorted.
-        test_fraction: of each class, held out where the folder has no test pictures of its own; 1: all.
-        say: gets what was found, line by line.
-        progress: see `Progress`.
-
-    Raises:
-        UserError: for a folder that will not do (see `list_folder`), or a file that cannot be read.
-        RunError: where the disk has no room for the pixels.
-    """
-    listing = list_folder(folder, classes)
-    report = inspect(listing, progress)
+    """A folder, or one that has been scanned, as a dataset. See `load_dataset` for the arguments and errors."""
+    report = folder if isinstance(folder, FolderReport) else scan(list_folder(folder, classes))
+    listing = report.listing
     for line in report.lines():
-        say(line)
-    _refuse(report.unreadable, skip_unreadable, "; the others have not been read to their ends yet")
+        log.info(line)
+    _check_unreadable(report.unreadable, skip_unreadable)
     channels = channels or (1 if all(header.is_gray for header in report.headers) else 3)
     unreadable = dict(report.unreadable)
-    good = [facts for facts in report.facts if facts.path not in unreadable]
+    members = _split(report.readable, seed, test_fraction)
     decoded = {}
-    for name, members in _split(good, seed, test_fraction).items():
-        paths, what = [facts.path for facts in members], f"decoding: {name}"
-        pictures = decode_images(paths, channels, size, resize=resize, what=what, progress=progress)
-        errors = {paths[number]: text for number, text in pictures.errors.items()}
-        _refuse(errors, skip_unreadable)
-        unreadable.update(errors)
-        split = ImageSplit(pictures.images, torch.tensor([facts.label for facts in members], dtype=torch.int64))
-        kept = [number for number in range(len(members)) if number not in pictures.errors]
-        decoded[name] = split.subset(torch.tensor(kept, dtype=torch.int64)) if errors else split
-    nothing = ImageSplit(torch.empty(0, channels, size, size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
-    for name in ("train", "test"):
-        if not len(decoded.setdefault(name, nothing)) and not (name == "train" and test_fraction == 1):
-            raise UserError(f"{folder} leaves no picture to {'learn from' if name == 'train' else 'test with'}")
-    if classes is None:
-        _check_all_learnt(decoded["train"], listing)
+    for name in SPLITS:
+        files = members[name] if name in splits else []
+        images = decode_images([file.path for file in files], channels, size, resize)
+        errors = {files[number].path: printable(error) for number, error in images.errors.items()}
+        _check_unreadable(errors, skip_unreadable)
+        unreadable |= errors
+        split = ImageSplit(images.images, torch.tensor([file.label for file in files], dtype=torch.int64))
+        whole = [number for number in range(len(files)) if number not in images.errors]
+        decoded[name] = split.subset(torch.tensor(whole, dtype=torch.int64)) if errors else split
+        members[name] = [files[number] for number in whole] if name in splits else members[name]
+        if not members[name] and (name == "test" or (name == "train" and test_fraction < 1)):
+            raise UserError(f"{listing.folder} has no image for the {name} split")
+    missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
+    if classes is None and members["train"] and missing:
+        raise UserError(
+            f"{listing.folder} has no training image of the class {listing.classes[min(missing)]!r}; "
+            "a class must have the same name in every split"
+        )
     return ImageDataset(
         name=listing.folder.resolve().name,
         classes=listing.classes,
         train=decoded["train"],
         test=decoded["test"],
-        validation=decoded["validation"] if len(decoded.get("validation", nothing)) else None,
-        source=str(folder),
-        digest=_digest(good, listing.folder),
-        note=f"{len(unreadable):,} files that cannot be read are left out" if unreadable else "",
-        skipped=tuple(map(printable, unreadable.values())),
+        validation=decoded["validation"] if len(decoded["validation"]) else None,
+        source=str(listing.folder),
+        digest=report.digest,
+        note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
+        skipped=tuple(unreadable.values()),
     )
 
 
-def _refuse(unreadable: dict[Path, str], skip: bool, so_far: str = "") -> None:
+def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
     if unreadable and not skip:
-        first = next(iter(unreadable.values())) + ("; ..." if len(unreadable) > 1 else "")
-        raise UserError(
-            f"{len(unreadable):,} of the files cannot be read: {first}{so_far}; "
-            f"googlenet data check names them all, --skip-unreadable leaves them out"
-        )
+        first = f"cannot read {next(iter(unreadable.values()))}" + (" and others" if len(unreadable) > 1 else "")
+        raise UserError(f"{first}; googlenet data check lists unreadable files, --skip-unreadable skips them")
 
 
-def _check_all_learnt(train: ImageSplit, listing: Listing) -> None:
-    counts = torch.bincount(train.labels, minlength=len(listing.classes)).tolist()
-    for name, count in zip(listing.classes, counts, strict=True):
-        if not count:
-            raise UserError(
-                f"{listing.folder} has no picture of {name!r} to learn from; a class has the same name in every split"
-            )
-
-
-def _split(facts: Sequence[ImageFile], seed: int, test_fraction: float) -> dict[SplitName, list[ImageFile]]:
-    """By folder where the folders say, else a share of each class for the test; copies of a picture stay together."""
-    splits: dict[SplitName, list[ImageFile]] = defaultdict(list)
+def _split(files: Sequence[ImageFile], seed: int, test_fraction: float) -> dict[SplitName, list[ImageFile]]:
+    """The files of each split. Files with the same content stay together."""
+    splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
     undecided: dict[int, list[ImageFile]] = defaultdict(list)
-    for fact in facts:
-        if fact.split is None:
-            undecided[fact.label].append(fact)
-        else:
-            splits[fact.split].append(fact)
-    held_out: set[bytes] = set()
+    for file in files:
+        (undecided[file.label] if file.split is None else splits[file.split]).append(file)
+    test: set[bytes] = set()
     for label, members in sorted(undecided.items()):
-        digests = list(dict.fromkeys(fact.digest for fact in members))
-        # An order that a picture added or taken away leaves as it is, so that the others stay on their side
-        digests.sort(key=partial(_drawn, f"{seed} {label} ".encode()))
-        held_out.update(digests[: round(test_fraction * len(digests))])
+        # Ordered by a hash, so that adding or removing an image does not move the others to another split
+        salt = f"{seed} {label} ".encode()
+        order = {file.digest: hashlib.sha256(salt + file.digest).digest() for file in members}
+        test.update(sorted(order, key=order.__getitem__)[: round(test_fraction * len(order))])
     for members in undecided.values():
-        for fact in members:
-            splits["test" if fact.digest in held_out else "train"].append(fact)
-    if "test" not in splits and "validation" in splits:  # train and val alone: val is what the model is judged on
-        splits["test"] = splits.pop("validation")
+        for file in members:
+            splits["test" if file.digest in test else "train"].append(file)
+    if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
+        splits["test"], splits["validation"] = splits["validation"], []
     return splits
-
-
-def _drawn(start: bytes, digest: bytes) -> bytes:
-    return hashlib.sha256(start + digest).digest()
-
-
-def _digest(facts: Iterable[ImageFile], folder: Path) -> str:
-    whole = hashlib.sha256()
-    for fact in facts:
-        whole.update(os.fsencode(f"{fact.path.relative_to(folder).as_posix()}\0{fact.digest.hex()}\n"))
-    return whole.hexdigest()

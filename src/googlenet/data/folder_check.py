@@ -1,130 +1,115 @@
-"""Every picture of a folder read to its end: what is wrong with it, and where it was moved."""
+"""Decode every image of a folder: what is wrong with it, and where bad files were moved."""
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from googlenet.data.decode import Progress, decode_image, on_all_cores
-from googlenet.data.folder import FolderReport, inspect, list_folder
+from googlenet.data.decode import decode_image, map_threads
+from googlenet.data.folder import FolderReport, Group, list_folder, scan
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write, check_writable, printable
-
-_TINY = 32
-_LONGEST_SHAPE = 5
+from googlenet.files import check_writable, expand, printable
 
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What `check` found."""
+    """What `check_folder` found."""
 
     report: FolderReport
     unreadable: dict[Path, str]
-    """And why."""
+    """Files that cannot be decoded and folders that cannot be listed, and why."""
     moved: dict[Path, Path]
-    """Those of them that were moved, and to where."""
+    """Unreadable files that were moved, and where."""
 
     @property
     def is_clean(self) -> bool:
-        return not (self._left or self._standing(self.report.leaks) or self._standing(self.report.contradictions))
-
-    def _standing(self, groups: Sequence[tuple[Path, ...]]) -> bool:
-        """Whether any of these copies are still where they were, two or more."""
-        return any(len(set(group) - self.moved.keys()) > 1 for group in groups)
+        """Whether no problem is left, now that files have been moved."""
+        groups = (*self.report.leaks, *self.report.contradictions)
+        return not self._left and not any(
+            len({file.path for file in group} - self.moved.keys()) > 1 for group in groups
+        )
 
     @property
     def _left(self) -> set[Path]:
-        """Files that cannot be read and are where they were."""
         return self.unreadable.keys() - self.moved.keys()
 
     def lines(self) -> list[str]:
-        """A line a finding; every file that cannot be read has its own."""
-        found = [line for line in self.report.lines() if "cannot be opened" not in line]
+        """One line for each finding, and for each unreadable file."""
         headers = self.report.headers
-        odd = {
-            f"{_TINY} pixels or less on a side": [header for header in headers if min(header.size) <= _TINY],
-            f"more than {_LONGEST_SHAPE} times as long as wide": [
-                header for header in headers if max(header.size) > _LONGEST_SHAPE * min(header.size)
-            ],
-            "animated, of which the first frame counts": [header for header in headers if header.frames > 1],
+        counts = {
+            "at most 32 pixels on the shorter side": sum(min(header.size) <= 32 for header in headers),
+            "more than 5 times as long as wide": sum(max(header.size) > 5 * min(header.size) for header in headers),
+            "animated (the first frame is used)": sum(header.frames > 1 for header in headers),
         }
-        found += [f"{what}: {len(those):,}" for what, those in odd.items() if those]
-        found += [f"the same picture: {', '.join(map(printable, group))}" for group in self.report.duplicates]
-        found += [f"cannot be read: {reason}" for reason in self.unreadable.values()]
-        found += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]
+        lines = self.report.lines()
+        lines += [f"{kind}: {count:,}" for kind, count in counts.items() if count]
+        lines += [f"same content: {', '.join(_names(group))}" for group in self.report.duplicates]
+        lines += [f"cannot be read: {reason}" for reason in self.unreadable.values()]
+        lines += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]
         if self._left:
-            return [*found, "googlenet train wants --skip-unreadable, or these mended"]
-        return [*found, "nothing to mend" if self.is_clean else "worth mending; googlenet train takes them as they are"]
+            return [*lines, "fix or remove the unreadable files (--quarantine moves them), or use --skip-unreadable"]
+        return [*lines, "no problems" if self.is_clean else "these images should be fixed; training works without"]
 
     def to_dict(self) -> dict[str, Any]:
         listing = self.report.listing
         return {
             "folder": str(listing.folder),
             "classes": dict(zip(listing.classes, listing.counts(), strict=True)),
-            "pictures": len(self.report.facts),
-            "other_files": list(map(printable, listing.others)),
-            "duplicates": [list(map(printable, group)) for group in self.report.duplicates],
-            "leaks": [list(map(printable, group)) for group in self.report.leaks],
-            "contradictions": [list(map(printable, group)) for group in self.report.contradictions],
+            "images": len(self.report.files),
+            "other_files": list(map(printable, listing.other_files)),
+            "duplicates": list(map(_names, self.report.duplicates)),
+            "leaks": list(map(_names, self.report.leaks)),
+            "contradictions": list(map(_names, self.report.contradictions)),
             "unreadable": {printable(path): reason for path, reason in self.unreadable.items()},
             "moved": {printable(path): printable(target) for path, target in self.moved.items()},
             "is_clean": self.is_clean,
         }
 
-    def write(self, path: Path) -> None:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
-
-def check(folder: Path, quarantine: Path | None = None, progress: Progress = lambda *_: None) -> FolderCheck:
-    """Read every picture to its end.
-
-    Args:
-        folder: as for training.
-        quarantine: where files that cannot be read are moved, under the path that they had in the folder.
-        progress: called with what is done.
+def check_folder(folder: str | Path, quarantine: str | Path | None = None) -> FolderCheck:
+    """Decode every image of a folder, and move unreadable files to `quarantine`, under their relative paths.
 
     Raises:
-        UserError: for a folder that will not do, or a quarantine inside of it.
-        RunError: where a file cannot be moved.
+        UserError: as `list_folder`, or for a quarantine inside the folder.
+        RunError: if a file cannot be moved.
     """
-    if quarantine is not None and quarantine.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{quarantine} lies in {folder}: its files would be training pictures again")
-    listing = list_folder(folder)
-    if quarantine is not None:
-        check_writable(quarantine / listing.files[0][0].relative_to(folder))
-    report = inspect(listing, progress)
-    unreadable = _unreadable([facts.path for facts in report.facts], progress)
-    moved = {}
-    for path in unreadable if quarantine is not None else ():
-        target = _free(quarantine / path.relative_to(folder))  # type: ignore[operator]
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target)
-        except OSError as error:
-            raise RunError(f"{path} cannot be moved to {target}: {reason_of(error)}") from error
-        moved[path] = target
-    return FolderCheck(report, unreadable, moved)
+    top, aside = expand(folder), None if quarantine is None else expand(quarantine)
+    if aside is not None and aside.resolve().is_relative_to(top.resolve()):
+        raise UserError(f"--quarantine {aside} is inside {top}: its files would become training images again")
+    listing = list_folder(top)
+    if aside is not None:
+        check_writable(aside / listing.files[0][0].relative_to(top))
+    report = scan(listing)
+    paths = [file.path for file in report.files]
+    errors = zip(paths, map_threads(_decoding_error, paths, "decoding images"), strict=True)
+    undecodable = {path: error for path, error in errors if error}
+    moved = {path: _move(path, aside / path.relative_to(top)) for path in undecodable} if aside is not None else {}
+    return FolderCheck(report, report.unreadable | undecodable, moved)
 
 
-def _unreadable(paths: Sequence[Path], progress: Progress) -> dict[Path, str]:
-    def read(path: Path) -> str | None:
-        try:
-            decode_image(path, 3)
-        except UserError as error:
-            return printable(str(error))
-        return None
-
-    reasons = on_all_cores(read, paths, "reading every picture", progress)
-    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason is not None}
+def _decoding_error(path: Path) -> str:
+    try:
+        decode_image(path, 3)
+    except UserError as error:
+        return printable(str(error))
+    return ""
 
 
-def _free(path: Path) -> Path:
-    target, number = path, 2
-    while target.exists():
-        target, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    return target
+def _move(path: Path, target: Path) -> Path:
+    """Move a file, to another name if that one is taken. Returns its new path."""
+    free, number = target, 2
+    while os.path.lexists(free):
+        free, number = target.with_stem(f"{target.stem}-{number}"), number + 1
+    try:
+        free.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, free)
+    except OSError as error:
+        raise RunError(f"cannot move {path} to {free}: {reason_of(error)}") from error
+    return free
+
+
+def _names(group: Group) -> list[str]:
+    return [printable(file.path) for file in group]

@@ -1,28 +1,151 @@
-"""Batches out of splits: the loaders that training uses, and the tutorial's."""
+"""Datasets by name or from a folder, and the tutorial's data loaders."""
 
 from __future__ import annotations
 
 import os
 import signal
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from googlenet.console import log
 from googlenet.data import fashion_mnist
-from googlenet.data import folder as image_folder
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.decode import Progress
+from googlenet.data.decode import Resize, is_dir
+from googlenet.data.folder import SPLITS, TEST_FRACTION, load_folder
 from googlenet.data.transforms import InputSpec
 from googlenet.device import available_cores
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts
+from googlenet.files import expand
 
 Batch = tuple[Tensor, Tensor]
+
+
+CATALOG = {"fashion-mnist": fashion_mnist}
+"""Datasets known by name. Each is a module with a DESCRIPTION and the functions load, fetch and find."""
+
+
+def catalog_entry(name: str) -> ModuleType:
+    """The module of a dataset. Raises `UserError` for an unknown name."""
+    if name not in CATALOG:
+        raise UserError(f"no dataset or folder {name!r}; datasets: {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether this is a folder on this machine. A name in the catalog is not one; a `Path` is never a name."""
+    return (isinstance(name, Path) or name not in CATALOG) and is_dir(expand(name))
+
+
+def load_dataset(
+    name_or_folder: str | Path = "fashion-mnist",
+    data_dir: str | Path | None = None,
+    *,
+    size: int = 224,
+    resize: Resize = "stretch",
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    channels: int | None = None,
+    classes: Sequence[str] | None = None,
+    test_fraction: float = TEST_FRACTION,
+    splits: Collection[str] = SPLITS,
+) -> ImageDataset:
+    """Load a dataset: a known one by its name, or your own images from a folder.
+
+        dataset = googlenet.load_dataset("photos/", size=96)           # photos/CLASS/*.jpg
+        images, labels = dataset.train.images, dataset.train.labels    # uint8 (N, C, 96, 96), int64 (N,)
+
+    Args:
+        name_or_folder: `fashion-mnist`, or a folder that has a folder for each class, or train, validation and test
+            folders with those. What it contains is logged.
+        data_dir: folder with the files of a known dataset, or `bundled` (the part that comes with this package);
+            default: search for them, then download them.
+        size: height and width in pixels. For folders only, like the following arguments.
+        resize: how an image of another shape is made square: `stretch`, or `crop` (its middle).
+        seed: decides which images are for the test if the folder has no test or validation split.
+        skip_unreadable: skip files that cannot be read.
+        channels: 1 or 3; default: 1 if every image is gray, else 3.
+        classes: their names in the order wanted; default: those found, sorted.
+        test_fraction: of each class, for the test if the folder has no test or validation split.
+        splits: the splits to decode, for known datasets too; the others are empty.
+
+    Raises:
+        UserError: for an unknown name, files that are missing or damaged, or a folder that cannot be used.
+        RunError: if the disk has no room for the pixels.
+    """
+    if unknown := set(splits) - set(SPLITS):
+        raise UserError(f"splits are {', '.join(SPLITS)}, not {min(unknown)!r}")
+    if not is_folder(name_or_folder):
+        return catalog_entry(str(name_or_folder)).load(data_dir, splits=splits)
+    check_counts(size=size)
+    if channels not in (None, 1, 3) or resize not in get_args(Resize) or not 0 <= test_fraction <= 1:
+        given = f"channels={channels}, resize={resize!r} and test_fraction={test_fraction}"
+        raise UserError(
+            f"load_dataset takes channels 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}"
+        )
+    return load_folder(
+        name_or_folder,
+        size=size,
+        resize=resize,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
+        channels=channels,
+        classes=classes,
+        test_fraction=test_fraction,
+        splits=splits,
+    )
+
+
+def load_data(
+    batch_size: int,
+    num_workers: int = 0,
+    resize: int | None = None,
+    *,
+    data: str | Path = "fashion-mnist",
+    data_dir: str | Path | None = None,
+) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    """The tutorial's data loaders: (training, test). The training images are shuffled again in each pass.
+
+    A batch is float32 images (N, C, H, W) with pixels in 0..1, and int64 labels (N,).
+
+    Args:
+        batch_size: images per batch; the last batch may have fewer.
+        num_workers: processes that prepare batches (gather, resize, convert to float) while the network trains, at most
+            one per core; 0: the calling process prepares them.
+        resize: height and width in pixels; default: 28 for Fashion-MNIST, 224 for a folder.
+        data: name or folder, and `data_dir`: as for `load_dataset`, which says what is raised, too.
+    """
+    check_counts(batch_size=batch_size, resize=resize)
+    if num_workers < 0:
+        raise UserError(f"num_workers must be 0 or more, not {num_workers}")
+    dataset = load_dataset(data, data_dir, size=resize or 224, splits=("train", "test"))
+    if dataset.note:
+        log.warning(dataset.note)
+    channels = dataset.channels
+    spec = InputSpec(channels, resize or dataset.train[0][0].shape[-1], (0.0,) * channels, (1.0,) * channels)
+    train, test = (
+        DataLoader(
+            split,
+            batch_size,
+            shuffle=split is dataset.train,
+            num_workers=min(num_workers, available_cores()),
+            collate_fn=partial(_prepare, spec),  # called in the workers
+            persistent_workers=num_workers > 0,
+        )
+        for split in (dataset.train, dataset.test)
+    )
+    return train, test
+
+
+def _prepare(spec: InputSpec, batch: Batch) -> Batch:
+    images, labels = batch
+    return spec.prepare(images), labels
 
 
 class ShuffledBatches(Sampler[Tensor]):
@@ -78,52 +201,6 @@ def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: in
     )
 
 
-def load_data(
-    batch_size: int,
-    num_workers: int = 0,
-    resize: int | None = None,
-    *,
-    data: str = "fashion-mnist",
-    data_dir: str | Path | None = None,
-) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-    """The tutorial's loaders: (training, test), the training one shuffled anew in each pass.
-
-    Each gives float32 images (N, C, H, W) with pixels in 0..1 and int64 labels (N,).
-
-    Args:
-        batch_size: images a batch; the last batch may hold fewer.
-        num_workers: processes that prepare batches; 0 is the calling one.
-        resize: height and width in pixels; None leaves images as they are, 28x28 for Fashion-MNIST.
-        data: a name from the catalog.
-        data_dir: the folder with its files; None looks where `load_dataset` looks.
-
-    Raises:
-        UserError: for an unknown name, damaged files, or a size below 1.
-    """
-    if batch_size < 1 or (resize is not None and resize < 1) or num_workers < 0:
-        raise UserError(
-            f"load_data needs batch_size and resize of 1 or more and num_workers of 0 or more, "
-            f"not {batch_size}, {resize} and {num_workers}"
-        )
-    dataset = load_dataset(data, data_dir)
-    if dataset.note:
-        warnings.warn(dataset.note, stacklevel=2)
-    channels = dataset.channels
-    spec = InputSpec(channels, resize or dataset.train.images.shape[-1], (0.0,) * channels, (1.0,) * channels)
-    loaders = [
-        DataLoader(
-            split,
-            batch_size,
-            shuffle=split is dataset.train,
-            num_workers=_useful(num_workers),
-            collate_fn=partial(_prepared, spec),
-            persistent_workers=num_workers > 0,
-        )
-        for split in (dataset.train, dataset.test)
-    ]
-    return loaders[0], loaders[1]
-
-
 def _useful(workers: int) -> int:
     return min(workers, available_cores())  # more would only wait, and torch warns of them
 
@@ -138,83 +215,3 @@ def _set_apart(_worker: int) -> None:
 
 def _as_is(batch: Batch) -> Batch:
     return batch
-
-
-def _prepared(spec: InputSpec, batch: Batch) -> Batch:
-    images, labels = batch
-    return spec.prepare(images), labels
-
-
-@dataclass(frozen=True)
-class CatalogEntry:
-    """One known data set: what it is, and how to have it."""
-
-    name: str
-    description: str
-    load: Callable[[str | Path | None], ImageDataset]
-    """From the folder named, or from the first place that has it."""
-    fetch: Callable[[], Path]
-    """Into the cache; returns the folder."""
-    find: Callable[[], Path | None]
-    """The folder on this machine that has it."""
-
-
-CATALOG = {
-    entry.name: entry
-    for entry in (
-        CatalogEntry(
-            "fashion-mnist",
-            "60,000 + 10,000 gray 28x28 pictures of clothes in 10 classes (Xiao et al. 2017)",
-            fashion_mnist.load,
-            fashion_mnist.fetch,
-            fashion_mnist.find,
-        ),
-    )
-}
-
-
-def entry(name: str) -> CatalogEntry:
-    """The known data set of that name.
-
-    Raises:
-        UserError: for a name that is none.
-    """
-    if name not in CATALOG:
-        raise UserError(f"there is no data set {name!r}, nor a folder of that name; data sets: {', '.join(CATALOG)}")
-    return CATALOG[name]
-
-
-def load_dataset(
-    name: str,
-    data_dir: str | Path | None = None,
-    *,
-    size: int = 224,
-    seed: int = 0,
-    skip_unreadable: bool = False,
-    channels: int | None = None,
-    say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
-) -> ImageDataset:
-    """A data set in memory: one of the catalog, from `data_dir` or from the first place that has it; or a folder.
-
-    What comes after `data_dir` is for folders of pictures: see `image_folder.load`.
-
-    Raises:
-        UserError: for a name that is neither, or files that are missing or damaged.
-    """
-    if not is_folder(name):
-        return entry(name).load(data_dir)
-    return image_folder.load(
-        name,
-        size=size,
-        seed=seed,
-        skip_unreadable=skip_unreadable,
-        channels=channels,
-        say=say,
-        progress=progress,
-    )
-
-
-def is_folder(name: str) -> bool:
-    """Whether that is no name of the catalog but a folder on this machine."""
-    return name not in CATALOG and Path(name).is_dir()

@@ -1,4 +1,4 @@
-"""What a trained network expects of its input, and the one function that makes a batch so."""
+"""What a network expects as input (`InputSpec`), and the random changes to training images (`Augmentation`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from googlenet.data.decode import Resize
 
 
 class Window(NamedTuple):
-    """A part of a picture, in pixels of it; whole pixels or not."""
+    """A rectangle in an image, in pixels or fractions of them."""
 
     top: float
     left: float
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Channels, size and scale of the images that a network was trained on. Travels in the model file."""
+    """Channels, size, scale and resize rule of the images that a network was trained on. Part of the model file."""
 
     channels: int
     size: int
@@ -35,14 +35,13 @@ class InputSpec:
     std: tuple[float, ...]
     """Of each channel, for pixels in 0..1; divided by."""
     resize: Resize = "stretch"
-    """How a picture of another shape is made square: stretched, or its shorter side resized and the middle cut out."""
+    """How an image of another shape is made square: stretched, or its shorter side resized and its middle cut out."""
     crop_pct: float = 1.0
-    """With `crop`: the share of the resized shorter side that is cut out, 224 / 256 = 0.875 for ImageNet."""
+    """For `crop`: size of the crop / size of the resized shorter side, for example 224 / 256 = 0.875."""
 
     @property
     def decoded_size(self) -> int:
-        """Height and width in pixels of the square that `decode.decode_resized` makes of a picture, by the rule
-        `resize`, for `prepare` to leave at most its border out."""
+        """Height and width in pixels of the square to decode images to (`decode_resized`): `prepare` needs no more."""
         return self.size if self.resize == "stretch" else self._resized_side
 
     @property
@@ -54,120 +53,135 @@ class InputSpec:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> InputSpec:
+        """From `to_dict`; version 0.1 wrote `crop_pct` as `crop_share`."""
+        fields = {"crop_pct" if name == "crop_share" else name: value for name, value in fields.items()}
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 images of one size (N, C, H, W) to the network's float32 input (N, C, size, size), on their device.
+        """The network's float32 input (N, C, size, size) from uint8 images (N, C, H, W), on their device.
 
-        Resizing is bilinear, with antialiasing where it makes smaller.
+        Resizing is bilinear, with antialiasing if it makes images smaller.
         """
-        shift = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        scale = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        whole = torch.tensor(255, dtype=torch.float32, device=images.device)
-        # In place on a tensor of its own: reading and writing memory is what takes the time
-        return self._resized((images / whole).sub_(shift).div_(scale))
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        white = torch.tensor(255, dtype=torch.float32, device=images.device)
+        # In place, since memory bandwidth is the bottleneck
+        return self._resize((images / white).sub_(mean).div_(std))
 
     def window(self, height: int, width: int) -> Window:
-        """The part of a picture of `height` x `width` pixels that `prepare` leaves for the network to see."""
+        """The part of an image of `height` x `width` pixels that the network sees after `prepare`."""
         if self.resize == "stretch":
             return Window(0, 0, height, width)
         side = min(height, width)
-        resized = self._resized_side
-        margin = (resized - self.size) // 2 * side / resized
-        seen = self.size * side / resized
-        return Window((height - side) // 2 + margin, (width - side) // 2 + margin, seen, seen)
+        margin = (self._resized_side - self.size) // 2 * side / self._resized_side
+        visible = self.size * side / self._resized_side
+        return Window((height - side) // 2 + margin, (width - side) // 2 + margin, visible, visible)
 
-    def _resized(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
+    def _resize(self, images: Tensor) -> Tensor:
         if self.resize == "stretch":
-            return _interpolated(images, self.size, self.size)
-        # The middle square first: a long thin picture would become gigabytes on the way to its middle.
-        square = _middle(images, min(height, width))
-        return _middle(_interpolated(square, self._resized_side, self._resized_side), self.size)
+            return _interpolate(images, self.size)
+        # Cut out the middle square first: resized as a whole, a long thin image would take gigabytes
+        square = _center_crop(images, min(images.shape[2:]))
+        return _center_crop(_interpolate(square, self._resized_side), self.size)
 
 
-def _middle(images: Tensor, side: int) -> Tensor:
+def _center_crop(images: Tensor, side: int) -> Tensor:
     top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
     return images[:, :, top : top + side, left : left + side]
 
 
-def _interpolated(images: Tensor, height: int, width: int) -> Tensor:
-    if (height, width) == tuple(images.shape[2:]):
+def _interpolate(images: Tensor, side: int) -> Tensor:
+    if tuple(images.shape[2:]) == (side, side):
         return images
-    smaller = height < images.shape[2] or width < images.shape[3]
-    return F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False, antialias=smaller)
+    is_smaller = side < max(images.shape[2:])
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=is_smaller)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a training image. Randomness comes from torch's global generator of the CPU.
+    """Random changes to training images. Randomness comes from PyTorch's global generator of the CPU."""
 
-    Attributes:
-        flip: mirror each image left to right with probability one half.
-        crop_padding: shift each image by up to this many pixels each way; what comes in repeats the border.
-        crop_scale: cut a rectangle out of each image and stretch it to the whole; its area is at least this share of
-            the image's, its shape up to 4:3 or 3:4 (Szegedy et al. 2014, section 6: a share of 0.08). 1: none.
-        color: change brightness, contrast and saturation of each image, each by a factor of 1 - color to 1 + color.
-        erasing: put noise over a rectangle of each image with this probability (Zhong et al. 2017,
-            https://arxiv.org/abs/1708.04896).
-        mixup: alpha of mixup, 0: none; see `mixing.mix`.
-        cutmix: alpha of cutmix, 0: none.
-    """
-
-    flip: bool = False
+    hflip: bool = False
+    """Flip each image left to right with probability 0.5."""
     crop_padding: int = 0
+    """Shift each image by up to this many pixels in each direction; the border is repeated."""
     crop_scale: float = 1.0
-    color: float = 0.0
-    erasing: float = 0.0
+    """Resize a random rectangle of each image to the whole: its smallest share of the area; its aspect ratio is 3:4 to
+    4:3 (Szegedy et al. 2014, section 6, with 0.08). 1: no crop."""
+    color_jitter: float = 0.0
+    """Multiply brightness, contrast and saturation by factors from 1 - color_jitter to 1 + color_jitter."""
+    random_erasing: float = 0.0
+    """Probability of noise over a random rectangle (Zhong et al. 2017, https://arxiv.org/abs/1708.04896)."""
     mixup: float = 0.0
+    """Alpha of mixup: images blended in pairs (Zhang et al. 2017, https://arxiv.org/abs/1710.09412). 0: off."""
     cutmix: float = 0.0
+    """Alpha of CutMix: a rectangle from another image (Yun et al. 2019, https://arxiv.org/abs/1905.04899). 0: off."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), of the same type."""
-        if self.flip:
-            mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
-            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+        """Everything except mixing: (N, C, H, W) -> (N, C, H, W) of the same type."""
+        if self.hflip:
+            flipped = (torch.rand(len(images)) < 0.5).to(images.device)
+            images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
         if self.crop_padding:
-            images = _shifted(images, self.crop_padding)
+            images = _shift(images, self.crop_padding)
         if self.crop_scale < 1:
-            images = _cropped(images, self.crop_scale)
-        if self.color:
-            images = _colored(images, self.color)
-        if self.erasing:
-            images = _erased(images, self.erasing)
+            images = _random_crop(images, self.crop_scale)
+        if self.color_jitter:
+            images = _jitter_colors(images, self.color_jitter)
+        if self.random_erasing:
+            images = _erase(images, self.random_erasing)
         return images
 
     def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-        """What `mixing.mix` gives of images (N, C, H, W) and labels (N,); both as they are where nothing is mixed."""
+        """Mixup or CutMix (one of them at random, if both are on) of each image with another one of the batch.
+
+        Args:
+            images: (N, C, H, W), floating point.
+            labels: (N,).
+            num_classes: of the data.
+
+        Returns:
+            The images, and the share of each class in each of them, (N, num_classes); unchanged if both are off.
+        """
         if self.mixup == self.cutmix == 0:
             return images, labels
-        return mix(images, labels, num_classes, mixup=self.mixup, cutmix=self.cutmix)
+        is_cutmix = self.cutmix > 0 and (self.mixup == 0 or float(torch.rand(())) < 0.5)
+        alpha = self.cutmix if is_cutmix else self.mixup
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
+        other = torch.randperm(len(images)).to(images.device)
+        if is_cutmix:
+            images, share = _paste_rectangle(images, images[other], share)
+        else:
+            images = share * images + (1 - share) * images[other]
+        targets = F.one_hot(labels, num_classes).to(torch.float32)
+        return images, share * targets + (1 - share) * targets[other]
 
 
-def _shifted(images: Tensor, padding: int) -> Tensor:
+def _shift(images: Tensor, padding: int) -> Tensor:
     count, _, height, width = images.shape
-    # replication is not there for integers on every device, so the border is repeated by index
+    # By index, since replication padding of integers does not exist on every device
     rows = torch.arange(-padding, height + padding).clamp(0, height - 1)
     columns = torch.arange(-padding, width + padding).clamp(0, width - 1)
     tops = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(height)
     lefts = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(width)
     batch = torch.arange(count).view(-1, 1, 1)
-    where = (batch, rows[tops].view(count, height, 1), columns[lefts].view(count, 1, width))
-    return images.permute(0, 2, 3, 1)[tuple(index.to(images.device) for index in where)].permute(0, 3, 1, 2)
+    index = (batch, rows[tops].view(count, height, 1), columns[lefts].view(count, 1, width))
+    return images.permute(0, 2, 3, 1)[tuple(part.to(images.device) for part in index)].permute(0, 3, 1, 2)
 
 
-def _cropped(images: Tensor, smallest: float) -> Tensor:
-    rectangles = _rectangles(images, smallest)
-    return _stretched_one_by_one(images, rectangles) if images.device.type == "cpu" else _stretched(images, rectangles)
+def _random_crop(images: Tensor, min_area: float) -> Tensor:
+    rectangles = _random_rectangles(images, min_area)
+    # On a CPU, resizing one by one (in 8 bits) takes a tenth of the time
+    return _resize_each(images, rectangles) if images.device.type == "cpu" else _resize_all(images, rectangles)
 
 
-def _rectangles(images: Tensor, smallest: float) -> Tensor:
-    """For each image (top, left, height, width) in pixels: (N, 4)."""
+def _random_rectangles(images: Tensor, min_area: float) -> Tensor:
+    """(top, left, height, width) in pixels for each image: (N, 4)."""
     count, _, height, width = images.shape
-    area = torch.empty(count).uniform_(smallest, 1)
-    # No longer than that a rectangle of that area lies in the image
-    longest = (-area.log()).clamp(max=math.log(4 / 3))
-    aspect = (torch.empty(count).uniform_(-1, 1) * longest).exp()
+    area = torch.empty(count).uniform_(min_area, 1)
+    # A longer rectangle of that area would not fit into the image
+    max_log_aspect = (-area.log()).clamp(max=math.log(4 / 3))
+    aspect = (torch.empty(count).uniform_(-1, 1) * max_log_aspect).exp()
     rows = ((area / aspect).sqrt() * height).round().clamp(1, height)
     columns = ((area * aspect).sqrt() * width).round().clamp(1, width)
     tops = (torch.rand(count) * (height - rows + 1)).floor()
@@ -175,93 +189,64 @@ def _rectangles(images: Tensor, smallest: float) -> Tensor:
     return torch.stack([tops, lefts, rows, columns], 1).long()
 
 
-def _stretched_one_by_one(images: Tensor, rectangles: Tensor) -> Tensor:
-    """A tenth of the time of `_stretched` on a CPU, whose resizing works in eight bits."""
-    stretched = torch.empty_like(images)
-    for image, result, (top, left, rows, columns) in zip(images, stretched, rectangles.tolist(), strict=True):
-        part = image[None, :, top : top + rows, left : left + columns]
-        result.copy_(F.interpolate(part, size=image.shape[1:], mode="bilinear")[0])
-    return stretched
+def _resize_each(images: Tensor, rectangles: Tensor) -> Tensor:
+    """Each rectangle resized to the size of the images, one by one."""
+    resized = torch.empty_like(images)
+    for image, result, (top, left, rows, columns) in zip(images, resized, rectangles.tolist(), strict=True):
+        crop = image[None, :, top : top + rows, left : left + columns]
+        result.copy_(F.interpolate(crop, size=image.shape[1:], mode="bilinear")[0])
+    return resized
 
 
-def _stretched(images: Tensor, rectangles: Tensor) -> Tensor:
-    """Each rectangle as large as its image, bilinearly; they may differ by a level in the two ways."""
+def _resize_all(images: Tensor, rectangles: Tensor) -> Tensor:
+    """The same as `_resize_each` in one operation; pixels may differ by 1."""
     sides = torch.tensor([images.shape[3], images.shape[2]])
     first, size = rectangles[:, [1, 0]], rectangles[:, [3, 2]]
-    # Where the rectangle's middle lies, with the image going from -1 to 1, and its outermost pixels' middles
-    middle, share = (2 * first + size) / sides - 1, size / sides
-    least, most = (2 * first + 1) / sides - 1, (2 * (first + size) - 1) / sides - 1
-    corners = torch.cat([torch.diag_embed(share), middle[:, :, None]], 2).to(images.device)
-    grid = F.affine_grid(corners, list(images.shape), align_corners=False)
-    # Held to the rectangle, as not every device's grid_sample can hold it to the image
-    grid = grid.clamp(least[:, None, None].to(grid), most[:, None, None].to(grid))
-    cut = F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
-    return cut.round().to(images.dtype)
+    # Centers of the rectangles and of their outermost pixels, in an image that goes from -1 to 1
+    center, share = (2 * first + size) / sides - 1, size / sides
+    low, high = (2 * first + 1) / sides - 1, (2 * (first + size) - 1) / sides - 1
+    transform = torch.cat([torch.diag_embed(share), center[:, :, None]], 2).to(images.device)
+    grid = F.affine_grid(transform, list(images.shape), align_corners=False)
+    # Clamp here, since grid_sample's border padding does not exist on every device
+    grid = grid.clamp(low[:, None, None].to(grid), high[:, None, None].to(grid))
+    return F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False).round().to(images.dtype)
 
 
-def _colored(images: Tensor, strength: float) -> Tensor:
+def _jitter_colors(images: Tensor, strength: float) -> Tensor:
     def factors() -> Tensor:
         return torch.empty(len(images), 1, 1, 1).uniform_(1 - strength, 1 + strength).to(images.device)
 
     changed = images.float() * factors()
-    middle = changed.mean(dim=(1, 2, 3), keepdim=True)
-    changed = middle + (changed - middle) * factors()
+    mean = changed.mean(dim=(1, 2, 3), keepdim=True)
+    changed = mean + (changed - mean) * factors()
     if images.shape[1] == 3:
         gray = changed.mean(dim=1, keepdim=True)
         changed = gray + (changed - gray) * factors()
     return changed.clamp(0, 255).round().to(images.dtype)
 
 
-def _erased(images: Tensor, probability: float) -> Tensor:
-    """A rectangle of 2 to 40% of the image, up to 3.3 times as long as wide, of noise."""
+def _erase(images: Tensor, probability: float) -> Tensor:
+    """Noise over a rectangle of 2 to 40% of the image, up to 3.3 times as long as wide."""
     count, _, height, width = images.shape
     area = torch.empty(count).uniform_(0.02, 0.4) * (torch.rand(count) < probability)
     aspect = torch.empty(count).uniform_(-math.log(3.3), math.log(3.3)).exp()
-    rows = _stretch((area * aspect).sqrt(), height)
-    columns = _stretch((area / aspect).sqrt(), width)
+    rows = _random_interval((area * aspect).sqrt(), height)
+    columns = _random_interval((area / aspect).sqrt(), width)
     erased = (rows[:, :, None] & columns[:, None, :])[:, None].to(images.device)
     noise = torch.randint(0, 256, images.shape, dtype=torch.uint8).to(images.device)
     return torch.where(erased, noise, images)
 
 
-def _stretch(share: Tensor, side: int) -> Tensor:
-    """For each image, which pixels along one side lie in a stretch of that share of it, placed at random."""
+def _random_interval(share: Tensor, side: int) -> Tensor:
+    """For each image, a mask (N, side) of the pixels in an interval that is a `share` (N,) of the side."""
     length = (share * side).round().clamp(max=side)
     first = (torch.rand(len(share)) * (side - length + 1)).floor()
     pixel = torch.arange(side)
     return (pixel >= first[:, None]) & (pixel < (first + length)[:, None])
 
 
-def mix(images: Tensor, labels: Tensor, num_classes: int, *, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
-    """Each image of a batch mixed with another one of it, by the same share for all.
-
-    Where both are on, each batch has one of them, chosen by a coin. Randomness comes from torch's global generator.
-
-    Args:
-        images: (N, C, H, W), floating point.
-        labels: (N,).
-        num_classes: of the data.
-        mixup: alpha of the Beta distribution of the share, images blended (Zhang et al. 2017,
-            https://arxiv.org/abs/1710.09412); 0: off.
-        cutmix: the same, a rectangle of one laid over the other (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
-
-    Returns:
-        The images, and the share of each class in each of them, (N, num_classes).
-    """
-    patch = cutmix > 0 and (mixup == 0 or float(torch.rand(())) < 0.5)
-    alpha = cutmix if patch else mixup
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
-    other = torch.randperm(len(images)).to(images.device)
-    if patch:
-        images, share = _patched(images, images[other], share)
-    else:
-        images = share * images + (1 - share) * images[other]
-    targets = F.one_hot(labels, num_classes).to(torch.float32)
-    return images, share * targets + (1 - share) * targets[other]
-
-
-def _patched(images: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
-    """`others` laid over a rectangle of `images`; the share of the latter that is left."""
+def _paste_rectangle(images: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
+    """A rectangle of `others` pasted into `images`, and the exact share of the latter that is left."""
     height, width = images.shape[2:]
     side = (1 - share) ** 0.5
     rows, columns = round(height * side), round(width * side)
