@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from googlenet.console import log
 from googlenet.data import fashion_mnist
-from googlenet.data.dataset import ImageDataset, ImageSplit
+from googlenet.data.dataset import ImageDataset
 from googlenet.data.decode import Resize, is_dir
 from googlenet.data.folder import SPLITS, TEST_FRACTION, load_folder
 from googlenet.data.transforms import InputSpec
@@ -146,72 +143,3 @@ def load_data(
 def _prepare(spec: InputSpec, batch: Batch) -> Batch:
     images, labels = batch
     return spec.prepare(images), labels
-
-
-class ShuffledBatches(Sampler[Tensor]):
-    """The indices of each training batch, in an order that depends on the seed and the epoch alone.
-
-    So a run that is taken up again in the middle of an epoch sees the batches that it would have seen. Of several
-    processes each takes its share of every batch. The last batch is shorter where the count does not divide; what
-    would leave a process a single image joins the batch before, since batch normalization cannot work on one. Where a
-    batch does not divide by the processes, some of its images are seen by two of them.
-
-    Where `weights` (N,) are given, an epoch draws as many images, each as often as its weight says, on average.
-    """
-
-    def __init__(
-        self, count: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1, weights: Tensor | None = None
-    ) -> None:
-        if batch_size > count:
-            raise UserError(f"batch_size = {batch_size} is more than the {count} training images")
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.rank, self.world, self.weights = rank, world, weights
-        self.epoch = 0
-        self.first = 0
-        """The batch to start the next pass with."""
-
-    def __len__(self) -> int:
-        whole, left = divmod(self.count, self.batch_size)
-        return whole + (left > self.world)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if self.weights is None:
-            order = torch.randperm(self.count, generator=generator)
-        else:
-            order = torch.multinomial(self.weights, self.count, replacement=True, generator=generator)
-        for batch in range(self.first, len(self)):
-            end = self.count if batch == len(self) - 1 else (batch + 1) * self.batch_size
-            yield self._share(order[batch * self.batch_size : end])
-
-    def _share(self, batch: Tensor) -> Tensor:
-        each = -(-len(batch) // self.world)
-        return batch[torch.arange(self.rank, each * self.world, self.world) % len(batch)]
-
-
-def training_loader(split: ImageSplit, batches: ShuffledBatches, num_workers: int, *, pin: bool) -> DataLoader[Batch]:
-    """Batches of uint8 images (N, C, H, W) and labels (N,), as they lie in memory."""
-    return DataLoader(
-        split,
-        batch_sampler=batches,  # type: ignore[arg-type]  # a tensor of indices is taken as well as a list
-        collate_fn=_as_is,  # type: ignore[arg-type]  # a batch comes whole, not as a list
-        num_workers=_useful(num_workers),
-        worker_init_fn=_set_apart,
-        pin_memory=pin,
-    )
-
-
-def _useful(workers: int) -> int:
-    return min(workers, available_cores())  # more would only wait, and torch warns of them
-
-
-def _set_apart(_worker: int) -> None:
-    """Ctrl-C and a time limit reach every process of a group; when to stop is the main one's to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(os, "setpgid"):  # not on Windows
-        os.setpgid(0, 0)
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch

@@ -1,0 +1,70 @@
+"""The batches of an epoch: every image once, shared by the processes, resumable."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from googlenet import ImageSplit, Trainer
+
+
+def batches(
+    count: int, batch: int, seed: int, *, epoch: int = 0, first: int = 0, rank: int = 0, world: int = 1, **fields: Any
+) -> list[Tensor]:
+    """The indices of each batch, with images whose label is their index."""
+    state = SimpleNamespace(
+        train_split=ImageSplit(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count)),
+        recipe=SimpleNamespace(batch_size=batch, seed=seed),
+        accelerator=SimpleNamespace(process_index=rank, num_processes=world),
+        device=torch.device("cpu"),
+        **{"sampling_weights": None, **fields},
+    )
+    state.steps_per_epoch = Trainer.steps_per_epoch.fget(state)
+    return [labels for _, labels in Trainer.batches(state, epoch, first)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 200), batch=st.integers(1, 64), seed=st.integers(0, 5), epoch=st.integers(0, 3))
+def test_every_image_once_an_epoch(count: int, batch: int, seed: int, epoch: int) -> None:
+    batch = min(batch, count)
+    indices = batches(count, batch, seed, epoch=epoch)
+    assert sorted(torch.cat(indices).tolist()) == list(range(count))
+    assert all(len(part) > 1 for part in indices) or batch == 1 or count == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(8, 200), batch=st.integers(2, 8), world=st.integers(1, 3), data=st.data())
+def test_processes_share_each_batch_and_a_late_start_continues(
+    count: int, batch: int, world: int, data: st.DataObject
+) -> None:
+    *whole, last = torch.cat(batches(count, batch, 1)).split(batch)
+    if len(last) < batch and len(last) <= world:  # a process would have a single image, or none
+        *whole, last = *whole[:-1], torch.cat([whole[-1], last])
+    whole = [*whole, last]
+    shares = [batches(count, batch, 1, rank=rank, world=world) for rank in range(world)]
+    for number, indices in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert len({len(part) for part in parts}) == 1
+        assert len(parts[0]) > 1 or batch <= world
+        assert set(torch.cat(parts).tolist()) == set(indices.tolist())
+    first = data.draw(st.integers(0, len(whole)))
+    late = batches(count, batch, 1, first=first, world=world)
+    assert [part.tolist() for part in late] == [part.tolist() for part in shares[0][first:]]
+
+
+def test_the_order_depends_on_seed_and_epoch() -> None:
+    orders = [tuple(torch.cat(batches(100, 10, s, epoch=e)).tolist()) for s, e in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    assert orders[0] == orders[3]
+    assert len(set(orders)) == 3
+
+
+def test_sampling_weights_are_followed() -> None:
+    weights = torch.tensor([100 / 180] * 90 + [5.0] * 10)
+    drawn = torch.cat(batches(100, 20, 0, sampling_weights=weights))
+    assert len(drawn) == 100
+    assert 30 <= int((drawn >= 90).sum()) <= 70
