@@ -91,11 +91,11 @@ QUICK: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 0.004,
     "warmup": 0.25,
-    "flip": True,
+    "hflip": True,
     "dropout": 0.2,
-    "pictures": False,
+    "plots": False,
 }
-"""Settings with which a run on the small data takes a few seconds. Drawing would take as long as learning."""
+"""Settings with which a run on the small data takes a few seconds. Plots would take as long as training."""
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def trained(
     folder, digests = small_files
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fashion_mnist, "DIGESTS", digests)
-        settings = {**QUICK, "pictures": True}
+        settings = {**QUICK, "plots": True}
         return googlenet.train(output=tmp_path_factory.mktemp("run") / "shared", data_dir=str(folder), **settings)
 
 

@@ -24,7 +24,7 @@ def batches(
         device=torch.device("cpu"),
         **{"sampling_weights": None, **fields},
     )
-    state.steps_per_epoch = Trainer.steps_per_epoch.fget(state)
+    state.steps_per_epoch = Trainer.steps_per_epoch.fget(state)  # type: ignore[attr-defined]
     return [labels for _, labels in Trainer.batches(state, epoch, first)]
 
 
