@@ -36,8 +36,8 @@ from googlenet.training.setup import Trainer, build_trainer, make_accelerator, r
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
 
 EVAL_BATCH_SIZE = 256
-LINE_EVERY = 100
-"""Steps between two progress lines without a terminal, as in the tutorial."""
+LINE_EVERY, LINE_SECONDS = 100, 60
+"""Without a terminal, a progress line follows the last one after this many steps (as in the tutorial) or seconds."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def train_epoch(
     # Reading a meter waits for the device and the other processes: on a CPU that is free
     read_every = 1 if trainer.device.type == "cpu" and trainer.accelerator.num_processes == 1 else 10
     criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
-    line_at = state.step + LINE_EVERY
+    line_step, line_time = state.step, time.monotonic()
     last = False
     trainer.model.train()
     set_backbone_frozen(trainer.net, trainer.is_frozen(state.step))
@@ -213,9 +213,9 @@ def train_epoch(
             f"accuracy {row['accuracy']:.1%}  {row['images_per_second']:,.0f} images/s"
         )
         bar.update(state.step, text)
-        if state.step >= line_at:
+        if state.step - line_step >= LINE_EVERY or time.monotonic() - line_time >= LINE_SECONDS:
             bar.line(text)
-            line_at = state.step + LINE_EVERY
+            line_step, line_time = state.step, time.monotonic()
         if write_row or stop:
             _record(trainer, folder, row)
             if checkpoint and trainer.accelerator.is_main_process:

@@ -7,7 +7,7 @@ from torch import nn
 from googlenet import load_data
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
-from googlenet.network import initialization
+from googlenet.model import init
 from googlenet.model.init import whiten
 
 
@@ -19,21 +19,21 @@ def images() -> torch.Tensor:
 
 
 def correlation(responses: torch.Tensor) -> float:
-    """Between two channels of (N, C, H, W), on average over all pairs, whichever its sign."""
+    """Between two channels of (N, C, H, W), on average over all pairs, regardless of its sign."""
     between = torch.corrcoef(responses.detach().transpose(0, 1).flatten(1)).abs()
     channels = len(between)
     return float((between.sum() - channels) / (channels * (channels - 1)))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_whitened_convolution_answers_without_correlation(images: torch.Tensor, channels: int) -> None:
+def test_outputs_of_a_whitened_convolution_are_uncorrelated(images: torch.Tensor, channels: int) -> None:
     torch.manual_seed(0)
-    pictures = torch.cat([images.roll(shift, 3) for shift in range(channels)], dim=1)
+    inputs = torch.cat([images.roll(shift, 3) for shift in range(channels)], dim=1)
     convolution = nn.Conv2d(channels, 64, 7, 2, padding=3, bias=False)
     drawn = convolution.weight.detach().clone()
-    before = convolution(pictures)
-    whiten(convolution, pictures[:400])
-    after = convolution(pictures)[:, :32]
+    before = convolution(inputs)
+    whiten(convolution, inputs[:400])
+    after = convolution(inputs)[:, :32]
     assert correlation(before[:, :32]) > 0.3
     assert correlation(after) < 0.05
     deviations = after.std(dim=(0, 2, 3))
@@ -61,7 +61,7 @@ def test_images_of_one_color_leave_the_kernels_alone(color: int) -> None:
     assert torch.equal(convolution.weight, drawn)
 
 
-def test_directions_without_variance_are_left_out() -> None:
+def test_directions_without_variance_are_not_used() -> None:
     stripes = torch.randn(50, 1, 28, 1).expand(50, 1, 28, 28)  # they vary from row to row alone
     convolution = nn.Conv2d(1, 64, 7, padding=3)
     drawn = convolution.weight.detach().clone()
@@ -75,7 +75,7 @@ def test_parts_make_no_difference(images: torch.Tensor, monkeypatch: pytest.Monk
     one, other = (nn.Conv2d(1, 64, 7, padding=3) for _ in range(2))
     other.load_state_dict(one.state_dict())
     whiten(one, images)
-    monkeypatch.setattr(initialization, "_PIXELS_AT_ONCE", 28 * 28 * 30)
+    monkeypatch.setattr(init, "_PIXELS_AT_ONCE", 28 * 28 * 30)
     whiten(other, images)
     responses = [convolution(images).abs() for convolution in (one, other)]  # a direction's sign is free
     torch.testing.assert_close(*responses, rtol=1e-3, atol=1e-3)
