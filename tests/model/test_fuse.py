@@ -32,9 +32,9 @@ def train_step(net: nn.Module, images: Tensor, *, bf16: bool = True) -> Tensor:
     """Forward and backward; the logits."""
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         result = net(images)
-    logits = result[0] if isinstance(result, tuple) else result
-    logits.float().square().mean().backward()
-    return logits.detach().float()
+    outputs = result if isinstance(result, tuple) else (result,)
+    sum(output.float().square().mean() for output in outputs).backward()
+    return outputs[0].detach().float()
 
 
 def merged_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
