@@ -58,20 +58,18 @@ def read_header(path: str | Path, content: bytes | None = None) -> Header:
 
 
 def decode_image(source: Source, channels: int, max_side: int | None = None) -> Tensor:
-    """The (first frame of an) image as uint8 (C, H, W), rotated by its EXIF orientation.
+    """An image as uint8 (C, H, W): its first frame, rotated by its EXIF orientation, transparent parts white.
 
-    Transparent parts become white, 16 bits per channel are scaled to 8, color becomes gray by ITU-R 601 if one channel
-    is wanted, and gray is repeated if three are.
+    16 bits per channel are scaled to 8; color becomes gray by ITU-R 601, and gray is repeated in three channels.
 
     Args:
-        source: path or content of a PNG, JPEG, WebP, BMP or GIF file, a PIL image, or a uint8 array (H, W) or (H, W, C)
-            or tensor (H, W) or (C, H, W).
+        source: see `Source`.
         channels: 1 (gray) or 3 (RGB).
         max_side: a larger image is reduced, in proportion, to this many pixels on its longer side.
 
     Raises:
-        UserError: for a file that is missing, empty, truncated, not an image, or larger than `MAX_PIXELS`; or an array
-            of another type or shape.
+        UserError: for a file that is missing, damaged, not an image, or larger than `MAX_PIXELS`; or an array of
+            another type or shape.
     """
 
     def reduce(image: Image.Image) -> Tensor:
@@ -79,7 +77,7 @@ def decode_image(source: Source, channels: int, max_side: int | None = None) -> 
             image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
         return _to_tensor(image)
 
-    return _decode(source, channels, reduce, min_side=None if max_side is None else 2 * max_side)
+    return _decode(source, channels, reduce, min_side=2 * max_side if max_side else None)
 
 
 def decode_resized(source: Source, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
@@ -128,9 +126,9 @@ def _open_image(source: Source, content: bytes | None = None) -> Iterator[Image.
             image = Image.open(io.BytesIO(source if content is None else content))  # type: ignore[arg-type]
         with image:
             if image.width * image.height > max_pixels:
+                size = f"{image.width}x{image.height}"
                 raise UserError(
-                    f"{name}: {image.width}x{image.height} pixels are more than {max_pixels:,}; set "
-                    "GOOGLENET_MAX_PIXELS in the environment to allow more"
+                    f"{name}: {size} pixels are more than {max_pixels:,}; $GOOGLENET_MAX_PIXELS can allow it"
                 )
             yield image
     except (UserError, RunError):
@@ -153,10 +151,9 @@ def check_regular_file(path: str | Path) -> None:
     file = Path(path)
     if file.is_file() or not file.exists():
         return
-    if not file.is_dir():
-        raise UserError(f"{path}: not a regular file")
+    is_allowed = os.access(file, os.R_OK | os.X_OK)
     raise UserError(
-        f"{path}: {'a folder' if os.access(file, os.R_OK | os.X_OK) else 'a folder without read permission'}"
+        f"{path}: {'permission denied' if not is_allowed else 'a folder' if is_dir(file) else 'not a file'}"
     )
 
 

@@ -18,9 +18,6 @@ from filelock import FileLock
 from googlenet.console import progress
 from googlenet.errors import RunError, UserError
 
-TIMEOUT_SECONDS = 10
-_CHUNK_BYTES = 1 << 16
-
 
 class DownloadError(RunError):
     """A file could not be downloaded from an address."""
@@ -34,11 +31,8 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     """Download `url` to `target`, unless it exists; it is always complete and verified.
 
     A broken transfer leaves `target.part`, from which the next call resumes. Processes that download to the same folder
-    wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted.
-
-    Raises:
-        DownloadError: if the address does not answer, answers with an error or another file, or breaks off; or if the
-            folder cannot be written.
+    wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted. Raises
+    `DownloadError` if there is no such file to be had, or the folder cannot be written.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +75,7 @@ def _transfer(url: str, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=10)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # "range not satisfiable": the part is the whole file
             return
@@ -92,7 +86,7 @@ def _transfer(url: str, part: Path) -> None:
         total = have + int(length) if length else None
         description = f"downloading {part.name.removesuffix('.part')} (MB)"
         with progress(description, total and total / 1e6, have / 1e6) as bar:
-            while chunk := response.read(_CHUNK_BYTES):
+            while chunk := response.read(1 << 16):
                 file.write(chunk)
                 bar.advance(len(chunk) / 1e6)
     if total is not None and part.stat().st_size < total:

@@ -57,14 +57,9 @@ BUNDLED_NOTE = (
 
 
 def load(data_dir: str | Path | None = None, *, splits: Collection[str] = ("train", "test")) -> ImageDataset:
-    """Load the dataset from `data_dir`, or from the first location that has it.
+    """Load the dataset from a folder (`bundled`: the part that comes with this package), or search for it.
 
-    Args:
-        data_dir: the folder to read; `bundled` is the part that comes with this package.
-        splits: the splits to read; the others are empty.
-
-    Raises:
-        UserError: if `data_dir` does not have it, or a file is damaged.
+    Splits not in `splits` are empty. Raises `UserError` if `data_dir` does not have it, or a file is damaged.
     """
     if data_dir == BUNDLED:
         return _read_bundled(splits, "the bundled part of Fashion-MNIST: 10,000 training images, all test images")
@@ -79,8 +74,7 @@ def load(data_dir: str | Path | None = None, *, splits: Collection[str] = ("trai
 def find(data_dir: str | Path | None = None) -> Path | None:
     """The folder on this machine that `load` would read, or None if it would have to download the files.
 
-    Raises:
-        UserError: if `data_dir` or `$GOOGLENET_DATA` is given and does not have the files.
+    Raises `UserError` if `data_dir` or `$GOOGLENET_DATA` is given and does not have the files.
     """
     if named := data_dir or os.environ.get("GOOGLENET_DATA"):
         folder = expand(named)
@@ -97,9 +91,7 @@ def find(data_dir: str | Path | None = None) -> Path | None:
 def fetch() -> Path:
     """Download the files that the cache folder lacks, and return the folder.
 
-    Raises:
-        RunError: if the files cannot be downloaded, or the folder cannot be written.
-        UserError: if a file in the cache is damaged.
+    Raises `RunError` if that is not possible, and `UserError` if a file in the cache is damaged.
     """
     folder = cache_folder()
     if all(_exist(folder)):
@@ -170,9 +162,7 @@ def _read_verified(path: Path, name: str, digest: str) -> bytes:
 def _fetch_through_apt(folder: Path) -> None:
     """Download and unpack Debian's package, without root and without installing it.
 
-    Raises:
-        OSError, subprocess.SubprocessError: if apt is missing, does not have the package or does not answer.
-        UserError: if the package has other files.
+    Raises `OSError` or `subprocess.SubprocessError` if apt fails, and `UserError` if the package has other files.
     """
     with tempfile.TemporaryDirectory() as scratch:
         state = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User=root"]
@@ -206,15 +196,9 @@ def read_unpacked(path: Path) -> bytes:
 
 
 def parse_idx(content: bytes, dimensions: int, name: str) -> np.ndarray:
-    """The array of unsigned bytes in an IDX file.
+    """The array of unsigned bytes in the content of an IDX file with 3 (images) or 1 (labels) `dimensions`.
 
-    Args:
-        content: of the file, unpacked.
-        dimensions: 3 for images (N, H, W), 1 for labels (N,).
-        name: of the file, for error messages.
-
-    Raises:
-        UserError: for another type or number of dimensions, or more or fewer values than the header says.
+    Raises `UserError`, with the `name`, for another type or shape, or more or fewer values than the header says.
     """
     header, magic = 4 + 4 * dimensions, bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if content[:4] != magic or len(content) < header:

@@ -20,18 +20,9 @@ from typing import Literal, get_args
 import torch
 
 from googlenet.console import log
+from googlenet.data import decode
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.decode import (
-    SUFFIXES,
-    Header,
-    Resize,
-    check_regular_file,
-    decode_images,
-    is_dir,
-    map_threads,
-    read_header,
-    walk,
-)
+from googlenet.data.decode import SUFFIXES, Header, Resize, is_dir, walk
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand, printable
 
@@ -64,19 +55,14 @@ class Listing:
 
 
 def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Listing:
-    """Find the image files and their classes.
+    """Find the image files and their classes: `classes` in their order, or those found, sorted.
 
-    Args:
-        folder: see the top of this file.
-        classes: their names in the order wanted; default: those found, sorted.
-
-    Raises:
-        UserError: for a folder that is missing, has fewer than two classes with images, or a class not in `classes`.
+    Raises `UserError` for a folder that is missing, has less than two classes with images, or others than `classes`.
     """
     top = expand(folder)
     try:
         inside = sorted(path for path in top.iterdir() if not path.name.startswith(".") and is_dir(path))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot list the folder {top}: {reason_of(error)}") from error
     splits = {path: _SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
     roots: list[tuple[Path, SplitName | None]] = [(top, None)]
@@ -143,8 +129,8 @@ class FolderReport:
         return folders | {file.path: file.error for file in self.files if file.header is None}
 
     @property
-    def readable(self) -> Group:
-        return tuple(file for file in self.files if file.header is not None)
+    def readable(self) -> list[ImageFile]:
+        return [file for file in self.files if file.header is not None]
 
     @property
     def headers(self) -> list[Header]:
@@ -210,29 +196,22 @@ def scan(listing: Listing) -> FolderReport:
 
     def read(entry: tuple[Path, int, SplitName | None]) -> ImageFile:
         try:
-            check_regular_file(path := entry[0])
+            decode.check_regular_file(path := entry[0])
             content = path.read_bytes()
-            return ImageFile(*entry, hashlib.sha256(content).digest(), read_header(path, content))
+            return ImageFile(*entry, hashlib.sha256(content).digest(), decode.read_header(path, content))
         except OSError as error:
             return ImageFile(*entry, b"", None, f"{printable(path)}: {reason_of(error)}")
         except UserError as error:
             return ImageFile(*entry, b"", None, printable(str(error)))
 
-    return FolderReport(listing, tuple(map_threads(read, listing.files, "scanning images")))
+    return FolderReport(listing, tuple(decode.map_threads(read, listing.files, "scanning images")))
 
 
 def load_folder(
-    folder: str | Path | FolderReport,
-    *,
-    size: int,
-    resize: Resize = "stretch",
-    seed: int = 0,
-    skip_unreadable: bool = False,
-    channels: int | None = None,
-    classes: Sequence[str] | None = None,
-    test_fraction: float = TEST_FRACTION,
-    splits: Collection[str] = SPLITS,
-) -> ImageDataset:
+    folder: str | Path | FolderReport, *, size: int, resize: Resize = "stretch", seed: int = 0,
+    skip_unreadable: bool = False, channels: int | None = None, classes: Sequence[str] | None = None,
+    test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
+) -> ImageDataset:  # fmt: skip
     """A folder, or one that has been scanned, as a dataset. See `load_dataset` for the arguments and errors."""
     report = folder if isinstance(folder, FolderReport) else scan(list_folder(folder, classes))
     listing = report.listing
@@ -245,7 +224,7 @@ def load_folder(
     decoded = {}
     for name in SPLITS:
         files = members[name] if name in splits else []
-        images = decode_images([file.path for file in files], channels, size, resize)
+        images = decode.decode_images([file.path for file in files], channels, size, resize)
         errors = {files[number].path: printable(error) for number, error in images.errors.items()}
         _check_unreadable(errors, skip_unreadable)
         unreadable |= errors

@@ -41,18 +41,10 @@ def is_folder(name: str | Path) -> bool:
 
 
 def load_dataset(
-    name_or_folder: str | Path = "fashion-mnist",
-    data_dir: str | Path | None = None,
-    *,
-    size: int = 224,
-    resize: Resize = "stretch",
-    seed: int = 0,
-    skip_unreadable: bool = False,
-    channels: int | None = None,
-    classes: Sequence[str] | None = None,
-    test_fraction: float = TEST_FRACTION,
-    splits: Collection[str] = SPLITS,
-) -> ImageDataset:
+    name_or_folder: str | Path = "fashion-mnist", data_dir: str | Path | None = None, *, size: int = 224,
+    resize: Resize = "stretch", seed: int = 0, skip_unreadable: bool = False, channels: int | None = None,
+    classes: Sequence[str] | None = None, test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
+) -> ImageDataset:  # fmt: skip
     """Load a dataset: a known one by its name, or your own images from a folder.
 
         dataset = googlenet.load_dataset("photos/", size=96)           # photos/CLASS/*.jpg
@@ -87,16 +79,9 @@ def load_dataset(
             f"load_dataset takes channels 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}"
         )
     return load_folder(
-        name_or_folder,
-        size=size,
-        resize=resize,
-        seed=seed,
-        skip_unreadable=skip_unreadable,
-        channels=channels,
-        classes=classes,
-        test_fraction=test_fraction,
-        splits=splits,
-    )
+        name_or_folder, size=size, resize=resize, seed=seed, skip_unreadable=skip_unreadable, channels=channels,
+        classes=classes, test_fraction=test_fraction, splits=splits,
+    )  # fmt: skip
 
 
 def load_data(
