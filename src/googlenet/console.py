@@ -39,10 +39,10 @@ if not log.handlers:
 
 
 @contextlib.contextmanager
-def on_stderr() -> Iterator[None]:
-    """Log lines and progress go to standard error, so that standard output holds results only."""
+def on_stderr(when: bool = True) -> Iterator[None]:
+    """Log lines and progress go to standard error, so that standard output is only the result."""
     global _stderr
-    before, _stderr = _stderr, True
+    before, _stderr = _stderr, _stderr or when
     try:
         yield
     finally:
@@ -57,7 +57,7 @@ class ProgressBar:
         self._completed = self._first = completed
         self._start = self._last_line = time.monotonic()
         self._quiet = quiet
-        self.task = bars.add_task(description, total=total, completed=completed, visible=not quiet)
+        self.task = bars.add_task(description, total=total, completed=int(completed), visible=not quiet)
 
     @property
     def is_live(self) -> bool:
@@ -101,19 +101,19 @@ def progress(
         quiet: show nothing, as on every process but the first.
     """
     global _bars
-    outer = _bars
-    if outer is None:
+    outer = bars = _bars
+    if bars is None:
         console = _console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        _bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        _bars.start()
-    bar = ProgressBar(_bars, description, total, completed, quiet)  # type: ignore[arg-type]
+        bars = _bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        bars.start()
+    bar = ProgressBar(bars, description, total, completed, quiet)
     try:
         yield bar
     finally:
-        _bars.remove_task(bar.task)
+        bars.remove_task(bar.task)
         if outer is None:
-            _bars.stop()
+            bars.stop()
             _bars = None
 
 

@@ -1,7 +1,7 @@
 """Every setting of a training run, typed and validated, in groups; and the recipes that come with the package.
 
-A recipe is a flat TOML file of these settings. A setting that the file does not mention has the default below; a setting
-given by the caller (`--learning-rate 0.01`, `train(learning_rate=0.01)`) overrides both.
+A recipe is a flat TOML file of these settings. A setting that the file does not mention has the default below; a
+setting given by the caller (`--learning-rate 0.01`, `train(learning_rate=0.01)`) overrides both.
 """
 
 from __future__ import annotations
@@ -20,11 +20,21 @@ from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Initialization, Variant
 
 AUGMENT: dict[str, dict[str, Any]] = {
-    "none": {"hflip": False, "crop_scale": 1.0, "color_jitter": 0.0, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
-    "light": {"hflip": True, "crop_scale": 0.7, "color_jitter": 0.1, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0},
-    "medium": {"hflip": True, "crop_scale": 0.4, "color_jitter": 0.3, "random_erasing": 0.1, "mixup": 0.0, "cutmix": 0.0},
-    "strong": {"hflip": True, "crop_scale": 0.2, "color_jitter": 0.4, "random_erasing": 0.25, "mixup": 0.2, "cutmix": 1.0},
-}  # fmt: skip
+    preset: {
+        "hflip": hflip,
+        "crop_scale": crop_scale,
+        "color_jitter": color_jitter,
+        "random_erasing": random_erasing,
+        "mixup": mixup,
+        "cutmix": cutmix,
+    }
+    for preset, hflip, crop_scale, color_jitter, random_erasing, mixup, cutmix in (
+        ("none", False, 1.0, 0.0, 0.0, 0.0, 0.0),
+        ("light", True, 0.7, 0.1, 0.0, 0.0, 0.0),
+        ("medium", True, 0.4, 0.3, 0.1, 0.0, 0.0),
+        ("strong", True, 0.2, 0.4, 0.25, 0.2, 1.0),
+    )
+}
 """The settings that each value of `augment` stands for."""
 
 ARCHITECTURE_SETTINGS = ("dropout", "auxiliary", "initialization", "stem_stride")
@@ -93,7 +103,7 @@ class StartingWeightsSettings(_Settings):
 
     weights: Annotated[str | None, _Path] = Field(
         None,
-        description="model file, run folder or other weights to start from; the classifier is new if the classes differ",
+        description="model file, run folder or other weights to start from; other classes get a new classifier",
     )
     freeze_fraction: float = Field(
         0.0, ge=0, lt=1, description="fraction of the steps during which all but the classifier is frozen, 0 to 1"
@@ -250,7 +260,7 @@ class Recipe(
             raise ValueError("nesterov needs a momentum above 0")
         if self.gradient_accumulation > self.batch_size:
             raise ValueError(
-                f"gradient_accumulation = {self.gradient_accumulation} parts is more than batch_size = {self.batch_size}"
+                f"gradient_accumulation = {self.gradient_accumulation} is more than batch_size = {self.batch_size}"
             )
         return self
 
@@ -274,8 +284,8 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
     If `epochs` is given, the recipe's `min_steps` does not count.
 
     Raises:
-        UserError: for an unknown recipe, a file that is not TOML, or a setting that is unknown, out of range, or decided
-            by the weights that the network starts from.
+        UserError: for an unknown recipe, a file that is not TOML, or a setting that is unknown, out of range, or
+            decided by the weights that the network starts from.
     """
     if "epochs" in settings:
         settings = {"min_steps": 0, **settings}

@@ -96,7 +96,7 @@ def test_fusion_is_reversible_and_keeps_the_state_dict() -> None:
 
 
 def test_a_plain_network_calls_every_layer_in_bf16() -> None:
-    net, seen = training_net("paper"), set[str]()
+    net, seen = training_net(), set[str]()
     for name, module in net.named_modules():
         module.register_forward_hook(lambda *_, name=name: seen.add(name))
     train_step(net, batch(2))

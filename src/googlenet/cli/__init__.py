@@ -33,7 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(code)
     except UnusedCliTokensError as error:
         unused = " ".join(map(repr, error.unused_tokens or ()))
-        code, message = 2, f"unexpected argument {unused}; see --help for the arguments, and for options without a value"
+        code, message = (
+            2,
+            f"unexpected argument {unused}; see --help for the arguments, and for options without a value",
+        )
     except (CycloptsError, UserError) as error:
         code, message = 2, str(error)
     except RunError as error:

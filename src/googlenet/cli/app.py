@@ -26,9 +26,7 @@ EvalPrecision = Annotated[
     Parameter(help="Precision of the computation; default: as in training."),
 ]
 BatchSize = Annotated[int, Parameter(help="Images per batch.")]
-DataDir = Annotated[
-    str | None, Parameter(help="Folder with the data set's files, or bundled; default: search.")
-]
+DataDir = Annotated[str | None, Parameter(help="Folder with the data set's files, or bundled; default: search.")]
 EvalData = Annotated[str | None, Parameter(help="Name of a data set or folder of images; default: the training data.")]
 SkipUnreadable = Annotated[bool, Parameter(help="Skip image files that cannot be read, and say how many.", negative="")]
 Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]

@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypedDict
 
 from cyclopts import Group, Parameter
 
-from googlenet.cli.app import Json, Output, app, command_name, logs_to_stderr, print_json
+from googlenet.cli.app import Json, Output, app, command_name, print_json
+from googlenet.console import log, on_stderr
 from googlenet.errors import UserError
 from googlenet.files import check_output
 from googlenet.recipe import GROUPS, recipe_names, settings_of_recipes
@@ -70,7 +71,7 @@ def train(
         return _find_learning_rate(recipe, output or Path("learning_rate.png"), given, json=json)
     from googlenet.training.loop import train as run_training
 
-    with logs_to_stderr(json):
+    with on_stderr(json):
         result = run_training(recipe, output=output, resume=resume, **given)
     if os.environ.get("RANK", "0") != "0":
         pass  # of several processes, the first one prints
@@ -87,11 +88,10 @@ def train(
 
 def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, Any], *, json: bool) -> int:
     check_output(output, ".png")
-    from googlenet.console import log
     from googlenet.training.lr_finder import find_learning_rate
     from googlenet.training.setup import resolve_recipe
 
-    with logs_to_stderr():
+    with on_stderr():
         resolved, _, reason = resolve_recipe(recipe, settings)
         if reason:
             log.info(reason)

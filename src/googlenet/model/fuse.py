@@ -1,10 +1,10 @@
 """Faster forms of a network, as explicit transformations. Each computes what the plain network computes (tested).
 
 For training and evaluation on a CPU, `fused` swaps the classes of some modules within a `with` block: max pools become
-the C max pool, and in bf16 the 1x1 convolutions of a block become one matrix product. oneDNN is slow at the gradients of a 1x1
-convolution on a small map, and two thirds of GoogLeNet's convolutions are 1x1; as matrix products they take a quarter
-to a half of the time. In fp32 there is nothing to gain. Parameters and their names do not change. docs/performance.md
-has the measurements.
+the C max pool, and in bf16 the 1x1 convolutions of a block become one matrix product. oneDNN is slow at the gradients
+of a 1x1 convolution on a small map, and two thirds of GoogLeNet's convolutions are 1x1; as matrix products they take a
+quarter to a half of the time. In fp32 there is nothing to gain. Parameters and their names do not change.
+docs/performance.md has the measurements.
 
 A fused module uses its fast form only while its parts are the plain ones: with a hook on a part, a module put in its
 place (LoRA, quantization), or batch norms in different modes, it computes as the plain network does.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +66,9 @@ class _FusedInception(Inception):
     def forward(self, x: Tensor) -> Tensor:
         if not (_is_faster(x) and _is_plain(self)):
             return super().forward(x)
-        one, (reduce2, conv2), (reduce3, conv3), (pool, project) = (
-            self.branch1, self.branch2, self.branch3, self.branch4,
-        )  # fmt: skip
+        one = self.branch1
+        branches: Any = (self.branch2, self.branch3, self.branch4)
+        (reduce2, conv2), (reduce3, conv3), (pool, project) = branches
         widths = [unit.conv.out_channels for unit in (one, reduce2, reduce3)]
         merged = pointwise(x, (one.conv, reduce2.conv, reduce3.conv))
         first, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
@@ -75,8 +76,8 @@ class _FusedInception(Inception):
         # changed in place
         reduced = reduced.clone(memory_format=torch.channels_last)
         second, third = F.relu_(_batch_norm(reduced, (reduce2.bn, reduce3.bn))).split(widths[1:], dim=1)
-        branches = (first, conv2.conv(second), conv3.conv(third), pointwise(pool(x), (project.conv,)))
-        return F.relu_(_batch_norm(torch.cat(branches, dim=1), (one.bn, conv2.bn, conv3.bn, project.bn)))
+        outputs = (first, conv2.conv(second), conv3.conv(third), pointwise(pool(x), (project.conv,)))
+        return F.relu_(_batch_norm(torch.cat(outputs, dim=1), (one.bn, conv2.bn, conv3.bn, project.bn)))
 
 
 class _FusedGoogLeNet(GoogLeNet):

@@ -89,8 +89,8 @@ class Inception(nn.Module):
 class LocalResponseNorm(nn.Module):
     """Each value divided by (k + alpha / size * sum of squares over `size` neighboring channels) ** beta.
 
-    (N, C, H, W) -> (N, C, H, W). Krizhevsky et al. 2012, section 3.3, with the constants of BVLC's GoogLeNet. The sum is
-    in float32 and over shifted slices, because PyTorch's own layer does not take float16 on a CPU.
+    (N, C, H, W) -> (N, C, H, W). Krizhevsky et al. 2012, section 3.3, with the constants of BVLC's GoogLeNet. The sum
+    is in float32 and over shifted slices, because PyTorch's own layer does not take float16 on a CPU.
     """
 
     def __init__(self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
@@ -171,12 +171,12 @@ class GoogLeNet(nn.Module):
     `named_children()` one by one gives what `forward` gives, which is how the tutorial checks its shapes.
 
     Raises:
-        UserError: for an architecture with an impossible value; from `forward`, for a batch of another shape or of fewer
-            pixels than the pools allow.
+        UserError: for an architecture with an impossible value; from `forward`, for a batch of another shape or of
+            fewer pixels than the pools allow.
     """
 
-    num_features = TABLE_1[-1].out_channels
-    """Features that the classifier reads: 1024."""
+    num_features = 1024
+    """Features that the classifier reads: the channels of block 5b."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -299,6 +299,8 @@ class GoogLeNet(nn.Module):
 
     def check_size(self, height: int, width: int) -> None:
         """Raises `UserError` if an image of that many pixels is too small for the pools."""
+        if min(height, width) >= 16 * self.architecture.stem_stride:
+            return  # enough for every way of pooling
         if min(self.architecture.spatial_sizes(min(height, width)).values()) < 1:
             smallest = self.architecture.smallest_input()
             raise UserError(

@@ -16,9 +16,9 @@ _PIXELS_AT_ONCE = 500_000  # about five patches each, in float64
 def whiten(convolution: nn.Conv2d, images: Tensor) -> None:
     """Set a convolution's kernels so that its outputs for such images are uncorrelated and equally large, in place.
 
-    The kernels are the principal components of the images' patches, largest variance first, each divided by the standard
-    deviation along it, and each a second time with the opposite sign, because a ReLU keeps one side. So the next layer
-    learns from every direction at once, although neighboring pixels are nearly the same. The kernels keep their joint
+    The kernels are the principal components of the images' patches, largest variance first, each divided by the
+    standard deviation along it, and each a second time with the opposite sign, because a ReLU keeps one side. So the
+    next layer learns from every direction at once, although neighboring pixels are nearly the same. The kernels keep their joint
     scale; batch norm has to follow. Kernels that are left because the patches vary in fewer directions do not change.
 
     Source: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.1.

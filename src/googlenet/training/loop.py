@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import signal
 import threading
 import time
@@ -30,8 +31,8 @@ from googlenet.files import expand
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
-from googlenet.training.optim import training_loss, update_ema
-from googlenet.training.run_folder import Meter, Row, RunFolder
+from googlenet.training.optim import learning_rate_at, training_loss, update_ema
+from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer, build_trainer, make_accelerator, resolve_recipe
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
 
@@ -47,7 +48,7 @@ class TrainingResult:
     folder: Path
     model: Path
     metrics: dict[str, Any]
-    """Of the saved model: loss and accuracy by split, `epoch`, `step`, and `selected_by`, the split that selected it."""
+    """Of the saved model: loss and accuracy by split, `epoch`, `step`, and the split that it was `selected_by`."""
     seconds: float
     """Training time without evaluation."""
     interrupted: bool
@@ -70,9 +71,10 @@ def train(
         recipe: a name (`fast`, `accurate`, ...) or a TOML file; default: `images` if `data` is a folder, else `fast`.
         output: the run folder; default: a new one in `runs/`.
         resume: continue the run in `output` from its last checkpoint, bit for bit as if it had not stopped.
-        model: another network to train instead of the recipe's, (N, C, H, W) -> (N, num_classes). It is trained in place.
-            The file of anything but an unmodified GoogLeNet holds weights only.
-        on_step: called after each step with the `Trainer`, for example to look at `trainer.net`. Its time does not count.
+        model: another network to train instead of the recipe's, (N, C, H, W) -> (N, num_classes). It is trained in
+            place. The file of anything but an unmodified GoogLeNet holds weights only.
+        on_step: called after each step with the `Trainer`, for example to look at `trainer.net`. Its time does not
+            count.
         settings: any setting of the recipe by name, as `epochs=2`.
 
     Raises:
@@ -90,18 +92,26 @@ def train(
     else:
         resolved, name, reason = resolve_recipe(recipe, settings)
         folder = RunFolder(expand(output) if output is not None else RunFolder.new_path(name))
+    if not resume and os.environ.get("RANK", "0") == "0":
+        folder.check_new()  # before minutes of decoding
     accelerator = make_accelerator(resolved)
     folder = RunFolder(broadcast_object_list([folder.path])[0])  # a name made from the time differs between processes
-    if accelerator.is_main_process and not resume:
-        folder.check_new()  # before minutes of decoding
+    machine = describe(accelerator.device)
     with scoped_process_state(accelerator.device):
         trainer = build_trainer(resolved, accelerator, model)
         if checkpoint is not None:
             trainer.load_state_dict(checkpoint)
             if accelerator.is_main_process:
-                folder.drop_rows_after(trainer.step)
+                folder.drop_rows_after(trainer.state.step)
         elif accelerator.is_main_process:
-            folder.create(resolved.to_toml(), {**describe(trainer.device), **trainer.environment()})
+            environment = {
+                **machine,
+                "precision": trainer.precision,
+                "processes": accelerator.num_processes,
+                "data": trainer.dataset.provenance(),
+                "selected_by": trainer.select_by,
+            }
+            folder.create(resolved.to_toml(), environment)
         accelerator.wait_for_everyone()
         _log_start(trainer, reason)
         return fit(trainer, folder, on_step)
@@ -113,7 +123,7 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] 
     if trainer.recipe.tracker != "none":
         trainer.accelerator.project_configuration.set_directories(str(folder.path))
         trainer.accelerator.init_trackers(folder.path.name, config=trainer.recipe.model_dump(exclude_none=True))
-    quiet, start = not trainer.accelerator.is_main_process, trainer.step
+    quiet, start = not trainer.accelerator.is_main_process, trainer.state.step
     with fused(trainer.net), _Interruption() as interruption:
         with progress("training", trainer.total_steps, start, quiet=quiet) as bar:
             while not (_is_over(trainer) or interruption.requested_anywhere(trainer.accelerator)):
@@ -155,24 +165,25 @@ def train_epoch(
     """The steps that are left of this epoch: their mean loss and accuracy, and whether the epoch is complete."""
     recipe, state = trainer.recipe, trainer.state
     epoch, batch = divmod(state.step, trainer.steps_per_epoch)
-    epoch_meter, meter = Meter(trainer.device), Meter(trainer.device)
+    epoch_meter, meter = Meter(trainer.accelerator.device), Meter(trainer.accelerator.device)
     # Reading a meter waits for the device and the other processes: on a CPU that is free
-    read_every = 1 if trainer.device.type == "cpu" and trainer.accelerator.num_processes == 1 else 10
+    read_every = 1 if trainer.accelerator.device.type == "cpu" and trainer.accelerator.num_processes == 1 else 10
     criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
     line_step, line_time = state.step, time.monotonic()
     last = False
     trainer.model.train()
-    set_backbone_frozen(trainer.net, trainer.is_frozen(state.step))
+    frozen_steps = recipe.freeze_fraction * trainer.total_steps
+    is_frozen = state.step < frozen_steps
+    if is_frozen:
+        set_backbone_frozen(trainer.net, True)
     clock = time.perf_counter()
-    for images, labels in trainer.batches(epoch, batch):
-        if state.step > 0 and trainer.is_frozen(state.step - 1) and not trainer.is_frozen(state.step):
+    for inputs, targets, labels in trainer.batches(epoch, batch):
+        if is_frozen and state.step >= frozen_steps:
+            is_frozen = False
             set_backbone_frozen(trainer.net, False)
-        # Each step has its own random stream, so a resumed run needs no generator state
-        rank, world = trainer.accelerator.process_index, trainer.accelerator.num_processes
-        torch.manual_seed((recipe.seed * 1_000_003 + state.step) * world + rank)
+        rate = _learning_rate(trainer, state.step)
         for group in trainer.optimizer.param_groups:
-            group["lr"] = trainer.learning_rate(state.step, backbone=group["backbone"])
-        inputs, targets, labels = trainer.prepare(images, labels)
+            group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
         with _explained_errors(recipe, len(inputs)):
             loss, logits = train_step(
                 trainer.model,
@@ -248,8 +259,8 @@ def train_step(
         targets: labels (N,) or class probabilities (N, num_classes).
         criterion: mean loss of an output and targets.
         accelerator: mixed precision, several processes.
-        parts: gradient accumulation: the batch is computed in this many parts, but never in parts of one image, on which
-            batch norm cannot work.
+        parts: gradient accumulation: the batch is computed in this many parts, but never in parts of one image, on
+            which batch norm cannot work.
         gradient_clip: largest L2 norm of the gradient; None: no limit.
     """
     parts = max(1, min(parts, len(inputs) // 2))
@@ -282,14 +293,14 @@ def set_backbone_frozen(net: nn.Module, frozen: bool) -> None:
 
 
 def evaluate(trainer: Trainer, name: str) -> Evaluation:
-    """Evaluate on the validation or test split, every image exactly once: each of W processes takes every W-th image."""
+    """Evaluate on the validation or test split, every image once: each of W processes takes every W-th image."""
     split = trainer.validation if name == "validation" and trainer.validation is not None else trainer.dataset.test
     accelerator = trainer.accelerator
     rank, world = accelerator.process_index, accelerator.num_processes
     started = time.perf_counter()
     if world > 1:
         # Batch norm statistics differ between processes; what is evaluated is what the first one saves
-        for tensor in trainer.eval_model.state_dict().values():
+        for tensor in _eval_model(trainer).state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
         split_part = split.subset(torch.arange(rank, len(split), world))
     else:
@@ -297,14 +308,14 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
     # If a training step fits into memory, several times its images fit here, where no layer's output is kept
     per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
     with (
-        fused(trainer.eval_model),
+        fused(_eval_model(trainer)),
         progress(f"evaluating on {name} images", len(split_part), quiet=rank > 0) as bar,
     ):
         logits = collect_logits(
-            trainer.eval_model,
+            _eval_model(trainer),
             split_part,
             trainer.input_spec,
-            device=trainer.device,
+            device=trainer.accelerator.device,
             precision=trainer.precision,
             batch_size=min(EVAL_BATCH_SIZE, 4 * per_part),
             advance=bar.advance,
@@ -312,7 +323,7 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
     if world > 1:
         share = torch.zeros(-(-len(split) // world), logits.shape[1])
         share[: len(logits)] = logits
-        gathered = accelerator.gather(share.to(trainer.device)).cpu().view(world, *share.shape)
+        gathered = accelerator.gather(share.to(trainer.accelerator.device)).cpu().view(world, *share.shape)
         logits = gathered.transpose(0, 1).reshape(-1, share.shape[1])[: len(split)]
     rate = len(split) / (time.perf_counter() - started)
     return Evaluation(trainer.dataset.classes, logits, split.labels, rate)
@@ -340,13 +351,13 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
     The model file gets both. The test split has no part in the temperature.
     """
     metrics, evaluation = trainer.state.best_metrics, latest
-    if metrics["step"] != trainer.step or "test" not in metrics:
+    if metrics["step"] != trainer.state.step or "test" not in metrics:
         evaluation = None  # the latest evaluation is of another model, or of the validation split
     if evaluation is not None and trainer.validation is None:
         return evaluation
     if evaluation is None:
         if trainer.accelerator.is_main_process:
-            trainer.eval_model.load_state_dict(read_weights(folder.model))
+            _eval_model(trainer).load_state_dict(read_weights(folder.model))
         evaluation = evaluate(trainer, "test")
         metrics["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
         rows = folder.rows()  # resuming a finished run must not repeat its last row
@@ -357,6 +368,29 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
         evaluation = replace(evaluation, temperature=fit_temperature(held_out.logits, held_out.labels))
     _save_model(trainer, folder, evaluation.temperature)
     return evaluation
+
+
+class Meter:
+    """Mean loss and accuracy over the images since the last reset. The sums stay on the device until they are read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        self._sums = torch.zeros(3, device=self.device)
+        self.steps, self.start = 0, time.perf_counter()
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """One step: its mean loss (0-d), logits (N, num_classes) and labels (N,)."""
+        correct = (logits.argmax(dim=1) == labels).sum()
+        self._sums += torch.stack((loss.float() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)))
+        self.steps += 1
+
+    def read(self, accelerator: Accelerator) -> tuple[float, float, float]:
+        """Mean loss, accuracy (0 to 1) and images per second, over all processes."""
+        loss, correct, images = accelerator.reduce(self._sums, "sum").tolist()
+        return loss / images, correct / images, images / (time.perf_counter() - self.start)
 
 
 class _Interruption:
@@ -427,15 +461,24 @@ def _explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
         ) from error
 
 
+def _eval_model(trainer: Trainer) -> nn.Module:
+    """The network that is evaluated and saved: the averaged weights if there is an average."""
+    return trainer.net if trainer.ema is None else trainer.ema.module
+
+
+def _learning_rate(trainer: Trainer, step: int) -> float:
+    return learning_rate_at(step, trainer.total_steps, trainer.steps_per_epoch, trainer.recipe)
+
+
 def _training_row(trainer: Trainer, meter: Meter) -> Row:
     loss, accuracy, rate = meter.read(trainer.accelerator)
     return {
-        "step": trainer.step,
-        "epoch": math.ceil(trainer.step / trainer.steps_per_epoch),
+        "step": trainer.state.step,
+        "epoch": math.ceil(trainer.state.step / trainer.steps_per_epoch),
         "split": "train",
         "loss": loss,
         "accuracy": accuracy,
-        "learning_rate": trainer.learning_rate(trainer.step - 1),
+        "learning_rate": _learning_rate(trainer, trainer.state.step - 1),
         "images_per_second": round(rate, 1),
         "seconds": round(trainer.state.seconds, 3),
     }
@@ -449,14 +492,14 @@ def _record_evaluation(
     step: int | None = None,
     epoch: int | None = None,
 ) -> Row:
-    step = trainer.step if step is None else step
+    step = trainer.state.step if step is None else step
     row = {
         "step": step,
         "epoch": trainer.state.epoch if epoch is None else epoch,
         "split": split,
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
-        "learning_rate": trainer.learning_rate(step - 1),
+        "learning_rate": _learning_rate(trainer, step - 1),
         "images_per_second": round(evaluation.images_per_second, 1),
         "seconds": round(trainer.state.seconds, 3),
     }
@@ -476,19 +519,22 @@ def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
 def _check_finite(trainer: Trainer, row: Row) -> None:
     if not math.isfinite(row["loss"]):
         raise DivergedError(
-            f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate {row['learning_rate']:.3g}; "
-            f"try --learning-rate {trainer.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
+            f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate "
+            f"{row['learning_rate']:.3g}; try --learning-rate {trainer.recipe.learning_rate / 10:.1g}, "
+            f"--gradient-clip 1 or --precision fp32"
         )
 
 
 def _is_over(trainer: Trainer) -> bool:
     state, patience = trainer.state, trainer.recipe.patience
-    return trainer.step >= trainer.total_steps or (patience is not None and state.epoch - state.best_epoch >= patience)
+    return trainer.state.step >= trainer.total_steps or (
+        patience is not None and state.epoch - state.best_epoch >= patience
+    )
 
 
 def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0) -> None:
     if trainer.accelerator.is_main_process:
-        net = trainer.eval_model
+        net = _eval_model(trainer)
         if trainer.is_googlenet:
             assert isinstance(net, GoogLeNet)
             info = ModelInfo(
@@ -510,7 +556,7 @@ def _check_unchanged(before: Recipe, now: Recipe) -> None:
     for name, value in now.model_dump().items():
         if value != getattr(before, name):
             raise UserError(
-                f"the run to resume has {name} = {getattr(before, name)!r}, not {value!r}; omit {name}, or start another run"
+                f"the run to resume has {name} = {getattr(before, name)!r}, not {value!r}; omit it or start another run"
             )
 
 
@@ -524,7 +570,7 @@ def _log_start(trainer: Trainer, reason: str) -> None:
     parameters = sum(parameter.numel() for parameter in net.parameters())
     log.info(
         f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, batch {recipe.batch_size}, "
-        f"{trainer.total_steps:,} steps on {trainer.device}"
+        f"{trainer.total_steps:,} steps on {trainer.accelerator.device}"
         f"{f', {processes} processes' if processes > 1 else ''}, {trainer.precision}"
     )
     log.info(
@@ -533,9 +579,9 @@ def _log_start(trainer: Trainer, reason: str) -> None:
     if data.note:
         log.info(f"note: {data.note}")
     if _is_over(trainer):
-        log.info(f"the run is complete at step {trainer.step:,}; its saved model is evaluated once more")
-    elif trainer.step:
-        log.info(f"resuming after step {trainer.step:,}")
+        log.info(f"the run is complete at step {trainer.state.step:,}; its saved model is evaluated once more")
+    elif trainer.state.step:
+        log.info(f"resuming after step {trainer.state.step:,}")
 
 
 def _log_epoch(trainer: Trainer, trained: Row, row: Row, seconds: float) -> None:

@@ -63,11 +63,10 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
         batches = (batch for epoch in itertools.count() for batch in trainer.batches(epoch))
         trainer.model.train()
         with fused(trainer.net), progress("searching", steps) as bar:
-            for step, (images, labels) in enumerate(itertools.islice(batches, steps)):
+            for step, (inputs, targets, _) in enumerate(itertools.islice(batches, steps)):
                 rates.append(_LOWEST * growth**step)
                 for group in trainer.optimizer.param_groups:
                     group["lr"] = rates[-1] * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
-                inputs, targets, _ = trainer.prepare(images, labels)
                 loss, _ = train_step(
                     trainer.model,
                     trainer.optimizer,

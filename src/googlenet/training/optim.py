@@ -15,8 +15,8 @@ from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe
 
 # Of the quintics that drive singular values towards 1, the first two of Amsel et al. 2025 (Polar Express,
-# https://arxiv.org/abs/2505.16932): they raise small ones 34-fold, nearly as much as three rounds of Jordan et al.'s one
-# quintic, for two thirds of the work. How close to 1 the others come matters little.
+# https://arxiv.org/abs/2505.16932): they raise small ones 34-fold, nearly as much as three rounds of Jordan et al.'s
+# one quintic, for two thirds of the work. How close to 1 the others come matters little.
 _QUINTICS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -114,9 +114,9 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 class Muon(torch.optim.AdamW):
     """Muon (momentum with orthogonalized updates) for groups with `orthogonal=True`, AdamW for the others.
 
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. PyTorch's own Muon takes matrices only; here a
-    convolution's kernel is a matrix of (C_out, C_in * height * width). An orthogonal update is scaled to the size that
-    AdamW's would have (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2), so one learning rate serves both.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. PyTorch's own Muon takes matrices only; here
+    a convolution's kernel is a matrix of (C_out, C_in * height * width). Orthogonal updates are scaled to the size that
+    AdamW's would have (Liu et al. 2025, https://arxiv.org/abs/2502.16982, section 2.2): one learning rate serves both.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ def make_ema(net: nn.Module, recipe: Recipe) -> AveragedModel | None:
 def update_ema(ema: AveragedModel, net: nn.Module, step: int, decay: float) -> None:
     """Add the weights after `step` steps to the average.
 
-    The decay ramps up, as in TensorFlow's ExponentialMovingAverage: with a constant one, the average of a short run would
-    still be mostly the untrained network.
+    The decay ramps up, as in TensorFlow's ExponentialMovingAverage: with a constant one, the average of a short run
+    would still be mostly the untrained network.
     """
     ema.multi_avg_fn = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
     ema.update_parameters(net)

@@ -1,17 +1,14 @@
-"""The folder of a run: its recipe, the rows of metrics.jsonl and the meter that fills them, its model, its checkpoint."""
+"""The folder of a run: its recipe, the rows of metrics.jsonl, its model and its checkpoint."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, write_json, write_text
@@ -104,26 +101,3 @@ class RunFolder:
             raise UserError(
                 f"the checkpoint {path} is damaged; start another run from this one's model: --weights {self.path}"
             ) from error
-
-
-class Meter:
-    """Mean loss and accuracy over the images since the last reset. The sums stay on the device until they are read."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.reset()
-
-    def reset(self) -> None:
-        self._sums = torch.zeros(3, device=self.device)
-        self.steps, self.start = 0, time.perf_counter()
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One step: its mean loss (0-d), logits (N, num_classes) and labels (N,)."""
-        correct = (logits.argmax(dim=1) == labels).sum()
-        self._sums += torch.stack((loss.float() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)))
-        self.steps += 1
-
-    def read(self, accelerator: Accelerator) -> tuple[float, float, float]:
-        """Mean loss, accuracy (0 to 1) and images per second, over all processes."""
-        loss, correct, images = accelerator.reduce(self._sums, "sum").tolist()
-        return loss / images, correct / images, images / (time.perf_counter() - self.start)

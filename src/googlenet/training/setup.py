@@ -31,14 +31,14 @@ from googlenet.errors import UserError
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe, load_recipe, path_as_text
-from googlenet.training.optim import balanced_weights, learning_rate_at, make_ema, make_optimizer
+from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
 from googlenet.weights.convert import import_weights
 from googlenet.weights.model_file import load
 
 _SAMPLE = 200
 """Image files whose headers choose the image size."""
 _ACTIVATION_BYTES = 22 * 2**20
-"""Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), and a third more for safety."""
+"""Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety."""
 _IMAGES_PER_RUN = {"cpu": 34_000, "gpu": 600_000}
 """Training images at the largest size that a run takes: about four minutes on two cores."""
 # Enough for whitening: their patches show all there is to 7x7 pixels
@@ -84,94 +84,56 @@ class Trainer:
     """How often each training image is sampled, relative to the others, (N,); None: once an epoch."""
     is_googlenet: bool
     """Whether `net` is an unmodified GoogLeNet, which a model file can describe."""
+    select_by: str
+    """The split that selects the saved model: validation, test, or last (none)."""
+    eval_split: str
+    """The split that each epoch is evaluated on: validation or test."""
+    steps_per_epoch: int
+    total_steps: int
+    epochs: int
+    """Epochs, the last one complete or not."""
     state: TrainState = field(default_factory=TrainState)
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps done."""
-        return self.state.step
 
     @property
     def device(self) -> torch.device:
         return self.accelerator.device
 
     @property
-    def steps_per_epoch(self) -> int:
-        # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
-        whole, rest = divmod(len(self.train_split), self.recipe.batch_size)
-        return whole + (rest > self.accelerator.num_processes)
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
 
-    @property
-    def total_steps(self) -> int:
-        steps = max(round(self.recipe.epochs * self.steps_per_epoch), self.recipe.min_steps, 1)
-        return min(steps, self.recipe.max_steps or steps)
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This process's part of each batch from number `first` on, augmented and normalized on the device.
 
-    @property
-    def epochs(self) -> int:
-        """Epochs, the last one complete or not."""
-        return math.ceil(self.total_steps / self.steps_per_epoch)
-
-    @property
-    def select_by(self) -> str:
-        """The split that selects the saved model: validation, test, or last (none)."""
-        if self.recipe.select_by == "auto":
-            return "last" if self.validation is None else "validation"
-        return self.recipe.select_by
-
-    @property
-    def eval_split(self) -> str:
-        """The split that each epoch is evaluated on."""
-        return "validation" if self.validation is not None and self.select_by != "test" else "test"
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """The network that is evaluated and saved: the averaged weights if there is an average."""
-        return self.net if self.ema is None else self.ema.module
-
-    def learning_rate(self, step: int, *, backbone: bool = False) -> float:
-        rate = learning_rate_at(step, self.total_steps, self.steps_per_epoch, self.recipe)
-        return rate * self.recipe.backbone_lr_scale if backbone else rate
-
-    def is_frozen(self, step: int) -> bool:
-        """Whether only the classifier learns in this step, counted from 0."""
-        return step < self.recipe.freeze_fraction * self.total_steps
-
-    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's part of each batch from number `first` on: uint8 images (N, C, H, W) and labels (N,).
-
-        The order depends on the seed and the epoch alone, so a resumed run sees the batches that it would have seen. If a
-        batch does not divide by the number of processes, two of them see some of its images.
+        Inputs (N, C, size, size), targets (labels (N,), or class probabilities (N, num_classes) after mixup), labels.
+        The order depends on the seed and the epoch alone, and each step starts its own random stream, so a resumed run
+        sees what it would have seen without any saved generator. If a batch does not divide by the number of
+        processes, two of them see some of its images.
         """
-        count, size = len(self.train_split), self.recipe.batch_size
+        count, size, seed = len(self.train_split.labels), self.recipe.batch_size, self.recipe.seed
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         if self.sampling_weights is None:
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
         for number in range(first, self.steps_per_epoch):
+            step = epoch * self.steps_per_epoch + number
+            torch.manual_seed((seed * 1_000_003 + step) * world + rank)
             batch = order[number * size : count if number == self.steps_per_epoch - 1 else (number + 1) * size]
             share = -(-len(batch) // world)
-            images, labels = self.train_split.__getitems__(batch[torch.arange(rank, share * world, world) % len(batch)])
-            yield (images.pin_memory(), labels.pin_memory()) if self.device.type == "cuda" else (images, labels)
-
-    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Augment and normalize a batch on the device: uint8 images (N, C, H, W) and labels (N,) to inputs (N, C, size,
-        size), targets (labels, or class probabilities (N, num_classes) after mixup), labels."""
-        images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        inputs = self.input_spec.prepare(self.augmentation(images))
-        inputs, targets = self.augmentation.mix(inputs, labels, len(self.dataset.classes))
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        return inputs.contiguous(memory_format=layout), targets, labels
-
-    def environment(self) -> dict[str, Any]:
-        """What environment.json says about the run besides the machine."""
-        return {
-            "precision": self.precision,
-            "processes": self.accelerator.num_processes,
-            "data": self.dataset.provenance(),
-            "selected_by": self.select_by,
-        }
+            own = batch[torch.arange(rank, share * world, world) % len(batch)]
+            images, labels = (
+                (tensor.pin_memory() if self.accelerator.device.type == "cuda" else tensor).to(
+                    self.accelerator.device, non_blocking=True
+                )
+                for tensor in self.train_split.__getitems__(own)
+            )
+            inputs = self.input_spec.prepare(self.augmentation(images))
+            inputs, targets = self.augmentation.mix(inputs, labels, len(self.dataset.classes))
+            yield inputs.contiguous(memory_format=layout), targets, labels
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs; the data's digest too, since other data would make it another run."""
@@ -281,6 +243,14 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator, model: nn.Module | N
     ema = make_ema(net, recipe)
     wrapped, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
     balance = balanced_weights(training.labels, len(dataset.classes))
+    # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
+    whole, rest = divmod(len(training.labels), recipe.batch_size)
+    steps_per_epoch = whole + (rest > processes)
+    total_steps = max(round(recipe.epochs * steps_per_epoch), recipe.min_steps, 1)
+    total_steps = min(total_steps, recipe.max_steps or total_steps)
+    select_by = recipe.select_by
+    if select_by == "auto":
+        select_by = "last" if validation is None else "validation"
     return Trainer(
         recipe=recipe,
         accelerator=accelerator,
@@ -297,6 +267,11 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator, model: nn.Module | N
         class_weights=balance.to(device) if recipe.balance == "loss" else None,
         sampling_weights=balance[training.labels] if recipe.balance == "sampling" else None,
         is_googlenet=is_googlenet,
+        select_by=select_by,
+        eval_split="validation" if validation is not None and select_by != "test" else "test",
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        epochs=math.ceil(total_steps / steps_per_epoch),
     )
 
 
@@ -391,7 +366,6 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
     listing = list_folder(folder)
     training = [path for path, _, split in listing.files if split in (None, "train")]
     count = max(round(len(training) * (0.8 if len(training) == len(listing.files) else 1.0)), 1)
-    on_gpu = resolve_device(given.get("device", "auto")).type != "cpu"
     sides = []
     for path, _, _ in random.Random(0).sample(listing.files, min(_SAMPLE, len(listing.files))):
         try:
@@ -400,6 +374,7 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
             continue
     side = statistics.median(sides) if sides else 128
 
+    on_gpu = resolve_device(given.get("device", "auto")).type != "cpu"
     largest = 224 if on_gpu else 128
     size = given.get("image_size", min(max(32 * round(side / 32), 64), largest))
     batch = 32 if count < 4_000 else 64 if count < 20_000 else 128
@@ -410,8 +385,8 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
     epochs = max(min(round(_IMAGES_PER_RUN["gpu" if on_gpu else "cpu"] * (largest / size) ** 2 / count), 100), 8)
     rate = round(0.006 * (batch / 128) ** 0.5, 5)
     reasons = {
-        "image_size": (size, f"image size {size} (half of the images have a shorter side of {side:.0f} or less; at most "
-                       f"{largest} on {'a GPU' if on_gpu else 'a CPU'})"),
+        "image_size": (size, f"image size {size} (half of the images have a shorter side of {side:.0f} or less; "
+                       f"at most {largest} on {'a GPU' if on_gpu else 'a CPU'})"),
         "batch_size": (batch, f"batch size {batch} (about {count:,} training images)"),
         "learning_rate": (rate, f"learning rate {rate} (for that batch size)"),
         "epochs": (epochs, f"{epochs} epochs (a run of some minutes)"),
@@ -431,7 +406,7 @@ def _adopt(
         wanted = (dataset.channels, len(dataset.classes))
         if (found := (model.architecture.in_channels, model.architecture.num_classes)) != wanted:
             raise UserError(
-                f"the model has in_channels, num_classes = {found}, but {dataset.name} needs {wanted}; build it with these"
+                f"the model has in_channels, num_classes = {found}; {dataset.name} needs {wanted}: build it with these"
             )
         model.check_size(recipe.image_size, recipe.image_size)
     return model, _input_spec(recipe, dataset, training)

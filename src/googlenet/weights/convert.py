@@ -212,7 +212,9 @@ def _recognized(weights: Weights, variant: Variant | None, stem_stride: int | No
         else:
             variant = "paper" if auxiliary else "tutorial"
     changes = {} if stem_stride is None else {"stem_stride": stem_stride}
-    return dataclasses.replace(VARIANTS[variant], in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary, **changes)
+    return dataclasses.replace(
+        VARIANTS[variant], in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary, **changes
+    )
 
 
 def _class_names(described: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
