@@ -19,21 +19,12 @@ from googlenet.errors import UserError, reason_of
 from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Initialization, Variant
 
+_PRESETS = ("hflip", "crop_scale", "color_jitter", "random_erasing", "mixup", "cutmix")
 AUGMENT: dict[str, dict[str, Any]] = {
-    preset: {
-        "hflip": hflip,
-        "crop_scale": crop_scale,
-        "color_jitter": color_jitter,
-        "random_erasing": random_erasing,
-        "mixup": mixup,
-        "cutmix": cutmix,
-    }
-    for preset, hflip, crop_scale, color_jitter, random_erasing, mixup, cutmix in (
-        ("none", False, 1.0, 0.0, 0.0, 0.0, 0.0),
-        ("light", True, 0.7, 0.1, 0.0, 0.0, 0.0),
-        ("medium", True, 0.4, 0.3, 0.1, 0.0, 0.0),
-        ("strong", True, 0.2, 0.4, 0.25, 0.2, 1.0),
-    )
+    "none": dict(zip(_PRESETS, (False, 1.0, 0.0, 0.0, 0.0, 0.0), strict=True)),
+    "light": dict(zip(_PRESETS, (True, 0.7, 0.1, 0.0, 0.0, 0.0), strict=True)),
+    "medium": dict(zip(_PRESETS, (True, 0.4, 0.3, 0.1, 0.0, 0.0), strict=True)),
+    "strong": dict(zip(_PRESETS, (True, 0.2, 0.4, 0.25, 0.2, 1.0), strict=True)),
 }
 """The settings that each value of `augment` stands for."""
 
@@ -42,6 +33,12 @@ ARCHITECTURE_SETTINGS = ("dropout", "auxiliary", "initialization", "stem_stride"
 
 _NEW_NETWORK_SETTINGS = ("variant", "whiten", "auxiliary", "initialization", "stem_stride")
 """Settings that weights to start from decide."""
+
+Augment = Literal["none", "light", "medium", "strong"]
+Schedule = Literal["constant", "step", "polynomial", "linear", "cosine"]
+SelectBy = Literal["auto", "last", "validation", "test"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Tracker = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 
 RENAMED = {
     "accumulate": "gradient_accumulation",
@@ -89,8 +86,7 @@ class NetworkSettings(_Settings):
     variant: Variant = Field("bn", description="which GoogLeNet")
     initialization: Initialization | None = Field(None, description="how weights are drawn; default: the variant's")
     whiten: bool = Field(
-        False,
-        description="start the first convolution as a whitening of the images' patches (variants with batch norm)",
+        False, description="start the first convolution as a whitening of the images; needs batch norm"
     )
     dropout: float | None = Field(None, ge=0, lt=1, description="before the classifier; default: the variant's")
     stem_stride: int | None = Field(None, ge=1, le=4, description="stride of the first convolution, pixels; default: 2")
@@ -102,52 +98,41 @@ class StartingWeightsSettings(_Settings):
     """Starting weights"""
 
     weights: Annotated[str | None, _Path] = Field(
-        None,
-        description="model file, run folder or other weights to start from; other classes get a new classifier",
+        None, description="model file, run folder or other weights to start from"
     )
     freeze_fraction: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the steps during which all but the classifier is frozen, 0 to 1"
+        0.0, ge=0, lt=1, description="fraction of the steps in which only the classifier learns"
     )
-    backbone_lr_scale: float = Field(
-        1.0, gt=0, le=1, description="factor on the learning rate of all but the classifier"
-    )
+    backbone_lr_scale: float = Field(1.0, gt=0, le=1, description="learning rate of all but the classifier, relative")
 
 
 class DataSettings(_Settings):
     """Data"""
 
-    data: Annotated[str, _Path] = Field(
-        "fashion-mnist", description="name of a data set (see: googlenet data list) or folder with FOLDER/CLASS/*.jpg"
-    )
+    data: Annotated[str, _Path] = Field("fashion-mnist", description="name of a data set, or folder with CLASS/*.jpg")
     data_dir: Annotated[str | None, _Path] = Field(
-        None, description="folder with the data set's files, or bundled for the part in the package; default: search"
+        None, description="folder of a named data set, or bundled; default: search"
     )
-    validation: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the training images held out for validation, 0 to 1"
-    )
+    validation: float = Field(0.0, ge=0, lt=1, description="fraction of the training images held out for validation")
     skip_unreadable: bool = Field(False, description="skip and list image files that cannot be read")
-    balance: Literal["none", "loss", "sampling"] = Field(
-        "none", description="balance classes of unequal size: weight them in the loss, or sample them equally often"
-    )
+    balance: Literal["none", "loss", "sampling"] = Field("none", description="weight or sample classes equally")
     image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
     normalize: bool = Field(
-        True, description="subtract the mean and divide by the standard deviation of the data; else pixels are 0 to 1"
+        True, description="subtract the mean, divide by the standard deviation; else pixels are 0 to 1"
     )
 
 
 class AugmentationSettings(_Settings):
     """Augmentation"""
 
-    augment: Literal["none", "light", "medium", "strong"] | None = Field(
-        None, description="preset for hflip, crop_scale, color_jitter, random_erasing, mixup and cutmix"
-    )
+    augment: Augment | None = Field(None, description="preset for all of these but crop_padding")
     hflip: bool = Field(True, description="mirror half of the training images left to right")
     crop_padding: int = Field(0, ge=0, description="random shift by up to this many pixels, before resizing")
     crop_scale: float = Field(
-        1.0, gt=0, le=1, description="smallest fraction of the image's area that a random crop keeps; 1: no crop"
+        1.0, gt=0, le=1, description="smallest fraction of the area that a random crop keeps; 1: off"
     )
     color_jitter: float = Field(
-        0.0, ge=0, lt=1, description="random change of brightness, contrast and saturation, up to this fraction"
+        0.0, ge=0, lt=1, description="largest relative change of brightness, contrast, saturation"
     )
     random_erasing: float = Field(0.0, ge=0, le=1, description="probability that noise covers a rectangle of an image")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup (pairs of images blended); 0: off")
@@ -161,44 +146,34 @@ class OptimizationSettings(_Settings):
     min_steps: int = Field(0, ge=0, description="take at least this many steps, in more epochs if the data are few")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; the schedule ends there too")
     batch_size: int = Field(128, ge=1, description="images per step, over all processes together")
-    gradient_accumulation: int = Field(
-        1, ge=1, description="number of parts that each batch is computed in, to save memory"
-    )
+    gradient_accumulation: int = Field(1, ge=1, description="parts that each batch is computed in, to save memory")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="update rule")
     learning_rate: float = Field(4e-3, gt=0, description="highest learning rate of the schedule")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD and Muon, first beta of Adam")
     nesterov: bool = Field(False, description="Nesterov momentum for SGD")
     weight_decay: float = Field(0.0, ge=0, description="decay of kernels and matrices (never of biases and norms)")
-    schedule: Literal["constant", "step", "polynomial", "linear", "cosine"] = Field(
-        "linear", description="how the learning rate changes; linear and cosine start with a warm-up and end at 0"
-    )
-    warmup: float = Field(
-        0.25, ge=0, lt=1, description="fraction of the steps in the warm-up of linear and cosine, 0 to 1"
-    )
+    schedule: Schedule = Field("linear", description="of the learning rate; linear and cosine warm up and end at 0")
+    warmup: float = Field(0.25, ge=0, lt=1, description="fraction of the steps in the warm-up of linear and cosine")
     power: float = Field(0.5, gt=0, description="exponent of the polynomial schedule")
     step_epochs: int = Field(8, ge=1, description="epochs between two drops of the step schedule")
     step_factor: float = Field(0.96, gt=0, le=1, description="factor at each drop of the step schedule")
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the target spread over all classes, 0 to 1"
-    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread over all classes")
     gradient_clip: float | None = Field(None, gt=0, description="largest L2 norm of the gradient; default: no limit")
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="decay of the exponential moving average of the weights, per step; 0: off"
-    )
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the moving average of the weights; 0: off")
     seed: int = Field(0, ge=0, lt=2**31, description="same seed and same machine: same weights, to the bit")
 
 
 class EvaluationSettings(_Settings):
     """Evaluation"""
 
-    select_by: Literal["auto", "last", "validation", "test"] = Field(
-        "auto", description="split that selects the saved model, or last; auto: validation if there is one, else last"
+    select_by: SelectBy = Field(
+        "auto", description="split that selects the saved model; auto: validation if any, else last"
     )
     patience: int | None = Field(
-        None, ge=1, description="stop after this many epochs without an improvement; default: never"
+        None, ge=1, description="stop after this many epochs without improvement; default: never"
     )
     max_test_images: int | None = Field(
-        None, ge=1, description="evaluate on this many test images, spread over the split; default: all"
+        None, ge=1, description="test images to use, spread over the split; default: all"
     )
 
 
@@ -206,8 +181,8 @@ class MachineSettings(_Settings):
     """Machine"""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="precision of the computation (weights stay fp32); auto: bf16 if the device has it"
+    precision: Precision = Field(
+        "auto", description="of the computation (weights stay fp32); auto: bf16 if it is native"
     )
     channels_last: bool = Field(True, description="channels-last memory layout: same results, faster")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more after each epoch")
@@ -218,34 +193,14 @@ class LoggingSettings(_Settings):
 
     log_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl")
     plots: bool = Field(True, description="draw curves, confusion matrix and sample predictions at the end")
-    tracker: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = Field(
-        "none", description="also send the metrics to this tracker"
-    )
-
-
-GROUPS: tuple[type[_Settings], ...] = (
-    NetworkSettings,
-    StartingWeightsSettings,
-    DataSettings,
-    AugmentationSettings,
-    OptimizationSettings,
-    EvaluationSettings,
-    MachineSettings,
-    LoggingSettings,
-)
+    tracker: Tracker = Field("none", description="also send the metrics to this tracker")
 
 
 class Recipe(
-    LoggingSettings,
-    MachineSettings,
-    EvaluationSettings,
-    OptimizationSettings,
-    AugmentationSettings,
-    DataSettings,
-    StartingWeightsSettings,
-    NetworkSettings,
-):
-    """The settings of one run, validated together. Raises `pydantic.ValidationError`; `load_recipe` says it better."""
+    LoggingSettings, MachineSettings, EvaluationSettings, OptimizationSettings, AugmentationSettings, DataSettings,
+    StartingWeightsSettings, NetworkSettings,
+):  # fmt: skip
+    """The settings of one run, validated together. `load_recipe` turns pydantic's errors into clear ones."""
 
     @model_validator(mode="before")
     @classmethod
@@ -266,6 +221,10 @@ class Recipe(
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+GROUPS = Recipe.__bases__[::-1]
+"""The groups of settings, in the order of the help."""
 
 
 def recipe_names() -> list[str]:

@@ -14,7 +14,7 @@ from googlenet.cli.app import Json, Output, app, command_name, print_json
 from googlenet.console import log, on_stderr
 from googlenet.errors import UserError
 from googlenet.files import check_output
-from googlenet.recipe import GROUPS, recipe_names, settings_of_recipes
+from googlenet.recipe import GROUPS, Recipe, recipe_names, settings_of_recipes
 
 _CHANGED = settings_of_recipes()
 
@@ -33,7 +33,7 @@ def _settings() -> dict[str, Any]:
     for number, settings in enumerate(GROUPS):
         group = Group(str(settings.__doc__), sort_key=number + 1)
         for name in settings.__annotations__:
-            options[name] = _option(name, group, settings.model_fields[name])
+            options[name] = _option(name, group, Recipe.model_fields[name])
     return options
 
 
@@ -73,6 +73,10 @@ def train(
 
     with on_stderr(json):
         result = run_training(recipe, output=output, resume=resume, **given)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        import torch
+
+        torch.distributed.destroy_process_group()
     if os.environ.get("RANK", "0") != "0":
         pass  # of several processes, the first one prints
     elif json:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -131,7 +130,10 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] 
                 trained, is_complete = train_epoch(trainer, folder, bar, interruption, on_step)
                 if is_complete:
                     evaluation = evaluate(trainer, trainer.eval_split)
-                    row = _record_evaluation(trainer, folder, evaluation, trainer.eval_split)
+                    state = trainer.state
+                    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
+                    row = _row(trainer, trainer.eval_split, *figures, state.step, state.epoch)
+                    _record(trainer, folder, row)
                     save_best(trainer, folder, row)
                     _log_epoch(trainer, trained, row, time.perf_counter() - started)
                 elif trainer.state.best_accuracy < 0:
@@ -148,8 +150,6 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] 
         tracker
     ) in trainer.accelerator.trackers:  # end_training would also end the other processes, which may train again
         tracker.finish()
-    if trainer.accelerator.num_processes > 1:
-        _leave_process_group_at_exit()
     temperature = 1.0 if evaluation is None else evaluation.temperature
     state = trainer.state
     return TrainingResult(folder.path, folder.model, state.best_metrics, state.seconds, interrupted, temperature)
@@ -213,11 +213,10 @@ def train_epoch(
         write_row = meter.steps >= recipe.log_every or last or checkpoint
         if not (write_row or state.step % read_every == 0):
             continue
-        row = _training_row(trainer, meter)
+        figures = meter.read(trainer.accelerator)
         now = time.perf_counter()  # after reading the meter, for which the device had to finish
         state.seconds, clock = state.seconds + now - clock, now
-        row["seconds"] = round(state.seconds, 3)
-        _check_finite(trainer, row)
+        row = _row(trainer, "train", *figures, state.step, epoch + 1)
         stop = interruption.requested_anywhere(trainer.accelerator)
         text = (
             f"epoch {epoch + 1}/{trainer.epochs}  batch {batch}/{trainer.steps_per_epoch}  loss {row['loss']:.3f}  "
@@ -236,7 +235,7 @@ def train_epoch(
         if last or stop:
             break
     state.epoch = epoch + int(last)
-    return _training_row(trainer, epoch_meter), last
+    return _row(trainer, "train", *epoch_meter.read(trainer.accelerator), state.step, epoch + 1), last
 
 
 def train_step(
@@ -362,7 +361,8 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
         metrics["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
         rows = folder.rows()  # resuming a finished run must not repeat its last row
         if not any(row["split"] == "test" and row["step"] == metrics["step"] for row in rows):
-            _record_evaluation(trainer, folder, evaluation, "test", metrics["step"], metrics["epoch"])
+            figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
+            _record(trainer, folder, _row(trainer, "test", *figures, metrics["step"], metrics["epoch"]))
     if trainer.validation is not None:
         held_out = evaluate(trainer, "validation")
         evaluation = replace(evaluation, temperature=fit_temperature(held_out.logits, held_out.labels))
@@ -399,24 +399,21 @@ class _Interruption:
     A second SIGTERM does not, because launchers pass on the one that they get.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[signal.Signals, Any] = {}
-
     def __enter__(self) -> _Interruption:
-        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
+        self.requested = False
+        is_main = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
+        signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self._previous: dict[int, Any] = {number: signal.signal(number, self._request) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _request(self, number: int, _frame: FrameType | None) -> None:
+    def _request(self, number: int, _frame: object) -> None:
         self.requested = True
         if number == signal.SIGINT:
-            signal.signal(number, self._previous[signal.SIGINT])
+            signal.signal(number, self._previous[number])
         log.info("stopping after this step; press Ctrl-C again to stop at once")
 
     def requested_anywhere(self, accelerator: Accelerator) -> bool:
@@ -425,18 +422,6 @@ class _Interruption:
             requested = torch.tensor(float(self.requested), device=accelerator.device)
             self.requested = bool(accelerator.reduce(requested, "sum") > 0)
         return self.requested
-
-
-@functools.cache
-def _leave_process_group_at_exit() -> None:
-    """At the end of the process, not of a run: the next run needs the other processes again."""
-    import atexit
-
-    def leave() -> None:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-    atexit.register(leave)
 
 
 @contextlib.contextmanager
@@ -470,59 +455,32 @@ def _learning_rate(trainer: Trainer, step: int) -> float:
     return learning_rate_at(step, trainer.total_steps, trainer.steps_per_epoch, trainer.recipe)
 
 
-def _training_row(trainer: Trainer, meter: Meter) -> Row:
-    loss, accuracy, rate = meter.read(trainer.accelerator)
+def _row(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float, step: int, epoch: int) -> Row:
+    """A row of metrics.jsonl. Raises `DivergedError` for a loss that is NaN or infinite."""
+    learning_rate = _learning_rate(trainer, step - 1)
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"the {split} loss is {loss} at step {step}, learning rate {learning_rate:.3g}; try --learning-rate "
+            f"{trainer.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
+        )
     return {
-        "step": trainer.state.step,
-        "epoch": math.ceil(trainer.state.step / trainer.steps_per_epoch),
-        "split": "train",
+        "step": step,
+        "epoch": epoch,
+        "split": split,
         "loss": loss,
         "accuracy": accuracy,
-        "learning_rate": _learning_rate(trainer, trainer.state.step - 1),
+        "learning_rate": learning_rate,
         "images_per_second": round(rate, 1),
         "seconds": round(trainer.state.seconds, 3),
     }
 
 
-def _record_evaluation(
-    trainer: Trainer,
-    folder: RunFolder,
-    evaluation: Evaluation,
-    split: str,
-    step: int | None = None,
-    epoch: int | None = None,
-) -> Row:
-    step = trainer.state.step if step is None else step
-    row = {
-        "step": step,
-        "epoch": trainer.state.epoch if epoch is None else epoch,
-        "split": split,
-        "loss": evaluation.loss,
-        "accuracy": evaluation.accuracy,
-        "learning_rate": _learning_rate(trainer, step - 1),
-        "images_per_second": round(evaluation.images_per_second, 1),
-        "seconds": round(trainer.state.seconds, 3),
-    }
-    _record(trainer, folder, row)
-    return row
-
-
 def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
     """A row to metrics.jsonl and to the tracker."""
-    _check_finite(trainer, row)
     if trainer.accelerator.is_main_process:
         folder.append(row)
     figures = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
     trainer.accelerator.log(figures, step=row["step"])
-
-
-def _check_finite(trainer: Trainer, row: Row) -> None:
-    if not math.isfinite(row["loss"]):
-        raise DivergedError(
-            f"the {row['split']} loss is {row['loss']} at step {row['step']}, learning rate "
-            f"{row['learning_rate']:.3g}; try --learning-rate {trainer.recipe.learning_rate / 10:.1g}, "
-            f"--gradient-clip 1 or --precision fp32"
-        )
 
 
 def _is_over(trainer: Trainer) -> bool:
