@@ -20,12 +20,12 @@ _CHANGED = settings_of_recipes()
 
 
 def _option(name: str, group: Group, field: Any) -> Any:
-    """A setting as an option of the command, with its default."""
-    default = "" if field.default is None else f"; default: {str(field.default).lower()}"
-    recipe = " (or from the recipe)" if name in _CHANGED else ""
-    description = field.description.replace("; default: ", f"; default{recipe}: ") if not default else field.description
-    text = f"{description}{default}{recipe if default else ''}"
-    return Annotated[field.annotation, Parameter(help=f"{text[0].upper()}{text[1:]}.", group=group)]
+    """A setting as an option of the command, with its default in the style of the other commands."""
+    text, _, default = field.description.partition("; default: ")
+    default = default or ("none" if field.default is None else str(field.default))
+    source = "from the recipe, else " if name in _CHANGED else ""
+    help_text = f"{text[0].upper()}{text[1:]}. [default: {source}{default}]"
+    return Annotated[field.annotation, Parameter(help=help_text, group=group)]
 
 
 def _settings() -> dict[str, Any]:
