@@ -258,9 +258,11 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
                 raise UserError(f"{name} is for a new network; one that starts from weights has theirs: omit {name}")
         if settings.get("normalize") is False:
             raise UserError("normalize = False: a network that starts from weights needs their mean and std; omit it")
-        loaded = loaded.model_copy(update={"normalize": True})
-    if settings.get("whiten") and VARIANTS[loaded.variant].normalization != "batch":
-        raise UserError(f"whiten needs a variant with batch norm, not variant {loaded.variant!r}")
+        loaded = loaded.model_copy(update={"normalize": True, "whiten": False})
+    if VARIANTS[loaded.variant].normalization != "batch":
+        if settings.get("whiten"):
+            raise UserError(f"whiten needs a variant with batch norm, not variant {loaded.variant!r}")
+        loaded = loaded.model_copy(update={"whiten": False})
     return loaded
 
 

@@ -91,6 +91,8 @@ def train(
     else:
         resolved, name, reason = resolve_recipe(recipe, settings)
         folder = RunFolder(expand(output) if output is not None else RunFolder.new_path(name))
+    if model is not None:
+        resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
     if not resume and os.environ.get("RANK", "0") == "0":
         folder.check_new()  # before minutes of decoding
     accelerator = make_accelerator(resolved)
