@@ -22,18 +22,6 @@ pytestmark = pytest.mark.usefixtures("small_data")
 
 def test_a_threshold_parts_the_answers_in_every_form(call: Call, images: Path, trained: TrainingResult) -> None:
     run = trained.folder
-    figures = json.loads(call("evaluate", run, "--confidence", 0.5, "--output", "judged", "--json")[0])
-    curve, answers = figures["coverage_curve"], figures["answers"]
-    assert (curve["confidence"][50], curve["coverage"][50], curve["accuracy"][50]) == (
-        0.5,
-        answers["coverage"],
-        answers["accuracy"],
-    )
-    assert 0 < answers["images"] < 160
-    assert answers["images"] == round(answers["coverage"] * 160)
-    words = " ".join(call("evaluate", run, "--confidence", 0.5, "--output", "judged")[0].split())
-    assert f"at confidence 0.5 and above: {answers['images']:,} answered" in words
-
     answers = json.loads(call("predict", run, images, "--json", code=1)[0])
     threshold = sorted(answer["probabilities"][0] for answer in answers if answer["error"] is None)[2]
     arguments = ("predict", run, images, "--confidence", threshold, "--top", 1)
@@ -47,7 +35,7 @@ def test_a_threshold_parts_the_answers_in_every_form(call: Call, images: Path, t
     assert {line.partition("  ")[0] for line in lines if "  unsure: " in line} == unsure
     assert [line.partition("  ")[0] for line in lines] == [str(images / f"{number}.png") for number in range(5)]
 
-    for wrong in (("predict", run, images), ("evaluate", run)):
+    for wrong in (("predict", run, images),):
         assert "from 0 to 1, not 80" in call(*wrong, "--confidence", 80, code=2)[1]
 
 
@@ -64,12 +52,6 @@ def test_the_temperature_fitted_on_held_out_images_reaches_the_report(call: Call
     assert figures["expected_calibration_error"] < before
     words = " ".join(call("evaluate", "runs/v")[0].split())  # however the caption is wrapped
     assert f"without it the calibration error is {before:.2%}" in words
-
-
-def test_summary_of_a_variant(call: Call) -> None:
-    out, _ = call("summary", "tutorial", "--input-size", "1,224,224", "--num-classes", 10)
-    assert "5,977,530" in out
-    assert "1x1024x7x7" in out
 
 
 def test_compare_counts(call: Call) -> None:
@@ -90,13 +72,6 @@ def test_compare_measures(call: Call) -> None:
     for row in (bn, squeezenet):
         assert row["speed"]["latency_seconds"] > 0 and row["speed"]["images_per_second"] > 0
         assert row["speed"]["peak_bytes"] > row["file_bytes"] / 2
-
-
-def test_draw(call: Call) -> None:
-    out, _ = call("draw", "torchvision", "-o", "drawings/net.svg")
-    assert out.strip() == "drawings/net.svg"
-    drawing = Path("drawings/net.svg").read_text(encoding="utf-8")
-    assert drawing.startswith("<svg") and "variant torchvision" in drawing
 
 
 def test_import(call: Call) -> None:

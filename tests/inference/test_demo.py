@@ -13,12 +13,12 @@ from gradio.data_classes import ImageData
 from googlenet import UserError
 from googlenet.inference.demo import make_page, serve
 from googlenet.training.loop import TrainingResult
-from tests.explanation.see_through import see_through
+from tests.explanation.pass_through import pass_through
 
 
 @pytest.fixture
 def picture() -> Any:
-    page = make_page(see_through("bn", 32), title="a model")
+    page = make_page(pass_through("bn", 32), title="a model")
     return next(block for block in page.blocks.values() if isinstance(block, gradio.Image))
 
 
@@ -45,4 +45,4 @@ def test_an_address_that_is_not_to_be_had_is_told_at_once(trained: TrainingResul
     with pytest.raises(UserError, match="1 MB"):
         serve(trained.model, ready=ready, max_upload_mb=0)
     with pytest.raises(UserError, match="top is 1"):
-        make_page(see_through("bn", 32), title="a model", top=0)
+        make_page(pass_through("bn", 32), title="a model", top=0)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from googlenet.cli.app import (
     BatchSize,
     DataDir,
     Device,
-    Json,
     EvalData,
     EvalPrecision,
+    Json,
     Output,
     SkipUnreadable,
     app,
-    load_eval_data_with_progress,
+    logs_to_stderr,
     print_json,
 )
 from googlenet.files import check_writable
-from googlenet.recipe import Recipe
-
-# Every setting of a recipe is an option of `train`; those that are not given are not in the dictionary.
-Settings = TypedDict(  # type: ignore[misc]
-    "Settings",
-    {
-        name: Annotated[field.annotation, Parameter(help=f"{field.description}.")]
-        for name, field in Recipe.model_fields.items()
-    },
-    total=False,
-)
 
 
 @app.command
@@ -44,40 +31,36 @@ def evaluate(
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
     output: Annotated[
-        Path | None, Output, Parameter(help="Folder for the report; left out: evaluation/ beside the model.")
+        Path | None, Output, Parameter(help="Folder for the report; default: evaluation/ next to the model.")
     ] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     precision: EvalPrecision = None,
     confidence: Annotated[
-        float, Parameter(help="Also count what is answered, and rightly, at this probability and above, 0 to 1.")
+        float, Parameter(help="Also report coverage and accuracy at this confidence threshold, 0 to 1.")
     ] = 0.0,
     json: Json = False,
 ) -> int:
-    """Judge a model on a data set's test images: figures, confusion matrix, worst mistakes, calibration."""
-    from googlenet.evaluation.metrics import evaluate as run_evaluation
-    from googlenet.evaluation.report import evaluation_table, write_report
+    """Evaluate a model on test images: accuracy, confusion matrix, worst mistakes, calibration."""
+    from googlenet.console import log, print_table
+    from googlenet.evaluation.metrics import check_confidence
+    from googlenet.evaluation.report import eval_split, evaluation_table, write_report
+    from googlenet.evaluation.report import evaluate as evaluate_network
     from googlenet.weights.model_file import load
 
+    check_confidence(confidence)
     net = load(model)
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
     check_writable(folder / "evaluation.json")
-    dataset = load_eval_data_with_progress(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
-    evaluation = run_evaluation(
-        net,
-        dataset.test,
-        net.info.input,
-        net.info.classes,
-        device=device,
-        precision=precision or net.info.recipe.get("precision", "auto"),
-        batch_size=batch_size,
-        temperature=net.info.temperature,
-        confidence=confidence,
-    )
-    if json:
-        print_json(evaluation.to_dict())
-    else:
-        Console().print(evaluation_table(evaluation))
-    write_report(evaluation, dataset.test, folder)
-    print(f"report: {folder}", file=sys.stderr if json else sys.stdout)
+    with logs_to_stderr(json):
+        split = eval_split(net.info, data, data_dir, skip_unreadable=skip_unreadable)
+        evaluation = evaluate_network(
+            net, split, device=device, precision=precision, batch_size=batch_size, confidence=confidence
+        )
+        if json:
+            print_json(evaluation.to_dict())
+        else:
+            print_table(evaluation_table(evaluation))
+        write_report(evaluation, split, folder)
+        log.info("report: %s", folder)
     return 0

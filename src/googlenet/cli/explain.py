@@ -1,30 +1,30 @@
-"""A network understood: counted, drawn, looked into, held beside others."""
+"""googlenet summary, explain, ablate and draw."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from googlenet.cli.app import (
     BatchSize,
     DataDir,
     Device,
-    Json,
     EvalData,
     EvalPrecision,
+    Json,
     Output,
     SkipUnreadable,
     app,
-    load_eval_data_with_progress,
+    logs_to_stderr,
     print_json,
 )
 from googlenet.errors import UserError
 from googlenet.files import check_output, printable
 from googlenet.model.architecture import TABLE_1, VARIANTS, Variant
+
+Model = Annotated[Path, Parameter(help="Model file or run folder.")]
 
 
 @app.command
@@ -32,14 +32,17 @@ def summary(
     model: Annotated[str, Parameter(help=f"A variant ({', '.join(VARIANTS)}), a model file or a run folder.")] = "bn",
     *,
     input_size: Annotated[
-        str | None, Parameter(help="C,H,W; left out: 3,224,224, or what the model file says.")
+        str | None, Parameter(help="C,H,W; default: 3,224,224 for a variant, else that of the model file.")
     ] = None,
-    num_classes: Annotated[int, Parameter(help="Classes of a variant.")] = 1000,
+    num_classes: Annotated[int, Parameter(help="Number of classes, for a variant.")] = 1000,
     batch_size: BatchSize = 1,
-    depth: Annotated[int, Parameter(help="1: blocks; 2: their branches; 3: layers in them; 4: every operation.")] = 2,
+    depth: Annotated[
+        int, Parameter(help="1: blocks; 2: their branches; 3: the layers of the branches; 4: every operation.")
+    ] = 2,
     json: Json = False,
 ) -> int:
-    """Every layer's output shape, parameters, multiply-adds and activation memory, without computing."""
+    """List every layer: output shape, parameters, multiply-adds and activation memory."""
+    from googlenet.console import print_table
     from googlenet.explanation.summary import parse_input_size, summarize
     from googlenet.model.googlenet import create_model
     from googlenet.weights.model_file import load
@@ -49,106 +52,106 @@ def summary(
         size = size or (3, 224, 224)
         net = create_model(model, in_channels=size[0], num_classes=num_classes)
     elif not Path(model).exists():
-        raise UserError(f"there is no variant and no model file {model!r}; variants: {', '.join(VARIANTS)}")
+        raise UserError(f"{model} is neither a model file nor a variant; variants: {', '.join(VARIANTS)}")
     else:
         net = load(model)
         size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)
-    found = summarize(net, size, batch_size=batch_size)
+    result = summarize(net, size, batch_size=batch_size)
     if json:
-        print_json(found.to_dict())
+        print_json(result.to_dict())
     else:
-        console = Console()
-        (console if console.is_terminal else Console(width=160)).print(found.to_table(depth))
+        print_table(result.to_table(depth))
     return 0
 
 
 @app.command
 def explain(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
-    picture: Annotated[Path, Parameter(help="Picture file.")],
+    model: Model,
+    image: Annotated[Path, Parameter(help="Image file.")],
     /,
     *,
     output: Annotated[
-        Path | None, Output, Parameter(help="PNG to write; left out: PICTURE's name with -explained.png, here.")
+        Path | None, Output, Parameter(help="PNG to write; default: the image's name with -explained.png, here.")
     ] = None,
     class_: Annotated[
-        str | None, Parameter(name="--class", help="What to look for in the picture; left out: the likeliest class.")
+        str | None, Parameter(name="--class", help="The class to explain; default: the most likely one.")
     ] = None,
     block: Annotated[
         str | None,
         Parameter(
-            help=f"Whose maps show where ({TABLE_1[0].name} to {TABLE_1[-1].name}); left out: the last with 7x7 cells "
-            "or more."
+            help=f"Inception block for the heat map, {TABLE_1[0].name} to {TABLE_1[-1].name}; default: the last one "
+            "whose maps have 7x7 cells or more."
         ),
     ] = None,
-    top: Annotated[int, Parameter(help="How many classes to show, the likeliest first.")] = 5,
+    top: Annotated[int, Parameter(help="Number of classes to show, the most likely first.")] = 5,
     device: Device = "auto",
     json: Json = False,
 ) -> int:
-    """One picture of why: where the network looked, how sure it is, and each branch's share in every block."""
-    from googlenet.data.decode import decode_image
+    """Explain a prediction in one plot: a heat map (Grad-CAM), probabilities, and the share of each branch."""
     from googlenet.device import resolve_device
-    from googlenet.explanation.gradcam import MOST_PIXELS_A_SIDE, draw_explanation
-    from googlenet.explanation.gradcam import explain as run_explanation
+    from googlenet.errors import check_counts
+    from googlenet.explanation.gradcam import draw_explanation
+    from googlenet.explanation.gradcam import explain as explain_image
     from googlenet.weights.model_file import load
 
-    target = output or Path(f"{picture.stem}-explained.png")
-    if target.resolve() == picture.resolve():
-        raise UserError(f"{target} is the picture itself; give --output another name")
-    check_output(target, ".png")
+    check_counts(top=top)
+    plot = output or Path(f"{image.stem}-explained.png")
+    if plot.resolve() == image.resolve():
+        raise UserError(f"{plot} is the image itself: name another file with --output")
+    check_output(plot, ".png")
     net = load(model, resolve_device(device))
-    image = decode_image(picture, net.info.input.channels, at_most=MOST_PIXELS_A_SIDE)
-    explanation = run_explanation(net, image, class_name=class_, block=block)
-    draw_explanation(explanation, target, top=top, name=picture.name)
+    explanation = explain_image(net, image, class_name=class_, block=block)
+    draw_explanation(explanation, plot, top=top, name=image.name)
     if json:
-        print_json({"file": str(picture), "picture": str(target), **explanation.to_dict()})
+        print_json({"file": str(image), "plot": str(plot), **explanation.to_dict()})
         return 0
-    ranked = list(zip(explanation.classes, explanation.probabilities, strict=True))[:top]
-    print(f"{printable(picture)}  " + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
-    print(f"what speaks for {explanation.explained}: {target}")
+    most_likely = list(zip(explanation.classes, explanation.probabilities, strict=True))[:top]
+    print(f"{printable(image)}  " + "  ".join(f"{name} {probability:.1%}" for name, probability in most_likely))
+    print(f"evidence for {explanation.explained}: {plot}")
     return 0
 
 
 @app.command
 def ablate(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    model: Model,
     *,
     data: EvalData = None,
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
-    limit: Annotated[
-        int | None, Parameter(help="Test images to use, spread evenly over the test set; left out: all.")
+    max_images: Annotated[
+        int | None, Parameter(help="Number of test images to use, spread evenly over the test split; default: all.")
     ] = None,
-    output: Annotated[Path | None, Output, Parameter(help="PNG of the table to write; left out: none.")] = None,
+    output: Annotated[Path | None, Output, Parameter(help="PNG with the table to write; default: none.")] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     precision: EvalPrecision = None,
     json: Json = False,
 ) -> int:
-    """Silence each branch of each Inception block in turn: the accuracy on the test images lost without it."""
-    from googlenet.explanation.ablation import ablate as run_ablation
+    """Measure how much test accuracy is lost without each branch of each Inception block."""
+    from googlenet.console import log, print_table
+    from googlenet.explanation.ablation import ablate as ablate_network
     from googlenet.explanation.ablation import draw_ablation
-    from googlenet.weights.model_file import load
 
     if output is not None:
         check_output(output, ".png")
-    net = load(model)
-    dataset = load_eval_data_with_progress(net.info, data, data_dir, skip_unreadable=skip_unreadable, json=json)
-    found = run_ablation(
-        net,
-        dataset.test,
-        limit=limit,
-        device=device,
-        precision=precision or net.info.recipe.get("precision", "auto"),
-        batch_size=batch_size,
-    )
-    if json:
-        print_json({**found.to_dict(), "picture": str(output) if output else None})
-    else:
-        Console().print(found.to_table())
-    if output is not None:
-        draw_ablation(found, output)
-        print(f"picture: {output}", file=sys.stderr if json else sys.stdout)
+    with logs_to_stderr(json):
+        ablation = ablate_network(
+            model,
+            data,
+            data_dir=data_dir,
+            skip_unreadable=skip_unreadable,
+            max_images=max_images,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+        )
+        if json:
+            print_json({**ablation.to_dict(), "plot": str(output) if output else None})
+        else:
+            print_table(ablation.to_table())
+        if output is not None:
+            draw_ablation(ablation, output)
+            log.info("plot: %s", output)
     return 0
 
 
@@ -157,21 +160,21 @@ def draw(
     variant: Annotated[Variant, Parameter(help="Which GoogLeNet.")] = "bn",
     *,
     output: Annotated[
-        Path | None, Output, Parameter(help="SVG to write; left out: googlenet-VARIANT.svg here.")
+        Path | None, Output, Parameter(help="SVG to write; default: googlenet-VARIANT.svg, here.")
     ] = None,
     input_size: Annotated[str, Parameter(help="C,H,W.")] = "3,224,224",
-    num_classes: Annotated[int, Parameter(help="Classes.")] = 1000,
+    num_classes: Annotated[int, Parameter(help="Number of classes.")] = 1000,
     json: Json = False,
 ) -> int:
-    """Draw a variant on one page, in the manner of the paper's figure 3: every branch, every shape."""
+    """Draw a variant on one page, in the style of the paper's figure 3: every branch, every shape."""
     from googlenet.explanation.draw import write_drawing
     from googlenet.explanation.summary import parse_input_size
 
-    target = output or Path(f"googlenet-{variant}.svg")
-    check_output(target, ".svg")
-    write_drawing(variant, target, input_size=parse_input_size(input_size), num_classes=num_classes)
+    drawing = output or Path(f"googlenet-{variant}.svg")
+    check_output(drawing, ".svg")
+    write_drawing(variant, drawing, input_size=parse_input_size(input_size), num_classes=num_classes)
     if json:
-        print_json({"variant": variant, "drawing": str(target)})
+        print_json({"variant": variant, "drawing": str(drawing)})
     else:
-        print(target)
+        print(drawing)
     return 0

@@ -1,6 +1,6 @@
-"""Whether a network is right as often as it says: measured in bins of confidence, and mended by one number.
+"""Calibration: does a predicted probability of 80% mean that 80% of such predictions are correct?
 
-Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks".
+Guo, Pleiss, Sun, Weinberger 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from googlenet.errors import UserError
 
 BINS = 15
 """As in the paper's tables."""
-COLDEST, HOTTEST = 1 / 20, 20.0
-"""No temperature beyond these is looked for; what trained networks ask for is between 0.5 and 5."""
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0
+"""The search interval; trained networks need 0.5 to 5."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """A split's images sorted into bins of equal width by the probability of the class that was said."""
+    """Images in bins of equal width by confidence, which is the probability of the predicted class."""
 
     images: Tensor
-    """int64, (bins,): how many fell into each."""
+    """int64, (bins,): images in each bin."""
     confidence: Tensor
-    """float64, (bins,): the mean probability of what was said; 0 for a bin without images."""
+    """float64, (bins,): mean confidence; 0 for an empty bin."""
     accuracy: Tensor
-    """float64, (bins,): the share that was right; 0 for a bin without images."""
+    """float64, (bins,): fraction of correct predictions; 0 for an empty bin."""
 
     @property
     def expected_calibration_error(self) -> float:
-        """How far confidence and accuracy lie apart, as a mean over the images (section 2 of the paper)."""
-        share = self.images / self.images.sum()
-        return float((share * (self.accuracy - self.confidence).abs()).sum())
+        """Mean absolute difference of confidence and accuracy, weighted by images (section 2 of the paper)."""
+        weights = self.images / self.images.sum()
+        return float((weights * (self.accuracy - self.confidence).abs()).sum())
 
     def to_dict(self) -> dict[str, list[Any]]:
         return {
@@ -46,40 +46,40 @@ class Reliability:
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
-    """Sort probabilities (N, number of classes) of images with labels (N,); a bin has its upper edge, not its lower."""
-    confidence, said = probabilities.double().max(dim=1)
+    """Bin probabilities (N, classes) of images with labels (N,). A bin includes its upper edge, not its lower one."""
+    confidence, predicted = probabilities.double().max(dim=1)
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-    place = torch.bucketize(confidence, edges[1:-1])
-    images = torch.bincount(place, minlength=bins)
-    claimed = torch.bincount(place, weights=confidence, minlength=bins)
-    right = torch.bincount(place, weights=(said == labels).double(), minlength=bins)
-    return Reliability(images, claimed / images.clamp(min=1), right / images.clamp(min=1))
+    index = torch.bucketize(confidence, edges[1:-1])
+    images = torch.bincount(index, minlength=bins)
+    confidence_sums = torch.bincount(index, weights=confidence, minlength=bins)
+    correct = torch.bincount(index, weights=(predicted == labels).double(), minlength=bins)
+    return Reliability(images, confidence_sums / images.clamp(min=1), correct / images.clamp(min=1))
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature T whose softmax(logits / T) gives held-out labels the highest likelihood (section 4.2).
+    """The temperature T that minimizes the cross-entropy of softmax(logits / T) (section 4.2).
 
-    The loss is convex in 1 / T, so its slope changes sign once, and halving an interval finds where. To the N images
-    one more is added in thought, whose label is any class alike: where a few held-out images all happen to be right,
-    it keeps the network from being declared certain. Among thousands it weighs nothing.
+    The loss is convex in 1 / T, so bisection finds the zero of its slope. One virtual image with a uniform label is
+    added: if all of a few held-out images are classified correctly, T would otherwise go to 0. For thousands of images
+    its effect is negligible.
 
     Args:
-        logits: (N, number of classes) of images that the network was not trained on, and is not tested on.
+        logits: (N, classes) of held-out images: neither trained nor tested on.
         labels: int64, (N,).
 
     Raises:
-        UserError: where there is no image, or a logit is not finite.
+        UserError: if there are no images, or a logit is not finite.
     """
     if not len(labels) or not torch.isfinite(logits).all():
-        raise UserError("a temperature is fitted to the finite logits of 1 image or more")
+        raise UserError("fitting a temperature needs the finite logits of at least 1 image")
     logits = logits.double()
-    seen = logits.gather(1, labels[:, None]).squeeze(1)
-    wanted = (len(labels) * seen + logits.mean(dim=1)) / (len(labels) + 1)
-    low, high = math.log(COLDEST), math.log(HOTTEST)
+    of_labels = logits.gather(1, labels[:, None]).squeeze(1)
+    targets = (len(labels) * of_labels + logits.mean(dim=1)) / (len(labels) + 1)
+    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(30):
         middle = (low + high) / 2
         expected = ((logits / math.exp(middle)).softmax(dim=1) * logits).sum(dim=1)
-        slope = float((expected - wanted).mean())
+        slope = float((expected - targets).mean())
         if slope == 0:
             break
         low, high = (middle, high) if slope > 0 else (low, middle)

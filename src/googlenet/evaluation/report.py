@@ -1,129 +1,191 @@
-"""An evaluation as a person reads it, and as the files that it leaves."""
+"""`googlenet.evaluate`: from a network and data to an evaluation, its table and its report."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from functools import partial
+import time
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from googlenet.data import folder as image_folder
+from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.decode import Progress
-from googlenet.data.loader import entry, is_folder
-from googlenet.errors import UserError
-from googlenet.evaluation.metrics import Evaluation
+from googlenet.data.loader import is_folder, load_dataset
+from googlenet.device import resolve_device, resolve_precision
+from googlenet.errors import UserError, check_counts
+from googlenet.evaluation.metrics import BATCH_SIZE, Evaluation, check_confidence, check_split, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_mistakes, plot_reliability
-from googlenet.files import atomic_write
-from googlenet.weights.model_file import ModelInfo
+from googlenet.files import write_json
+from googlenet.model.googlenet import GoogLeNet
+from googlenet.weights.model_file import ModelInfo, load_or_check
+
+EvalData = str | Path | ImageDataset | ImageSplit | None
+
+
+def evaluate(
+    net: GoogLeNet | str | Path,
+    data: EvalData = None,
+    *,
+    data_dir: str | Path | None = None,
+    skip_unreadable: bool = False,
+    device: str = "auto",
+    precision: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    confidence: float = 0.0,
+) -> Evaluation:
+    """Evaluate a network on test images.
+
+    Args:
+        net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
+            Its mode, device and hooks are left as they were.
+        data: a dataset name, a folder of images, an `ImageDataset` (its test split is used) or an `ImageSplit`.
+            Default: the data that the network was trained on. See `load_eval_data` for which images are used.
+        data_dir: the folder with the files of a named dataset.
+        skip_unreadable: skip image files that cannot be read.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, fp32, bf16 or fp16. Default: as in training.
+        batch_size: images per batch; affects speed and memory only.
+        confidence: the threshold for `Evaluation.coverage`, a probability from 0 to 1.
+
+    Raises:
+        UserError: if the data does not fit the network, or an argument is invalid.
+    """
+    check_confidence(confidence)
+    check_counts(batch_size=batch_size)
+    net, info = load_or_check(net)
+    split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
+    device_used = resolve_device(device)
+    precision_used = resolve_precision(precision or info.recipe.get("precision", "auto"), device_used)
+    with progress("evaluating", len(split)) as bar:
+        start = time.perf_counter()
+        logits = collect_logits(
+            net,
+            split,
+            info.input,
+            device=device_used,
+            precision=precision_used,
+            batch_size=batch_size,
+            advance=bar.advance,
+        )
+        seconds = time.perf_counter() - start
+    return Evaluation(info.classes, logits, split.labels, len(split) / seconds, info.temperature, confidence)
+
+
+def eval_split(
+    info: ModelInfo,
+    data: EvalData = None,
+    data_dir: str | Path | None = None,
+    *,
+    skip_unreadable: bool = False,
+) -> ImageSplit:
+    """The split that `data` (as in `evaluate`) stands for, checked to fit the network."""
+    if isinstance(data, ImageDataset):
+        _check_classes(data.name, data.classes, info)
+        data = data.test
+    if not isinstance(data, ImageSplit):
+        data = load_eval_data(info, data, data_dir, skip_unreadable=skip_unreadable).test
+    check_split(data, info.input, info.classes)
+    return data
+
+
+def load_eval_data(
+    info: ModelInfo,
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    *,
+    skip_unreadable: bool = False,
+    splits: tuple[str, ...] = ("test",),
+) -> ImageDataset:
+    """A dataset whose labels are the classes of a model.
+
+    For the folder that the model was trained on, even if it was moved, the test split is the one of training. For
+    another folder without a test split, it is every image.
+
+    Args:
+        info: of the model.
+        data: a dataset name or a folder. Default: the data that the model was trained on.
+        data_dir: the folder with the files of a named dataset.
+        skip_unreadable: skip image files that cannot be read; always done if the training did.
+        splits: the splits to decode; the others are empty.
+
+    Raises:
+        UserError: if the data is unknown, missing, or has other classes.
+    """
+    trained_on = info.recipe.get("data")
+    name = data if data is not None else trained_on
+    if name is None:
+        raise UserError("the model file does not name its training data: name a dataset or folder (--data)")
+    name = str(name)
+    if data is None and Path(name).is_absolute() and not is_folder(name):
+        raise UserError(f"the training data {name} no longer exists: name its folder (--data), or another one")
+    options: dict[str, Any] = {
+        "size": info.input.decoded_size,
+        "resize": info.input.resize,
+        "seed": info.recipe.get("seed", 0),
+        "skip_unreadable": skip_unreadable or info.recipe.get("skip_unreadable", False),
+        "channels": info.input.channels,
+        "splits": splits,
+    }
+    if not is_folder(name):
+        dataset = load_dataset(
+            name, data_dir or (info.recipe.get("data_dir") if name == trained_on else None), **options
+        )
+        _check_classes(name, dataset.classes, info)
+    elif trained_on is not None and Path(name).resolve() == Path(trained_on).resolve():
+        dataset = load_dataset(name, classes=info.classes, **options)
+        if info.data_digest not in ("", dataset.digest):
+            log.warning("the folder has changed since training: training images may be in the test split")
+    else:
+        dataset = load_dataset(name, classes=info.classes, test_fraction=1.0, **options)
+        if info.data_digest == dataset.digest:
+            log.info("the folder has the images of the training: its test split is the one of training")
+            dataset = load_dataset(name, classes=info.classes, **options)
+    if dataset.note:
+        log.info("note: %s", dataset.note)
+    return dataset
+
+
+def _check_classes(name: str, classes: tuple[str, ...], info: ModelInfo) -> None:
+    numbers = tuple(map(str, range(len(classes))))  # the classes of weights imported without names
+    if info.classes not in (classes, numbers):
+        raise UserError(f"{name} has other classes than the model, or in another order: name other data")
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """A row a class, and the figures over all in the caption."""
-    figures = evaluation.to_dict()
+    """One row per class, and the overall metrics in the caption."""
+    metrics = evaluation.to_dict()
     table = Table()
     table.add_column("class")
     for heading in ("images", "precision", "recall", "F1"):
         table.add_column(heading, justify="right")
-    for name, row in figures["per_class"].items():
-        shares = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
-        table.add_row(escape(name), f"{row['images']:,}", *shares)
-    table.caption = (
-        f"{figures['images']:,} images: accuracy {figures['accuracy']:.2%}, top 3 {figures['top_3_accuracy']:.2%}\n"
-        f"loss {figures['loss']:.4f}, calibration error {figures['expected_calibration_error']:.2%}, "
-        f"{figures['images_per_second']:,.0f} images/s"
-        + _temperature_in_words(evaluation)
-        + _answers_in_words(evaluation)
-    )
+    for name, row in metrics["per_class"].items():
+        scores = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
+        table.add_row(escape(name), f"{row['images']:,}", *scores)
+    lines = [
+        f"{metrics['images']:,} images: accuracy {metrics['accuracy']:.2%}, top 3 {metrics['top_3_accuracy']:.2%}",
+        f"loss {metrics['loss']:.4f}, calibration error {metrics['expected_calibration_error']:.2%}, "
+        f"{metrics['images_per_second']:,.0f} images/s",
+    ]
+    if evaluation.temperature != 1:
+        before = metrics["calibration"]["expected_calibration_error_before"]
+        lines.append(f"temperature {evaluation.temperature:.3g}; calibration error without it {before:.2%}")
+    if evaluation.confidence > 0:
+        coverage = metrics["coverage"]
+        accuracy = "no accuracy" if coverage["accuracy"] is None else f"accuracy {coverage['accuracy']:.2%}"
+        lines.append(
+            f"confidence {evaluation.confidence:g} or more: {coverage['images']:,} images "
+            f"({coverage['coverage']:.2%}), {accuracy}"
+        )
+    table.caption = "\n".join(lines)
     table.caption_justify = "left"
     return table
 
 
 def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path) -> None:
-    """`evaluation.json` and the pictures in `folder`, which is made if need be."""
-    with atomic_write(folder / "evaluation.json") as temporary:
-        temporary.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+    """Write `evaluation.json` and the plots to `folder`, which is created if needed. Raises `RunError` if it cannot."""
+    write_json(folder / "evaluation.json", evaluation.to_dict())
     plot_confusion_matrix(evaluation, folder / "confusion_matrix.png")
     plot_mistakes(evaluation, split.images, folder / "mistakes.png")
     plot_reliability(evaluation, folder / "reliability.png")
     plot_coverage(evaluation, folder / "coverage.png")
-
-
-def _temperature_in_words(evaluation: Evaluation) -> str:
-    if evaluation.temperature == 1:
-        return ""
-    before = evaluation.reliability_before.expected_calibration_error
-    return f"\nat temperature {evaluation.temperature:.3g};\nwithout it the calibration error is {before:.2%}"
-
-
-def _answers_in_words(evaluation: Evaluation) -> str:
-    if evaluation.confidence == 0:
-        return ""
-    answers = evaluation.answers
-    answered, share = int(answers.answered), float(answers.share)
-    right = f"{float(answers.accuracy):.2%} of the answers right" if answered else "none to be right"
-    return f"\nat confidence {evaluation.confidence:g} and above: {answered:,} answered ({share:.2%}),\n{right}"
-
-
-def load_eval_data(
-    info: ModelInfo,
-    data: str | None = None,
-    data_dir: str | Path | None = None,
-    *,
-    skip_unreadable: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
-) -> ImageDataset:
-    """A data set whose labels are the model's classes.
-
-    Of the folder that the model was trained on, wherever it lies now, the same pictures are held out as then; of
-    another one that has no test pictures of its own, every picture is judged.
-
-    Args:
-        info: of the model.
-        data: a name from the catalog or a folder; left out, what the model was trained on.
-        data_dir: the folder with the files of a data set of the catalog.
-        skip_unreadable: leave picture files out that cannot be read, as is done in any case where the training did.
-        say: gets what was found in a folder, line by line.
-        progress: see `parallel.Progress`.
-
-    Raises:
-        UserError: where the model does not say what it was trained on, that is gone, or the data are of other classes.
-    """
-    trained_on = info.recipe.get("data")
-    name = data or trained_on
-    if name is None:
-        raise UserError("the model file does not say what it was trained on: name the data with --data")
-    if data is None and Path(name).is_absolute() and not is_folder(name):
-        raise UserError(
-            f"{name}, which the model was trained on, is not there any more; name where it is with --data, or pictures "
-            "to export with by --calibration"
-        )
-    if not is_folder(name):
-        known = entry(name).load(data_dir or (info.recipe.get("data_dir") if name == trained_on else None))
-        numbers = tuple(map(str, range(len(known.classes))))  # of weights that came in without names
-        if info.classes not in (known.classes, numbers):
-            raise UserError(f"{name} has other classes than the model, or in another order; name other data")
-        return known
-    read = partial(
-        image_folder.load,
-        name,
-        size=info.input.decoded_size,
-        resize=info.input.resize,
-        seed=info.recipe.get("seed", 0),
-        skip_unreadable=skip_unreadable or info.recipe.get("skip_unreadable", False),
-        channels=info.input.channels,
-        classes=info.classes,
-        progress=progress,
-    )
-    same = trained_on is not None and Path(name).resolve() == Path(trained_on).resolve()
-    dataset = read(say=say) if same else read(say=say, test_fraction=1.0)
-    if same and info.data_digest not in ("", dataset.digest):
-        say("the folder has changed since the training: what was learned from may be among the pictures judged")
-    if not same and info.data_digest == dataset.digest:
-        say("the folder holds the pictures of the training: those are judged that were held out then")
-        return dataset if len(dataset.train) else read()
-    return dataset

@@ -1,8 +1,8 @@
-"""What each branch is worth: every branch of every Inception block silenced in turn, the accuracy measured again."""
+"""How much accuracy depends on each branch: set the output of one branch at a time to zero, and evaluate again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,206 +12,187 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from googlenet.data.dataset import ImageSplit
+from googlenet.console import progress
 from googlenet.device import autocast, resolve_device, resolve_precision
-from googlenet.errors import UserError
-from googlenet.evaluation.metrics import BATCH_SIZE, check_fits, progress_bar
+from googlenet.errors import check_counts
+from googlenet.evaluation.metrics import BATCH_SIZE, eval_mode
 from googlenet.evaluation.plots import drawing
-from googlenet.model.googlenet import GoogLeNet, Inception
-from googlenet.weights.model_file import model_info
+from googlenet.evaluation.report import EvalData, eval_split
+from googlenet.model.architecture import TABLE_1
+from googlenet.model.googlenet import GoogLeNet
+from googlenet.weights.model_file import load_or_check
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Which images of a split a network gets right, whole and with each branch silenced."""
+    """Which images a network classifies correctly, intact and without each branch."""
 
     blocks: tuple[str, ...]
-    """The names of the network's blocks: 3a to 5b, where it has all nine."""
+    """Names of the nine blocks, 3a to 5b."""
     branches: tuple[str, ...]
-    """The names of a block's four branches."""
-    whole: Tensor
-    """bool, (N,): right with every branch."""
-    silenced: Tensor
-    """bool, (blocks, 4 branches, N): right without that branch."""
+    """Names of the four branches of a block."""
+    intact: Tensor
+    """bool, (N,): correct with all branches."""
+    ablated: Tensor
+    """bool, (blocks, 4 branches, N): correct without that branch."""
 
     @property
     def accuracy(self) -> float:
-        return float(self.whole.double().mean())
+        """Of the intact network."""
+        return float(self.intact.double().mean())
 
     @property
-    def lost(self) -> Tensor:
-        """float64, (blocks, 4): the accuracy lost, 0 to 1; below 0 where the network is better without the branch."""
-        return self.accuracy - self.silenced.double().mean(dim=2)
+    def accuracy_drop(self) -> Tensor:
+        """float64, (blocks, 4): the accuracy lost, 0 to 1; negative if accuracy is higher without the branch."""
+        return self.accuracy - self.ablated.double().mean(dim=2)
 
     @property
-    def chance(self) -> Tensor:
-        """float64, (blocks, 4): a loss up to this, either way, may be chance.
+    def margin(self) -> Tensor:
+        """float64, (blocks, 4): a drop up to this, in either direction, is not significant (95%).
 
-        The 95% interval of McNemar's test of two classifiers on the same images: 1.96 standard deviations of
-        (newly wrong - newly right) / N, of which each is as likely where the branch is worth nothing.
+        From McNemar's test of two classifiers on the same images: 1.96 standard deviations of
+        (newly wrong - newly correct) / N, if both are equally likely.
         """
-        changed = (self.silenced != self.whole).sum(dim=2)
-        return 1.96 * changed.double().sqrt() / len(self.whole)
+        changed = (self.ablated != self.intact).sum(dim=2)
+        return 1.96 * changed.double().sqrt() / len(self.intact)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every figure, as JSON takes it."""
+        """Every figure, ready for JSON."""
 
         def by_branch(values: Tensor) -> dict[str, dict[str, float]]:
             rows = zip(self.blocks, values.tolist(), strict=True)
-            return {block: dict(zip(self.branches, figures, strict=True)) for block, figures in rows}
+            return {block: dict(zip(self.branches, row, strict=True)) for block, row in rows}
 
         return {
-            "images": len(self.whole),
+            "images": len(self.intact),
             "accuracy": self.accuracy,
-            "accuracy_lost": by_branch(self.lost),
-            "chance": by_branch(self.chance),
+            "accuracy_drop": by_branch(self.accuracy_drop),
+            "margin": by_branch(self.margin),
         }
 
     def to_table(self) -> Table:
-        """A row a block, a column a branch: percentage points lost, gray where it may be chance."""
-        table = Table(title="points of accuracy lost without:", title_justify="left")
+        """One row per block, one column per branch: percentage points lost, dimmed if not significant."""
+        table = Table(title="accuracy lost without each branch (percentage points)", title_justify="left")
         table.add_column("block")
         for name in self.branches:
             table.add_column(name, justify="right")
-        for block, lost, chance in zip(self.blocks, self.lost.tolist(), self.chance.tolist(), strict=True):
+        for block, drops, margins in zip(self.blocks, self.accuracy_drop.tolist(), self.margin.tolist(), strict=True):
             cells = (
-                _points(loss) if abs(loss) > limit else f"[dim]{_points(loss)} ~[/dim]"
-                for loss, limit in zip(lost, chance, strict=True)
+                f"{100 * drop:.2f}" if abs(drop) > margin else f"[dim]{100 * drop:.2f} ~[/dim]"
+                for drop, margin in zip(drops, margins, strict=True)
             )
             table.add_row(block, *cells)
-        table.caption = f"{len(self.whole):,} images, whole network: {self.accuracy:.2%}\n~ may be chance"
+        table.caption = f"{len(self.intact):,} images, intact network: {self.accuracy:.2%}\n~ not significant"
         table.caption_justify = "left"
         return table
 
 
 def ablate(
-    net: GoogLeNet,
-    split: ImageSplit,
+    net: GoogLeNet | str | Path,
+    data: EvalData = None,
     *,
-    limit: int | None = None,
+    data_dir: str | Path | None = None,
+    skip_unreadable: bool = False,
+    max_images: int | None = None,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Ablation:
-    """Silence each branch of each block in turn over a split, with a progress bar where there is a terminal.
+    """Evaluate a network with each branch of each Inception block set to zero in turn.
 
-    A branch is silenced by an output of zero, after its ReLU: what zero weights, biases and normalization in its last
-    convolution give. The other branches and the layers above are as they were trained, with the branch there; so this
-    says what the trained network leans on, not what a network trained without the branch would lack.
+    The output of the branch is zero, as if all parameters of its last convolution were. The rest is as it was trained,
+    with the branch: the result tells what the trained network relies on, not how well one trained without the branch
+    would do.
 
-    Each batch goes through the layers below a block once, and only the layers above it once more for every branch.
+    Each batch passes through the layers below a block once, and through the layers above it once per branch.
 
     Args:
-        net: a network that `googlenet.load` or `googlenet.import_weights` returned; it is moved to the device.
-        split: the images and their labels.
-        limit: of how many images, spread evenly over the split; left out: of all. Each of n images is 100 / n points.
-        device: auto, cpu, cuda, cuda:1, mps.
-        precision: auto, fp32, bf16, fp16; of the computation.
-        batch_size: images a batch.
+        net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
+            Its mode, device and hooks are left as they were.
+        data: as in `googlenet.evaluate`.
+        data_dir: the folder with the files of a named dataset.
+        skip_unreadable: skip image files that cannot be read.
+        max_images: evaluate at most this many images, spread evenly over the split. Default: all.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, fp32, bf16 or fp16. Default: as in training.
+        batch_size: images per batch.
 
     Raises:
-        UserError: for a network that does not say what its input and classes are, or a split that is not for it.
+        UserError: if the data does not fit the network, or an argument is invalid.
     """
-    info = model_info(net)
-    if batch_size < 1 or (limit is not None and limit < 1):
-        raise UserError(f"batch_size and limit are 1 or more, not {batch_size} and {limit}")
-    check_fits(split, info.input, info.classes)
-    if limit is not None and limit < len(split):
-        split = split.subset(torch.arange(limit) * len(split) // limit)
-    where = resolve_device(device)
-    how = resolve_precision(precision, where)
-    net.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with progress_bar("silencing branches", len(split)) as advance:
-        right = _collect(net, split, where, how, batch_size, advance)
-    names = tuple(row.name for row in net.architecture.rows)
-    silenced = right[:, 1:].T.reshape(len(names), -1, len(split))
-    return Ablation(names, net.architecture.branch_names, right[:, 0], silenced)
-
-
-@torch.inference_mode()
-def _collect(
-    net: GoogLeNet,
-    split: ImageSplit,
-    device: torch.device,
-    precision: str,
-    batch_size: int,
-    done: Callable[[int], None],
-) -> Tensor:
-    """Whether each image is classified rightly: bool (N, 1 + blocks x 4), first by the whole network."""
-    was_training = net.training
-    net.eval()
-    collected = []
-    try:
+    check_counts(batch_size=batch_size, max_images=max_images)
+    net, info = load_or_check(net)
+    split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
+    if max_images is not None and max_images < len(split):
+        split = split.spread(max_images)
+    device_used = resolve_device(device)
+    precision_used = resolve_precision(precision or info.recipe.get("precision", "auto"), device_used)
+    correct = []
+    with (
+        progress("ablating", len(split)) as bar,
+        eval_mode(net, device_used),
+        torch.inference_mode(),
+    ):
         for start in range(0, len(split), batch_size):
             images, labels = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
-            batch = net.info.input.prepare(images.to(device)).contiguous(memory_format=torch.channels_last)
-            with autocast(device, precision):
-                answers = _answers(net, batch).cpu()
-            collected.append(answers == labels[:, None])
-            done(len(images))
-    finally:
-        net.train(was_training)
-    return torch.cat(collected)
+            batch = info.input.prepare(images.to(device_used)).contiguous(memory_format=torch.channels_last)
+            with autocast(device_used, precision_used):
+                predicted = _predict_ablated(net, batch).cpu()
+            correct.append(predicted == labels)
+            bar.advance(len(images))
+    all_correct = torch.cat(correct, dim=1)
+    ablated = all_correct[1:].reshape(len(TABLE_1), -1, len(split))
+    return Ablation(tuple(row.name for row in TABLE_1), net.architecture.branch_names, all_correct[0], ablated)
 
 
-def _answers(net: GoogLeNet, x: Tensor) -> Tensor:
-    """The class said of each image, int64 (N, 1 + blocks x 4): of the whole, then without each branch in turn."""
+def _predict_ablated(net: GoogLeNet, x: Tensor) -> Tensor:
+    """Predicted classes, int64 (1 + blocks * 4, N): of the intact network, then without each branch in turn."""
     children = dict(net.named_children())
-    layers = list(children.values())[: list(children).index("fc") + 1]  # behind it come the auxiliary heads
-    without: list[Tensor] = []
-    for place, layer in enumerate(layers):
-        x = layer(x)
-        if isinstance(layer, Inception):
-            channels = net.architecture.rows[len(without) // 4].branch_channels
-            without += [_through(layers[place + 1 :], maps).argmax(dim=1) for maps in _silenced(x, channels)]
-    return torch.stack([x.argmax(dim=1), *without], dim=1)
+    names = list(children)[: list(children).index("fc") + 1]  # in the order of computation; auxiliary heads follow
+    channels = {f"inception{row.name}": row.branch_channels for row in TABLE_1}
+    ablated: list[Tensor] = []
+    for number, name in enumerate(names):
+        x = children[name](x)
+        if name in channels:
+            rest = [children[above] for above in names[number + 1 :]]
+            ablated += [_forward(rest, maps).argmax(dim=1) for maps in _without_each_branch(x, channels[name])]
+    return torch.stack([x.argmax(dim=1), *ablated])
 
 
-def _silenced(maps: Tensor, channels: Sequence[int]) -> list[Tensor]:
-    """A block's output (N, C, H, W) four times, each time with another branch at zero."""
-    copies = []
-    for place, width in enumerate(channels):
-        first = sum(channels[:place])
+def _without_each_branch(maps: Tensor, channels: tuple[int, ...]) -> Iterator[Tensor]:
+    """Copies of a block's output (N, C, H, W), each with the channels of another branch set to zero."""
+    start = 0
+    for count in channels:
         copy = maps.clone()
-        copy[:, first : first + width] = 0
-        copies.append(copy)
-    return copies
+        copy[:, start : start + count] = 0
+        yield copy
+        start += count
 
 
-def _through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     for layer in layers:
         x = layer(x)
     return x
 
 
 def draw_ablation(ablation: Ablation, path: Path) -> None:
-    """One PNG: blocks down, branches across, each cell the percentage points lost and as red as they are many.
-
-    Raises:
-        RunError: where the file cannot be written.
-    """
-    lost = ablation.lost.numpy()
-    may_be_chance = abs(lost) <= ablation.chance.numpy()
-    # The root, so that a loss of one point shows beside one of thirty; pale where nobody loses a point
-    redness = np.sqrt(lost.clip(0) / max(lost.max(), 0.01))
+    """Write one PNG: a heat map of percentage points lost, blocks down, branches across. Raises `RunError`."""
+    drop = ablation.accuracy_drop.numpy()
+    not_significant = abs(drop) <= ablation.margin.numpy()
+    # The square root makes a drop of 1 point visible next to one of 30
+    color = np.sqrt(drop.clip(0) / max(drop.max(), 0.01))
     with drawing(path, 7, 7) as figure:
         axes = figure.subplots()
-        axes.imshow(redness, cmap="Reds", vmin=0, vmax=1, aspect="auto")
+        axes.imshow(color, cmap="Reds", vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(ablation.branches)), ablation.branches)
         axes.set_yticks(range(len(ablation.blocks)), ablation.blocks)
         axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-        axes.set(xlabel="branch silenced", ylabel="Inception block")
+        axes.set(xlabel="branch set to zero", ylabel="Inception block")
         axes.xaxis.set_label_position("top")
-        for (row, column), loss in np.ndenumerate(lost):
-            chance = bool(may_be_chance[row, column])
-            ink, style = "white" if redness[row, column] > 0.6 else "black", "italic" if chance else "normal"
-            axes.text(column, row, _points(loss) + " ~" * chance, ha="center", va="center", color=ink, style=style)
+        for (row, column), value in np.ndenumerate(drop):
+            text, style = (" ~", "italic") if not_significant[row, column] else ("", "normal")
+            ink = "white" if color[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{100 * value:.2f}{text}", ha="center", va="center", color=ink, style=style)
         figure.suptitle("Accuracy lost without each branch (percentage points)", fontsize=13, fontweight="bold")
-        figure.supxlabel(
-            f"{len(ablation.whole):,} images; the whole network: {ablation.accuracy:.2%}.   ~ may be chance",
-            fontsize=10,
-        )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.2f}"
+        caption = f"{len(ablation.intact):,} images, intact network: {ablation.accuracy:.2%}.   ~ not significant"
+        figure.supxlabel(caption, fontsize=10)

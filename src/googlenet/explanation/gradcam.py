@@ -1,4 +1,4 @@
-"""Why a network said what it said of one picture: where it looked, and what each branch had to do with it."""
+"""Why a network predicts a class for one image: where it looks (Grad-CAM) and the share of each branch, in a figure."""
 
 from __future__ import annotations
 
@@ -16,60 +16,67 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.data.decode import decode_image
 from googlenet.data.transforms import Window
 from googlenet.errors import UserError, check_counts
-from googlenet.evaluation.plots import drawing, shortened
+from googlenet.evaluation.metrics import eval_mode
+from googlenet.evaluation.plots import drawing, shorten
+from googlenet.model.architecture import TABLE_1
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import model_info
+from googlenet.weights.model_file import load_or_check
 
-LEGIBLE_SIDE = 7
-"""The last block's map has 7x7 cells at 224x224. With fewer a heat map says little, and is often empty."""
-PICTURE_SIDE = 1024
-MOST_PIXELS_A_SIDE = 2048
-"""Of a picture to decode for `explain`: more is not seen, and would take gigabytes."""
+MIN_MAP_SIDE = 7
+"""At 224x224 the maps of the last block have 7x7 cells. With fewer, a heat map is coarse and often empty."""
+MAX_IMAGE_SIDE = 1024
+"""Larger images are shown smaller: nobody would see the difference."""
+MAX_DECODED_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` found out about one picture."""
+    """The result of `explain` for one image."""
 
     image: Tensor
-    """The picture, uint8 (C, H, W); a larger one made smaller, so that no side has more than 1024 pixels."""
+    """The image, uint8 (C, H, W), reduced to at most 1024 pixels per side."""
     classes: tuple[str, ...]
-    """All that the network knows, the likeliest first."""
+    """All classes, the most likely first."""
     probabilities: tuple[float, ...]
-    """At the temperature that the model file says."""
+    """Of `classes`, at the temperature of the model file."""
     explained: str
     """The class that `grad_cam` and `shares` are about."""
     block: str
-    """The Inception block whose maps `grad_cam` is made of: 3a to 5b."""
+    """The Inception block whose maps `grad_cam` is computed from: 3a to 5b."""
     grad_cam: Tensor
-    """float32, (h, w), 0 to 1: how much each cell of the block's maps speaks for the class, 1 the most in this picture.
-    All 0 where none does."""
+    """float32, (h, w), 0 to 1: the evidence for the class in each cell of the maps, 1 for the cell with the most. All 0
+    if there is none."""
     window: Window
-    """The part of `image` that the network saw, and that `grad_cam` lies over."""
+    """The part of `image` that the network saw, which `grad_cam` covers."""
     shares: dict[str, dict[str, float]]
-    """For each block, the share of each of its four branches; they sum to 1, or are all 0 where no gradient arrives."""
+    """By block and branch, see `explain`; each block's shares sum to 1, or are all 0 if no gradient arrives."""
 
     @property
     def probability(self) -> float:
-        """Of the class explained."""
+        """The probability of the explained class."""
         return self.probabilities[self.classes.index(self.explained)]
 
     @property
     def heat(self) -> Tensor:
-        """`grad_cam` laid over the whole picture: float32 (H, W), 0 to 1, and 0 where the network did not see."""
-        height, width = self.image.shape[1:]
-        top, left = round(self.window.top), round(self.window.left)
-        bottom, right = round(self.window.top + self.window.height), round(self.window.left + self.window.width)
-        size = (max(1, bottom - top), max(1, right - left))
-        heat = torch.zeros(height, width)
-        over = F.interpolate(self.grad_cam[None, None], size=size, mode="bilinear")[0, 0]
-        heat[top:bottom, left:right] = over[: bottom - top, : right - left]
+        """`grad_cam` resized to the image: float32 (H, W), 0 to 1; 0 outside of the window."""
+        heat = torch.zeros(self.image.shape[1:])
+        rows, columns = self.seen
+        size = (max(1, rows.stop - rows.start), max(1, columns.stop - columns.start))
+        resized = F.interpolate(self.grad_cam[None, None], size=size, mode="bilinear")[0, 0]
+        heat[rows, columns] = resized[: rows.stop - rows.start, : columns.stop - columns.start]
         return heat
 
+    @property
+    def seen(self) -> tuple[slice, slice]:
+        """The rows and columns of `image` in the window."""
+        top, left, height, width = self.window
+        return slice(round(top), round(top + height)), slice(round(left), round(left + width))
+
     def to_dict(self) -> dict[str, Any]:
-        """All but the picture itself, as JSON takes it. The window is in shares of the picture's height and width."""
+        """Everything but the image, ready for JSON. The window is in fractions of the image's height and width."""
         height, width = self.image.shape[1:]
         top, left, seen_height, seen_width = self.window
         return {
@@ -88,91 +95,91 @@ class Explanation:
         }
 
 
-def explain(net: GoogLeNet, image: Tensor, *, class_name: str | None = None, block: str | None = None) -> Explanation:
-    """Where in a picture a network saw a class, and how much each branch had to do with it.
+def explain(
+    net: GoogLeNet | str | Path, image: Any, *, class_name: str | None = None, block: str | None = None
+) -> Explanation:
+    """Where in an image the network sees a class, and how much each branch contributes.
 
     **Where: Grad-CAM** (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, section 3). Each map A_k of a block
-    is weighted with the mean over its cells of the gradient of the class's logit y; the sum of the weighted maps, where
-    it is above 0, is the heat: ReLU(sum over k of mean(dy / dA_k) A_k), here divided by its maximum.
+    is weighted by the mean over its cells of the gradient of the class's logit y. The heat is the positive part of the
+    weighted sum, ReLU(sum over k of mean(dy / dA_k) A_k), divided by its maximum.
 
-    **How much: gradient times activation.** A branch's share of its block is the sum of |A dy/dA| over all channels and
-    cells of its output A, divided by the same sum over the whole block. To first order, A dy/dA is what the logit loses
-    when that one value is silenced, so that the share says how much of the verdict hangs on the branch in this picture.
-    The energy of the activations alone would count what the layers above ignore. Absolute values are taken so that
-    evidence for and evidence against the class both count, instead of cancelling out. A share is not what the network
-    could not do without: another branch may take over. That is what `ablate` measures.
+    **How much: activation times gradient.** The share of a branch is the sum of |A dy/dA| over all channels and cells
+    of its output A, divided by the sum over the whole block. To first order, A dy/dA is what the logit loses if that
+    value is set to 0. Absolute values keep evidence for and against the class from canceling out. A branch with a large
+    share may still be replaceable by another one: `googlenet.ablate` measures that.
 
-    Both are computed in float32 and in eval mode, on the network's device; the network is left as it was.
+    Both are computed in float32 and eval mode on the network's device; the network is left as it was.
 
     Args:
-        net: a network that `googlenet.load` or `googlenet.import_weights` returned.
-        image: the picture, uint8 (C, H, W) with the network's channels, of any size.
-        class_name: the class to explain, upper or lower case; left out: the likeliest.
-        block: the Inception block for Grad-CAM, `3a` to `5b`; left out: the last whose map has at least 7 cells a side.
-            Where none has, which is so for inputs of 28x28 at the paper's stride, the last of those with the largest;
-            where nothing in its map speaks for the class, the next one in which something does.
+        net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
+        image: a path, the bytes of a file, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (H, W) or
+            (C, H, W); arrays and tensors are uint8. Any size.
+        class_name: the class to explain, in upper or lower case. Default: the most likely.
+        block: the block for Grad-CAM, `3a` to `5b`. Default: the last block with at least 7 cells per side, or if none
+            has (inputs of 28x28 at stride 2), the last of those with the largest maps. If its maps hold no evidence for
+            the class, the next best block whose maps do.
 
     Raises:
-        UserError: for a network that does not say what its input and classes are, an image that is not as it must be,
-            or a class or block that is not there.
+        UserError: if the image cannot be read, the class or block does not exist, or the network has no `info`.
     """
-    info = model_info(net)
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != info.input.channels or not image.numel():
-        raise UserError(
-            f"a picture for this model is uint8 of shape ({info.input.channels}, H, W), "
-            f"not {str(image.dtype).removeprefix('torch.')} of {tuple(image.shape)}"
-        )
-    rows = net.architecture.rows
-    if block is not None and not net.architecture.has_block(block):
-        raise UserError(f"there is no block {block!r}; there are: {', '.join(row.name for row in rows)}")
-    asked = None if class_name is None else _index_of(class_name, info.classes)
+    net, info = load_or_check(net)
+    channels = info.input.channels
+    if not (isinstance(image, Tensor) and image.ndim == 3 and len(image) == channels and image.dtype == torch.uint8):
+        image = decode_image(image, channels, max_side=MAX_DECODED_SIDE)
+    if not image.numel():
+        raise UserError(f"the image has no pixels: its shape is {tuple(image.shape)}")
+    if block not in (None, *(row.name for row in TABLE_1)):
+        raise UserError(f"unknown block {block!r}; blocks: {', '.join(row.name for row in TABLE_1)}")
+    target = None if class_name is None else _class_index(class_name, info.classes)
     with _block_outputs(net) as outputs, torch.inference_mode(False), torch.enable_grad():
-        logits = net(info.input.prepare(image[None].to(net.conv1.conv.weight.device)).requires_grad_())[0]
-        target = int(logits.argmax()) if asked is None else asked
+        batch = info.input.prepare(image[None].to(net.conv1.conv.weight.device)).requires_grad_()
+        logits = net(batch)[0]
+        target = int(logits.argmax()) if target is None else target
         gradients = torch.autograd.grad(logits[target], list(outputs.values()))
-    found = {name: (maps.detach(), grad) for (name, maps), grad in zip(outputs.items(), gradients, strict=True)}
-    block = block or _legible_block(found)
+    maps = {name: (output.detach(), grad) for (name, output), grad in zip(outputs.items(), gradients, strict=True)}
+    block = block or _default_block(maps)
     probabilities, order = (logits.detach() / info.temperature).softmax(dim=0).sort(descending=True, stable=True)
-    shown = _at_most(image.cpu(), PICTURE_SIDE)
+    shown = _reduce(image.cpu(), MAX_IMAGE_SIDE)
     down, across = shown.shape[1] / image.shape[1], shown.shape[2] / image.shape[2]
     seen = info.input.window(*image.shape[1:])
-    names = net.architecture.branch_names
     return Explanation(
         image=shown,
         classes=tuple(info.classes[index] for index in order.tolist()),
         probabilities=tuple(probabilities.tolist()),
         explained=info.classes[target],
         block=block,
-        grad_cam=_grad_cam(*found[block]).cpu(),
+        grad_cam=_grad_cam(*maps[block]).cpu(),
         window=Window(seen.top * down, seen.left * across, seen.height * down, seen.width * across),
         shares={
-            row.name: dict(zip(names, _shares(*found[row.name], row.branch_channels), strict=True)) for row in rows
+            row.name: dict(
+                zip(net.architecture.branch_names, _shares(*maps[row.name], row.branch_channels), strict=True)
+            )
+            for row in TABLE_1
         },
     )
 
 
 @contextmanager
 def _block_outputs(net: GoogLeNet) -> Iterator[dict[str, Tensor]]:
-    """Within it, a forward pass is one in eval mode and leaves each block's output here, by the block's name."""
+    """Within it, the network is in eval mode, and a forward pass leaves each block's output here by its name."""
     outputs: dict[str, Tensor] = {}
     hooks = [
         getattr(net, f"inception{row.name}").register_forward_hook(
             lambda _module, _inputs, output, name=row.name: outputs.__setitem__(name, output)
         )
-        for row in net.architecture.rows
+        for row in TABLE_1
     ]
-    was_training = net.training
-    net.eval()
     try:
-        yield outputs
+        with eval_mode(net):
+            yield outputs
     finally:
-        net.train(was_training)
         for hook in hooks:
             hook.remove()
 
 
 def _grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
-    """(1, K, h, w) and the gradients at them -> (h, w), from 0 to 1."""
+    """Maps and their gradients (1, K, h, w) -> heat (h, w), 0 to 1."""
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     heat = F.relu((weights * maps).sum(dim=1))[0]
     highest = heat.max()
@@ -180,145 +187,122 @@ def _grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _shares(maps: Tensor, gradients: Tensor, channels: tuple[int, ...]) -> list[float]:
-    """The part of each branch in the block's sum of |activation times gradient|."""
-    amounts = torch.stack([part.sum() for part in (maps * gradients).cpu().double().abs().split(channels, dim=1)])
-    total = amounts.sum()
-    return (amounts / total if total > 0 else amounts).tolist()
+    """Each branch's share of the block's sum of |activation times gradient|."""
+    sums = torch.stack([part.sum() for part in (maps * gradients).cpu().double().abs().split(channels, dim=1)])
+    total = sums.sum()
+    return (sums / total if total > 0 else sums).tolist()
 
 
-def _legible_block(found: dict[str, tuple[Tensor, Tensor]]) -> str:
-    """The last block with cells enough; where nothing there speaks for the class, the next best where it does."""
-    cells = {name: min(LEGIBLE_SIDE, *maps.shape[2:]) for name, (maps, _) in found.items()}
-    by_worth = sorted(found, key=cells.__getitem__)[::-1]
-    return next((name for name in by_worth if _grad_cam(*found[name]).any()), by_worth[0])
+def _default_block(maps: dict[str, tuple[Tensor, Tensor]]) -> str:
+    """The last block with enough cells; if it holds no evidence for the class, the next best that does."""
+    cells = {name: min(MIN_MAP_SIDE, *output.shape[2:]) for name, (output, _) in maps.items()}
+    best_first = sorted(maps, key=cells.__getitem__)[::-1]
+    return next((name for name in best_first if _grad_cam(*maps[name]).any()), best_first[0])
 
 
-def _index_of(name: str, classes: tuple[str, ...]) -> int:
-    alike = [index for index, known in enumerate(classes) if known.casefold() == name.casefold()]
-    if not alike:
+def _class_index(name: str, classes: tuple[str, ...]) -> int:
+    matches = [index for index, known in enumerate(classes) if known.casefold() == name.casefold()]
+    if not matches:
         more = ", ..." if len(classes) > 10 else ""
-        raise UserError(f"the model knows no class {name!r}; it knows: {', '.join(classes[:10])}{more}")
-    return next((index for index in alike if classes[index] == name), alike[0])
+        raise UserError(f"unknown class {name!r}; classes of the model: {', '.join(classes[:10])}{more}")
+    return next((index for index in matches if classes[index] == name), matches[0])
 
 
-def _at_most(image: Tensor, side: int) -> Tensor:
-    """The picture, uint8 (C, H, W), made smaller where its longer side has more than `side` pixels."""
-    height, width = image.shape[1:]
-    longer = max(height, width)
+def _reduce(image: Tensor, side: int) -> Tensor:
+    """The image, uint8 (C, H, W), resized to at most `side` pixels per side."""
+    longer = max(image.shape[1:])
     if longer <= side:
         return image
-    size = [max(1, round(length * side / longer)) for length in (height, width)]
+    size = [max(1, round(length * side / longer)) for length in image.shape[1:]]
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-# Told apart by the color-blind too (Okabe and Ito 2008)
 BRANCH_COLORS = ("#0072B2", "#E69F00", "#009E73", "#B8B8B8")
-_QUIET = "#555555"
+"""Distinguishable by the color-blind (Okabe and Ito 2008)."""
+_GRAY = "#555555"
 
 
 def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name: str = "") -> None:
-    """One PNG: the picture, Grad-CAM over it, the `top` likeliest classes, and each block's branches.
+    """Write one PNG: the image, the heat map, the probabilities, and the shares of the branches in each block.
 
     Args:
-        explanation: what `explain` found.
+        explanation: from `explain`.
         path: the file to write.
-        top: how many classes get a bar; the class explained gets one in any case.
-        name: what to call the picture.
+        top: number of classes to show, most likely first; the explained class is always shown.
+        name: the name to show for the image.
 
     Raises:
-        UserError: for a `top` below 1.
-        RunError: where the file cannot be written.
+        UserError: for `top` below 1.
+        RunError: if the file cannot be written.
     """
     check_counts(top=top)
     with drawing(path, 12, 7.4) as figure:
         grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1), width_ratios=(1, 1, 1.1))
-        _draw_picture(figure.add_subplot(grid[0, 0]), explanation, name)
-        _draw_heat(figure.add_subplot(grid[0, 1]), explanation)
+        image, heat = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+        image.imshow(_pixels(explanation.image))
+        image.set(title="Image", xticks=[], yticks=[], anchor="N")
+        image.set_xlabel(shorten(name, 40), color=_GRAY)
+        heat.imshow(heat_map_image(explanation))
+        heat.set(title=f"Evidence for {shorten(explanation.explained, 28)}", xticks=[], yticks=[], anchor="N")
+        heat.set_xlabel(_heat_map_caption(explanation), color=_GRAY)
         _draw_classes(figure.add_subplot(grid[0, 2]), explanation, top)
         _draw_shares(figure.add_subplot(grid[1, :]), explanation)
-        best, probability = shortened(explanation.classes[0], 40), explanation.probabilities[0]
-        figure.suptitle(f"The network says: {best} ({probability:.1%} sure)", fontsize=16, fontweight="bold")
-
-
-def _draw_picture(axes: Axes, explanation: Explanation, name: str) -> None:
-    axes.imshow(_pixels(explanation.image))
-    axes.set_title("The picture")
-    axes.set_xlabel(shortened(name, 40), color=_QUIET)
-    axes.set(xticks=[], yticks=[], anchor="N")
+        predicted, probability = shorten(explanation.classes[0], 40), explanation.probabilities[0]
+        figure.suptitle(f"Predicted: {predicted} ({probability:.1%})", fontsize=16, fontweight="bold")
 
 
 def heat_map_image(explanation: Explanation) -> NDArray[np.uint8]:
-    """The picture in pale gray, warm where something speaks for the class explained; what the network did not see is
-    darkened. (H, W, 3), 0 to 255."""
+    """The image in pale gray, colored by `heat`, and dark outside of the window: (H, W, 3), 0 to 255."""
     gray = 0.25 + 0.6 * _pixels(explanation.image).mean(axis=2, keepdims=True)
     heat = explanation.heat.numpy()
-    warmth = np.clip(1.4 * heat, 0, 0.75)[:, :, None]
-    picture = gray * (1 - warmth) + matplotlib.colormaps["inferno"](heat)[:, :, :3] * warmth
-    picture[~_seen(explanation)] *= 0.3
-    return (255 * picture).round().astype(np.uint8)
+    opacity = np.clip(1.4 * heat, 0, 0.75)[:, :, None]
+    blended = gray * (1 - opacity) + matplotlib.colormaps["inferno"](heat)[:, :, :3] * opacity
+    brightness = np.full_like(gray, 0.3)
+    brightness[explanation.seen] = 1
+    return (255 * blended * brightness).round().astype(np.uint8)
 
 
-def _draw_heat(axes: Axes, explanation: Explanation) -> None:
-    axes.imshow(heat_map_image(explanation))
-    axes.set_title(f"What speaks for {shortened(explanation.explained, 28)}")
+def _heat_map_caption(explanation: Explanation) -> str:
     rows, columns = explanation.grad_cam.shape
-    found = "the warmer, the more" if explanation.grad_cam.any() else "nothing that Grad-CAM finds"
-    cut = "" if _seen(explanation).all() else "; dark: never seen"
-    axes.set_xlabel(f"{found}{cut}\n(Grad-CAM, block {explanation.block}, {rows}x{columns} cells)", color=_QUIET)
-    axes.set(xticks=[], yticks=[], anchor="N")
+    scale = "brighter: more evidence" if explanation.grad_cam.any() else "Grad-CAM finds no evidence"
+    whole = explanation.window == (0, 0, *explanation.image.shape[1:])
+    cropped = "" if whole else "; dark: cropped away"
+    return f"{scale}{cropped}\n(Grad-CAM, block {explanation.block}, {rows}x{columns} cells)"
 
 
 def _draw_classes(axes: Axes, explanation: Explanation, top: int) -> None:
-    ranked = list(zip(explanation.classes, explanation.probabilities, strict=True))
-    shown = ranked[:top]
+    shown = list(zip(explanation.classes, explanation.probabilities, strict=True))[:top]
     if explanation.explained not in explanation.classes[:top]:
         shown.append((explanation.explained, explanation.probability))
-    for place, (name, probability) in enumerate(shown):
+    for row, (name, probability) in enumerate(shown):
         explained = name == explanation.explained
-        axes.barh(place, probability, height=0.5, color="#C2410C" if explained else "#9CA3AF")
+        axes.barh(row, probability, height=0.5, color="#C2410C" if explained else "#9CA3AF")
         weight = "bold" if explained else "normal"
-        axes.text(0, place - 0.32, shortened(name, 40), va="bottom", fontweight=weight)
-        axes.text(1, place - 0.32, f"{probability:.1%}", va="bottom", ha="right", fontweight=weight)
-    axes.set(xlim=(0, 1), ylim=(max(len(shown), 3) - 0.4, -0.8), xticks=[], yticks=[])
+        axes.text(0, row - 0.32, shorten(name, 40), va="bottom", fontweight=weight)
+        axes.text(1, row - 0.32, f"{probability:.1%}", va="bottom", ha="right", fontweight=weight)
+    axes.set(xlim=(0, 1), ylim=(max(len(shown), 3) - 0.4, -0.8), xticks=[], yticks=[], title="Probability")
     axes.spines[:].set_visible(False)
-    axes.set_title("How sure it is")
 
 
 def _draw_shares(axes: Axes, explanation: Explanation) -> None:
     blocks = list(explanation.shares)
-    names = list(explanation.shares[blocks[0]])
     bottom = np.zeros(len(blocks))
-    for name, color in zip(names, BRANCH_COLORS, strict=True):
-        shares = np.array([explanation.shares[block][name] for block in blocks])
-        axes.bar(blocks, shares, bottom=bottom, width=0.72, color=color, label=name, edgecolor="white")
-        for place, (share, base) in enumerate(zip(shares, bottom, strict=True)):
-            if share >= 0.08:
-                ink = "white" if color == BRANCH_COLORS[0] else "black"
-                axes.text(place, base + share / 2, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=9)
+    for branch, color in zip(explanation.shares[blocks[0]], BRANCH_COLORS, strict=True):
+        shares = np.array([explanation.shares[block][branch] for block in blocks])
+        bars = axes.bar(blocks, shares, bottom=bottom, width=0.72, color=color, label=branch, edgecolor="white")
+        labels = [f"{share:.0%}" if share >= 0.08 else "" for share in shares]
+        axes.bar_label(bars, labels, label_type="center", fontsize=9, color="w" if color == BRANCH_COLORS[0] else "k")
         bottom += shares
     axes.set(ylim=(0, 1), yticks=[])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    explained = shortened(explanation.explained, 40)
-    axes.set_title(
-        f"How much each branch has to do with {explained}, in each Inception block from the first to the last"
-    )
-    axes.set_xlabel(
-        "evidence for and against, taken together: each branch's share of |activation x gradient|", color=_QUIET
-    )
+    axes.set_title(f"Contribution of each branch to {shorten(explanation.explained, 40)}, by Inception block")
+    axes.set_xlabel("share of |activation x gradient|: evidence for and against the class together", color=_GRAY)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], title="branch", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def _seen(explanation: Explanation) -> NDArray[np.bool_]:
-    """(H, W): what of the picture the network saw."""
-    top, left, height, width = explanation.window
-    seen = np.zeros(explanation.image.shape[1:], dtype=bool)
-    seen[round(top) : round(top + height), round(left) : round(left + width)] = True
-    return seen
-
-
 def _pixels(image: Tensor) -> NDArray[np.float64]:
-    """uint8 (C, H, W) as matplotlib takes it: (H, W, 3), 0 to 1; gray where there are not three channels."""
+    """uint8 (C, H, W) to (H, W, 3), 0 to 1; gray unless there are three channels."""
     pixels = image.permute(1, 2, 0).numpy() / 255
     return pixels if pixels.shape[2] == 3 else pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)

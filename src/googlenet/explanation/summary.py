@@ -1,4 +1,4 @@
-"""Every layer's output shape, parameters and cost, without computing anything."""
+"""Every layer's output shape, parameters and cost, from a forward pass that computes nothing but shapes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts
 from googlenet.model.googlenet import AuxiliaryHead, Convolution, GlobalAveragePool, Inception, LocalResponseNorm
 
 
 @dataclass(frozen=True)
-class LayerRow:
-    """One layer of a summary, with everything inside it."""
+class LayerSummary:
+    """One layer, including everything in it."""
 
     name: str
     operation: str
@@ -32,16 +32,16 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` found: a row for each layer, in the order of the computation."""
+    """The result of `summarize`: one row per layer, in the order of computation."""
 
     input_shape: tuple[int, ...]
-    rows: tuple[LayerRow, ...]
+    rows: tuple[LayerSummary, ...]
     parameters: int
-    """Of the whole network, auxiliary heads included."""
+    """Of the whole network, including the auxiliary heads."""
     multiply_adds: int
-    """Of a forward pass in eval mode, auxiliary heads not included."""
+    """Of a forward pass in eval mode, without the auxiliary heads."""
     activation_bytes: int
-    """Of every output inside the network but the auxiliary heads': what a training step keeps, roughly."""
+    """Of all intermediate outputs without the auxiliary heads: roughly what a training step keeps in memory."""
     auxiliary_parameters: int
     auxiliary_multiply_adds: int
 
@@ -70,39 +70,38 @@ class Summary:
         table.add_row("total", "", "", *costs, style="bold")
         if self.auxiliary_parameters:
             table.caption = (
-                f"The auxiliary heads work in training only: their {self.auxiliary_parameters:,} parameters are in the "
-                f"total, their {self.auxiliary_multiply_adds:,} multiply-adds are not."
+                f"The auxiliary heads are used in training only: the total includes their "
+                f"{self.auxiliary_parameters:,} parameters, not their {self.auxiliary_multiply_adds:,} multiply-adds."
             )
         return table
 
 
 def parse_input_size(text: str) -> tuple[int, int, int]:
-    """`3,224,224` as channels, height, width. Raises `UserError` for anything else."""
+    """`3,224,224` as (channels, height, width). Raises `UserError` for anything else."""
     try:
-        channels, height, width = (int(part) for part in text.split(","))
+        channels, height, width = map(int, text.split(","))
     except ValueError as error:
-        raise UserError(f"an input size is C,H,W (3,224,224, say), not {text!r}") from error
+        raise UserError(f"an input size is C,H,W, for example 3,224,224, not {text!r}") from error
     return channels, height, width
 
 
 def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), *, batch_size: int = 1) -> Summary:
-    """Pass shapes, and nothing but shapes, through a network in eval mode.
+    """Shapes, parameters and costs of every layer of a network in eval mode, without computing.
 
     Multiply-adds are those of convolutions and fully connected layers: half of what `torch.utils.flop_counter` counts.
-    Activations are the outputs of all layers that do not work in place, in the network's own precision.
+    Activations are the outputs of all layers that do not work in place, in the network's precision.
 
     Args:
-        net: any variant, or another network that makes logits of images, on any device; it is not changed.
+        net: any variant, or another network from images to logits, on any device; it is not changed.
         input_size: (C, H, W).
         batch_size: N; costs are those of the whole batch.
 
     Raises:
-        UserError: for sizes that the network cannot take.
+        UserError: if the network cannot take this input.
     """
-    if batch_size < 1:
-        raise UserError(f"a batch is of 1 image or more, not {batch_size}")
+    check_counts(batch_size=batch_size)
     if len(input_size) != 3 or min(input_size) < 1:
-        raise UserError(f"an input size is C,H,W, each 1 or more, not {','.join(map(str, input_size))}")
+        raise UserError(f"an input size is C,H,W, each at least 1, not {','.join(map(str, input_size))}")
     shadow = copy.deepcopy(net).to("meta").eval()
     outputs: dict[str, Tensor] = {}
     for name, module in shadow.named_modules():
@@ -131,23 +130,23 @@ def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), 
 
 
 def _flops(counter: FlopCounterMode, path: str) -> dict[str, int]:
-    """Floating-point operations by module; `path` is the name of the module that was counted, empty for the network."""
-    found = {}
+    """Operations by module name; `path` is the name of the counted module, empty for the network."""
+    by_name = {}
     for name, operations in counter.get_flop_counts().items():
         inner = name.partition(".")[2]
         if inner or name != "Global":
-            found[f"{path}.{inner}".strip(".")] = sum(operations.values())
-    return found
+            by_name[f"{path}.{inner}".strip(".")] = sum(operations.values())
+    return by_name
 
 
-def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[str, int]) -> Iterator[LayerRow]:
-    """The rows of everything inside a module, each parent before its children, the concatenation after the branches."""
+def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[str, int]) -> Iterator[LayerSummary]:
+    """Everything in a module: parents before their children, the concatenation of a block after its branches."""
     depth = path.count(".") + 2 if path else 1
     for child_name, child in module.named_children():
         name = f"{path}.{child_name}" if path else child_name
         if isinstance(child, nn.Identity) or name not in outputs:
             continue
-        yield LayerRow(
+        yield LayerSummary(
             name,
             _operation(child),
             depth,
@@ -158,8 +157,8 @@ def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[
         )
         yield from _rows(child, name, outputs, flops)
     if isinstance(module, Inception):
-        concatenated = outputs[path]
-        yield LayerRow(f"{path}.concat", "concatenation", depth, tuple(concatenated.shape), 0, 0, concatenated.nbytes)
+        output = outputs[path]
+        yield LayerSummary(f"{path}.concat", "concatenation", depth, tuple(output.shape), 0, 0, output.nbytes)
 
 
 def _activation_bytes(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> int:
@@ -167,13 +166,13 @@ def _activation_bytes(module: nn.Module, name: str, outputs: dict[str, Tensor]) 
     inside = sum(_activation_bytes(child, child_name, outputs) for child_name, child in children.items())
     if name not in outputs or isinstance(module, nn.Identity | nn.Flatten) or getattr(module, "inplace", False):
         return inside
-    # A sum or a concatenation is made by the parent; anything else that it hands on is its last child's
-    handed_on = any(outputs[name] is outputs.get(child_name) for child_name in children)
-    return inside + (0 if handed_on else outputs[name].nbytes)
+    # A parent's output is new memory (a sum, a concatenation) unless it is the output of its last child
+    passed_on = any(outputs[name] is outputs.get(child_name) for child_name in children)
+    return inside + (0 if passed_on else outputs[name].nbytes)
 
 
 def _operation(module: nn.Module) -> str:
-    """What a layer does, in the field's words."""
+    """What a layer does, in words."""
     match module:
         case Inception():
             return "Inception block"
@@ -184,11 +183,11 @@ def _operation(module: nn.Module) -> str:
         case nn.Sequential():
             return " -> ".join(_operation(layer).partition(" + ")[0] for layer in module)
         case nn.Conv2d():
-            return f"{module.kernel_size[0]}x{module.kernel_size[1]} convolution" + _stride(module.stride[0])
+            return f"{module.kernel_size[0]}x{module.kernel_size[1]} convolution" + _stride(module.stride)
         case nn.MaxPool2d():
-            return f"{module.kernel_size}x{module.kernel_size} max pool" + _stride(_side(module.stride))
+            return f"{module.kernel_size}x{module.kernel_size} max pool" + _stride(module.stride)
         case nn.AvgPool2d():
-            return f"{module.kernel_size}x{module.kernel_size} average pool" + _stride(_side(module.stride))
+            return f"{module.kernel_size}x{module.kernel_size} average pool" + _stride(module.stride)
         case nn.AdaptiveAvgPool2d():
             return f"average pool to {module.output_size}x{module.output_size}"
         case nn.BatchNorm2d():
@@ -205,16 +204,13 @@ def _operation(module: nn.Module) -> str:
             return type(module).__name__
 
 
-def _side(size: int | tuple[int, ...]) -> int:
-    return size if isinstance(size, int) else size[0]
-
-
-def _stride(stride: int) -> str:
-    return f", stride {stride}" if stride > 1 else ""
+def _stride(stride: int | tuple[int, ...]) -> str:
+    side = stride if isinstance(stride, int) else stride[0]
+    return f", stride {side}" if side > 1 else ""
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(str(size) for size in shape)
+    return "x".join(map(str, shape))
 
 
 def _mebibytes(count: int) -> str:

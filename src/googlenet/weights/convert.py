@@ -1,30 +1,28 @@
-"""Other people's weights: recognized by their names and shapes, renamed, and given the description they lack."""
+"""Third-party weights: detect what they are from, and rename them to our state-dict names."""
 
 from __future__ import annotations
 
 import dataclasses
 import pickle
-import re
-from collections import Counter
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from googlenet.data import fashion_mnist
 from googlenet.data.transforms import InputSpec
+from googlenet.device import require
 from googlenet.errors import UserError, reason_of
+from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, save
+from googlenet.weights.model_file import ModelInfo, build, read_safetensors, save, unreadable_as_user_error
 
 Weights = dict[str, Tensor]
 
 _TUTORIAL_STEM = {"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv", "fc": "fc"}
-_TUTORIAL_BRANCH = {
+_TUTORIAL_BRANCHES = {
     "branch1": "branch1.conv",
     "branch2_1": "branch2.0.conv",
     "branch2_2": "branch2.1.conv",
@@ -38,7 +36,7 @@ _CAFFE_STEM = {
     "conv2/3x3": "conv3.conv",
     "loss3/classifier": "fc",
 }
-_CAFFE_BRANCH = {
+_CAFFE_BRANCHES = {
     "1x1": "branch1.conv",
     "3x3_reduce": "branch2.0.conv",
     "3x3": "branch2.1.conv",
@@ -46,8 +44,6 @@ _CAFFE_BRANCH = {
     "5x5": "branch3.1.conv",
     "pool_proj": "branch4.1.conv",
 }
-_CAFFE_INPUT = InputSpec(3, 224, (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3, resize="crop", crop_pct=0.875)
-"""Pixels of 0..255 less ImageNet's mean color, the middle 224 of 256 (BVLC's bvlc_googlenet)."""
 
 
 def import_weights(
@@ -57,45 +53,51 @@ def import_weights(
     stem_stride: int | None = None,
     classes: Sequence[str] | None = None,
 ) -> GoogLeNet:
-    """A network from weights that this package did not write; its `info` describes it as a model file would.
+    """A network in eval mode from weights without our description; its `info` is a `ModelInfo`, as after `load`.
 
-    Recognised are state dicts (`.pt`, `.pth`, `.safetensors`) saved from the tutorial's code, from torchvision's
-    `googlenet` with or without auxiliary heads, and from this package's networks; and the ONNX model zoo's Inception v1
-    (`.onnx`), whose weights bear the names that Caffe gave them.
+    Supported are state dicts (`.pt`, `.pth`, `.safetensors`) from the tutorial's code, from torchvision's `googlenet`
+    with or without auxiliary heads, and from our networks; and Inception v1 of the ONNX model zoo (`.onnx`), which was
+    converted from Caffe.
 
     Args:
-        path: the file. A pickle is read with `weights_only=True`: it cannot run code.
-        variant: what the weights are of, where their names and shapes leave a choice.
-        stem_stride: pixels between two places of the first convolution, which no shape shows; left out, the
-            variant's, 2. The recipes for 28x28 have 1.
-        classes: the classes' names. Left out, they are Fashion-MNIST's for the tutorial's weights and numbers else.
-
-    Returns:
-        The network in eval mode.
+        path: the file. Pickles are read with `weights_only=True`: they cannot run code.
+        variant: the variant, if names and shapes do not determine it.
+        stem_stride: stride of the first convolution in pixels. Default: the variant's, 2; recipes for 28x28 use 1.
+        classes: class names. Default: Fashion-MNIST's for the tutorial's weights, else numbers.
 
     Raises:
-        UserError: for a file that is missing, damaged, would run code, or holds other weights.
+        UserError: if the file is missing or damaged, would run code, or holds other weights.
     """
-    weights = _read_onnx(Path(path)) if Path(path).suffix == ".onnx" else _read_weights(Path(path))
+    path = expand(path)
+    weights = _read_onnx(path) if path.suffix == ".onnx" else _read_state_dict(path)
     if from_caffe := "conv1/7x7_s2_w_0" in weights:
-        weights = _canonical_of_caffe(weights)
-        variant = variant or "paper"
-    if "inception_3a.branch1.weight" in weights:
-        weights = {_canonical_of_tutorial(name): tensor for name, tensor in weights.items()}
-        variant = variant or "tutorial"
-    described = _recognized(weights, variant, stem_stride, path)
-    net = GoogLeNet(described)
+        weights, variant = _rename_caffe(weights), variant or "paper"
+    elif "inception_3a.branch1.weight" in weights:
+        weights, variant = _rename_tutorial(weights), variant or "tutorial"
     try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        problem = str(error).splitlines()[1].strip()
-        raise UserError(f"{path} does not fit variant {described.variant!r}: {problem}") from error
-    spec = _CAFFE_INPUT if from_caffe else _input_spec(described)
-    net.info = ModelInfo(described, _class_names(described, classes), spec)
-    return net.eval()
+        in_channels = weights["conv1.conv.weight"].shape[1]
+        num_classes = weights["fc.weight"].shape[0]
+        variant = variant or detect_variant(weights)
+    except (KeyError, IndexError) as error:
+        raise UserError(f"{path} holds the weights of another network: {error} is missing") from error
+    if variant not in VARIANTS:
+        raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
+    detected = dataclasses.replace(
+        VARIANTS[variant],
+        in_channels=in_channels,
+        num_classes=num_classes,
+        auxiliary="aux1.fc2.weight" in weights,
+        stem_stride=VARIANTS[variant].stem_stride if stem_stride is None else stem_stride,
+    )
+    try:
+        net = build(detected, weights)
+    except ValueError as error:
+        raise UserError(f"{path} does not fit variant {variant!r}: {reason_of(error)}") from error
+    net.info = ModelInfo(detected, _class_names(detected, classes), _input_spec(detected, from_caffe=from_caffe))
+    return net
 
 
-def import_file(
+def import_to_file(
     path: Path,
     output: Path | None,
     *,
@@ -103,139 +105,113 @@ def import_file(
     stem_stride: int | None = None,
     class_file: Path | None = None,
 ) -> tuple[Path, ModelInfo]:
-    """Import weights and write them as a model file: its path (beside `path` where none is named), its description.
+    """Import weights and write them to a model file. Default output: `path` with the suffix .safetensors.
 
     Raises:
-        UserError: as `import_weights` does, for a class file that cannot be read, or where it would overwrite `path`.
-        RunError: where the model file cannot be written.
+        UserError: like `import_weights`; if the class file cannot be read; if `path` would be overwritten.
+        RunError: if the model file cannot be written.
     """
     classes = None
     if class_file is not None:
-        try:
-            classes = class_file.read_text(encoding="utf-8-sig").split("\n")  # some editors begin with a mark
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the class names in {class_file}: {reason_of(error)}") from error
-        classes = [name.strip() for name in classes if name.strip()]
+        with unreadable_as_user_error(class_file, "class names"):
+            lines = expand(class_file).read_text(encoding="utf-8-sig").split("\n")
+        classes = [line.strip() for line in lines if line.strip()]
     target = output or path.with_suffix(".safetensors")
     if target.resolve() == path.resolve() or (output is None and target.exists()):
-        raise UserError(f"{target} would be overwritten; name the file to write: --output")
+        raise UserError(f"{target} would be overwritten: name another file with --output")
     net = import_weights(path, variant=variant, stem_stride=stem_stride, classes=classes)
     save(net, net.info, target)
     return target, net.info
 
 
-def _read_weights(path: Path) -> Weights:
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than weights, or is no file of torch.save: reading it could run code and is refused; "
-            f"save net.state_dict(), not net"
-        ) from error
-    except Exception as error:  # the readers raise whatever damaged bytes lead them to
-        raise UserError(f"{path} cannot be read as weights: {reason_of(error)}") from error
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+def _read_state_dict(path: Path) -> Weights:
+    if path.suffix == ".safetensors":
+        content, description = read_safetensors(path)
+        if description is not None:
+            raise UserError(f"{path} is a model file already: use it directly, or with --weights")
+    else:
+        with unreadable_as_user_error(path, "weights"):
+            try:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise UserError(
+                    f"{path} was not written by torch.save, or holds more than weights, which could run code: "
+                    "save net.state_dict(), not net"
+                ) from error
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no state dict: it should map names to tensors, as net.state_dict() does")
+        raise UserError(f"{path} does not hold a state dict, which maps names to tensors: save net.state_dict()")
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def _read_safetensors(path: Path) -> Weights:
-    with safe_open(path, framework="pt") as file:
-        if "googlenet" in (file.metadata() or {}):
-            raise UserError(f"{path} is a model file already: predict, evaluate and train --weights take it as it is")
-        return {name.removeprefix("module."): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-
-
 def _read_onnx(path: Path) -> Weights:
-    if not find_spec("onnx"):
-        raise UserError("reading ONNX files needs onnx, which is not installed: pip install onnx")
+    require("onnx", "reading ONNX files")
     import onnx
 
-    try:
-        graph = onnx.load(path).graph
-        return {entry.name: torch.from_numpy(onnx.numpy_helper.to_array(entry).copy()) for entry in graph.initializer}
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}") from error
-    except Exception as error:  # protobuf's errors have no public base; tensors of odd kinds
-        raise UserError(f"{path} cannot be read as ONNX: {reason_of(error)}") from error
+    with unreadable_as_user_error(path, "ONNX"):
+        initializers = onnx.load(path).graph.initializer
+        return {item.name: torch.from_numpy(onnx.numpy_helper.to_array(item).copy()) for item in initializers}
 
 
-def _canonical_of_caffe(weights: Weights) -> Weights:
-    """Caffe's network takes blue, green, red; ours red, green, blue. What is no weight of a layer is left out."""
+def _rename_caffe(weights: Weights) -> Weights:
+    """Our names, without tensors that are not weights of a layer; and RGB instead of Caffe's BGR input."""
     renamed = {}
     for name, tensor in weights.items():
         layer, _, kind = name.removesuffix("_0").rpartition("_")
         block, _, part = layer.partition("/")
         if layer in _CAFFE_STEM:
-            target = _CAFFE_STEM[layer]
-        elif block.startswith("inception_") and part in _CAFFE_BRANCH:
-            target = f"inception{block.removeprefix('inception_')}.{_CAFFE_BRANCH[part]}"
+            layer = _CAFFE_STEM[layer]
+        elif block.startswith("inception_") and part in _CAFFE_BRANCHES:
+            layer = f"inception{block.removeprefix('inception_')}.{_CAFFE_BRANCHES[part]}"
         else:
             continue
-        renamed[f"{target}.{'weight' if kind == 'w' else 'bias'}"] = tensor
-    first = renamed["conv1.conv.weight"]
-    if first.shape[1] == 3:
-        renamed["conv1.conv.weight"] = first.flip(1)
+        renamed[f"{layer}.{'weight' if kind == 'w' else 'bias'}"] = tensor
+    if renamed["conv1.conv.weight"].shape[1] == 3:
+        renamed["conv1.conv.weight"] = renamed["conv1.conv.weight"].flip(1)
     return renamed
 
 
-def _canonical_of_tutorial(name: str) -> str:
-    layer, _, kind = name.rpartition(".")
-    if layer in _TUTORIAL_STEM:
-        return f"{_TUTORIAL_STEM[layer]}.{kind}"
-    block = re.fullmatch(r"inception_(\d\w)\.(\w+)", layer)
-    if block and block[2] in _TUTORIAL_BRANCH:
-        return f"inception{block[1]}.{_TUTORIAL_BRANCH[block[2]]}.{kind}"
-    return name
+def _rename_tutorial(weights: Weights) -> Weights:
+    renamed = {}
+    for name, tensor in weights.items():
+        layer, _, kind = name.rpartition(".")
+        block, _, branch = layer.partition(".")
+        if branch in _TUTORIAL_BRANCHES:
+            layer = f"{block.replace('_', '')}.{_TUTORIAL_BRANCHES[branch]}"
+        renamed[f"{_TUTORIAL_STEM.get(layer, layer)}.{kind}"] = tensor
+    return renamed
 
 
-def _recognized(weights: Weights, variant: Variant | None, stem_stride: int | None, path: str | Path) -> Architecture:
-    try:
-        in_channels = weights["conv1.conv.weight"].shape[1]
-        num_classes = weights["fc.weight"].shape[0]
-        third_kernel = weights["inception3a.branch3.1.conv.weight"].shape[2]
-    except (KeyError, IndexError) as error:
-        raise UserError(f"{path} holds weights of another network: it has no {error}") from error
-    auxiliary = "aux1.fc2.weight" in weights
-    if variant is None:
-        if "conv1.bn.weight" in weights:
-            variant = "torchvision" if third_kernel == 3 else "bn"
-        else:
-            variant = "paper" if auxiliary else "tutorial"
-    changes = {} if stem_stride is None else {"stem_stride": stem_stride}
-    return dataclasses.replace(
-        VARIANTS[variant], in_channels=in_channels, num_classes=num_classes, auxiliary=auxiliary, **changes
-    )
+def detect_variant(weights: Weights) -> Variant:
+    """The variant of weights under our names. Raises `KeyError` or `IndexError` for those of another network."""
+    third_branch_kernel = weights["inception3a.branch3.1.conv.weight"].shape[2]
+    if "conv1.bn.weight" in weights:
+        return "torchvision" if third_branch_kernel == 3 else "bn"
+    return "paper" if "aux1.fc2.weight" in weights else "tutorial"
 
 
-def _class_names(described: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
-    count = described.num_classes
+def _class_names(detected: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
+    count = detected.num_classes
     if classes is not None:
         if len(classes) != count:
-            raise UserError(f"{len(classes)} class names were given, the weights are of {count} classes")
-        twice = next((name for name, times in Counter(classes).items() if times > 1), None)
-        if twice is not None:
-            those = " and ".join(str(number) for number, name in enumerate(classes, start=1) if name == twice)
-            raise UserError(f"two classes are called {twice!r} (names {those}); give each its own")
+            raise UserError(f"the weights have {count} classes, but {len(classes)} class names are given")
+        if len(set(classes)) != count:
+            repeated = next(name for number, name in enumerate(classes) if name in classes[:number])
+            raise UserError(f"the class name {repeated!r} is given more than once: class names must be unique")
         return tuple(classes)
-    if described.variant == "tutorial" and (described.in_channels, count) == (1, 10):
+    if detected.variant == "tutorial" and (detected.in_channels, count) == (1, 10):
         return fashion_mnist.CLASSES
-    return tuple(str(number) for number in range(count))
+    return tuple(map(str, range(count)))
 
 
-def _input_spec(described: Architecture) -> InputSpec:
-    channels = described.in_channels
-    if described.variant == "torchvision":
-        # Its published weights were trained on pixels in [-1, 1]; torchvision converts ImageNet's normalization to
-        # that inside the network (transform_input=True), and evaluates on the middle 224 of 256.
+def _input_spec(detected: Architecture, *, from_caffe: bool) -> InputSpec:
+    channels = detected.in_channels
+    if from_caffe:  # bvlc_googlenet: pixels of 0..255 minus ImageNet's mean color, the central 224 of 256
+        return InputSpec(3, 224, (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3, resize="crop", crop_pct=0.875)
+    if detected.variant == "torchvision":
+        # Published weights were trained on pixels in [-1, 1], which torchvision computes from ImageNet's normalization
+        # inside the network (transform_input=True), and evaluated on the central 224 of 256.
         return InputSpec(channels, 224, (0.5,) * channels, (0.5,) * channels, resize="crop", crop_pct=0.875)
     return InputSpec(channels, 224, (0.0,) * channels, (1.0,) * channels)

@@ -1,6 +1,6 @@
-"""One self-describing file: the weights under canonical names, and all that is needed to use them.
+"""The model file: the weights under our state-dict names, and everything needed to use them.
 
-The format is safetensors, so reading one never runs code. Its metadata holds JSON under the key `googlenet`.
+The format is safetensors, so reading a file never runs code. Its metadata holds JSON under the key `googlenet`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,166 +21,190 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from googlenet.data.transforms import InputSpec
+from googlenet.device import resolve_device
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write
+from googlenet.files import atomic_write, expand
 from googlenet.model.architecture import Architecture
 from googlenet.model.googlenet import GoogLeNet
 
 FORMAT_VERSION = 1
+_REMOVED_FIELDS = {"blocks": 9, "head_grid": 1, "head_width": 0}
+"""Fields of `Architecture` in files from before version 0.2, and the one value of each that still has a network."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model file says beside its weights."""
+    """What a model file says about its weights."""
 
     architecture: Architecture
     classes: tuple[str, ...]
     input: InputSpec
     recipe: dict[str, Any] = field(default_factory=dict)
-    """The settings of the run that trained it; empty for imported weights."""
+    """The settings of the training run; empty for imported weights."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Its loss and accuracy by split, the step they were measured at, and which split chose it."""
+    """Loss and accuracy by split, the step that they were measured at, and the split that selected the model."""
     temperature: float = 1.0
-    """What logits are divided by before they are made probabilities; fitted on the validation split where there was
-    one. Files from before there was one do not have it, and are read as 1."""
+    """Logits are divided by it before the softmax; fitted on the validation split, if there was one."""
     data_digest: str = ""
-    """Of the data that it was trained on, see `ImageDataset.digest`; empty where that is not known."""
+    """The `ImageDataset.digest` of the training data; empty if unknown."""
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` for a temperature that is no positive, finite number."""
+        """Raises `ValueError` unless the temperature is a positive, finite number."""
         value = self.temperature
         if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
-            raise ValueError(f"temperature is a positive number, not {value!r}")
+            raise ValueError(f"temperature must be a positive number, not {value!r}")
 
     def to_json(self) -> str:
-        return json.dumps(
-            {
-                "format_version": FORMAT_VERSION,
-                "architecture": self.architecture.to_dict(),
-                "classes": list(self.classes),
-                "input": self.input.to_dict(),
-                "recipe": self.recipe,
-                "metrics": self.metrics,
-                "data_digest": self.data_digest,
-                "temperature": self.temperature,
-            }
-        )
+        fields = {"architecture": self.architecture.to_dict(), "input": self.input.to_dict()}
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return json.dumps({"format_version": FORMAT_VERSION, **plain, **fields})
 
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
-        """Raises `KeyError`, `TypeError` or `ValueError` for a text that is not what `to_json` writes."""
+        """The inverse of `to_json`. Raises an error of Python, a `ValueError` for example, for any other text."""
         fields = json.loads(text)
-        known = {field.name for field in dataclasses.fields(Architecture)}
-        described = fields["architecture"]
-        if unknown := set(described) - known:
+        architecture = dict(fields["architecture"])
+        for name, value in _REMOVED_FIELDS.items():
+            if architecture.pop(name, value) != value:
+                raise ValueError(f"architecture field {name!r} is no longer supported (only {name}={value})")
+        if unknown := set(architecture) - {item.name for item in dataclasses.fields(Architecture)}:
             raise ValueError(f"unknown architecture field {unknown.pop()!r}")
-        if len(fields["classes"]) != described["num_classes"]:
-            raise ValueError(f"{len(fields['classes'])} class names for {described['num_classes']} classes")
-        try:
-            architecture = Architecture(**described)
-        except UserError as error:  # which would not say of which file
-            raise ValueError(str(error)) from error
+        if len(fields["classes"]) != architecture["num_classes"]:
+            raise ValueError(f"{len(fields['classes'])} class names for {architecture['num_classes']} classes")
         return cls(
-            architecture=architecture,
+            architecture=Architecture(**architecture),
             classes=tuple(fields["classes"]),
             input=InputSpec.from_dict(fields["input"]),
             recipe=fields["recipe"],
             metrics=fields["metrics"],
-            data_digest=fields.get("data_digest", ""),
             temperature=fields.get("temperature", 1.0),
+            data_digest=fields.get("data_digest", ""),
         )
 
 
 def model_info(net: GoogLeNet) -> ModelInfo:
-    """What a network says of itself: its `info`.
+    """The `info` of a network.
 
     Raises:
-        UserError: for a network that did not come out of a model file, or was changed since.
+        UserError: if the network does not come from a model file, or was changed since.
     """
     if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
-        raise UserError("this network does not say what its input and classes are: load it with googlenet.load")
+        raise UserError(
+            "this network has no description of its input and classes: use googlenet.load or "
+            "googlenet.import_weights, or set net.info to a googlenet.ModelInfo"
+        )
     return net.info
+
+
+def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
+    """A network, loaded if `net` is a path, and its `info`. Raises `UserError` like `load` and `model_info`."""
+    loaded = net if isinstance(net, nn.Module) else load(net)
+    return loaded, model_info(loaded)
 
 
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
     """Write a model file.
 
     Raises:
-        UserError: where `info` describes another network, or names more or fewer classes than it has.
-        RunError: where it cannot be written; nothing is left under its name then but what was there before.
+        UserError: if `info` describes another network.
+        RunError: if the file cannot be written; an existing file is then left as it was.
     """
     if info.architecture != net.architecture or len(info.classes) != net.architecture.num_classes:
         raise UserError(
-            f"the description is of {info.architecture.variant!r} with {len(info.classes)} named classes, the network "
-            f"is {net.architecture.variant!r} with {net.architecture.num_classes}: make a ModelInfo for it"
+            f"info describes variant {info.architecture.variant!r} with {len(info.classes)} class names, the network "
+            f"is {net.architecture.variant!r} with {net.architecture.num_classes} classes: make a ModelInfo for it"
         )
     save_weights(net, path, googlenet=info.to_json())
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> None:
-    """Write the weights of any network, and nothing about them but `metadata`. Raises `RunError` as `save` does."""
+    """Write the weights of any network, and no description but `metadata`. Raises `RunError` like `save`."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     try:
-        with atomic_write(Path(path)) as temporary:
+        with atomic_write(expand(path)) as temporary:
             save_file(weights, temporary, metadata={"format": "pt", **metadata})
     except SafetensorError as error:
         raise RunError(f"cannot write {path}: {error}") from error
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
-    """The network in a model file, in eval mode, in float32; what else the file says is its `info`.
+    """The network in a model file or run folder, in float32 and eval mode; `net.info` is its `ModelInfo`.
+
+    No random numbers are drawn.
+
+    Args:
+        path: the model file, or the run folder that holds it.
+        device: auto, cpu, cuda, cuda:1 or mps.
 
     Raises:
-        UserError: for a file that is missing, damaged, of another format version, or no model file at all.
+        UserError: if the file is missing, damaged, from another format version, or not a model file.
     """
-    net, info = read(path)
+    path = model_path(path)
+    weights, text = read_safetensors(path)
+    if text is None:
+        raise UserError(f"{path} holds weights without a description; convert it with: googlenet import {path}")
+    try:
+        if (version := json.loads(text)["format_version"]) != FORMAT_VERSION:
+            raise ValueError(f"format version {version}, but this googlenet reads version {FORMAT_VERSION}")
+        info = ModelInfo.from_json(text)
+        net = build(info.architecture, weights)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
+        raise UserError(f"{path} cannot be used: {reason_of(error)}") from error
     net.info = info
-    return net.eval().to(device)
+    return net.to(resolve_device(device))
+
+
+def build(architecture: Architecture, weights: dict[str, Tensor]) -> GoogLeNet:
+    """A network in eval mode and float32 with exactly these weights, which are copied. No random numbers are drawn.
+
+    Raises:
+        ValueError: if a weight is missing, unknown, or has another shape or type.
+    """
+    with torch.device("meta"):  # allocates and draws nothing, but most initializations are slow to import there
+        net = GoogLeNet(dataclasses.replace(architecture, initialization="default"))
+    net.architecture = architecture
+    expected = net.state_dict()
+    # Optional, because PyTorch before 0.4.1 did not save it
+    expected |= {name: torch.tensor(0) for name in expected if name.endswith(".num_batches_tracked")}
+    for name, tensor in weights.items():
+        wanted = expected.get(name)
+        if wanted is None or tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point():
+            problem = "the network has no such weight" if wanted is None else f"expected {tuple(wanted.shape)}"
+            raise ValueError(f"{name}, {tensor.dtype} of shape {tuple(tensor.shape)}: {problem}")
+        # A copy, because tensors may be mapped from a file
+        expected[name] = tensor.to(dtype=wanted.dtype, memory_format=torch.contiguous_format, copy=True)
+    if missing := [name for name, tensor in expected.items() if tensor.is_meta]:
+        raise ValueError(f"weights are missing: {missing[0]}")
+    net.load_state_dict(expected, assign=True)
+    return net.eval()
 
 
 def model_path(path: str | Path) -> Path:
-    """The file itself, where a run folder is named."""
-    return Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
-
-
-def read(path: str | Path) -> tuple[GoogLeNet, ModelInfo]:
-    """The network and the description in a model file. Raises as `load` does."""
-    path = model_path(path)
-    weights, text = _content(path)
-    if text is None:
-        raise UserError(f"{path} holds weights but says nothing about them; bring it in with: googlenet import {path}")
-    try:
-        version = json.loads(text)["format_version"]
-        if version != FORMAT_VERSION:
-            raise UserError(f"{path} is of format version {version}; this googlenet reads version {FORMAT_VERSION}")
-        info = ModelInfo.from_json(text)
-        net = GoogLeNet(info.architecture)
-        net.load_state_dict(weights)
-    except UserError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged: {reason_of(error)}") from error
-    return net, info
+    """The model file itself if `path` is a run folder."""
+    path = expand(path)
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a file by name, whatever network they are of. Raises `UserError` as `load` does."""
-    return _content(Path(path))[0]
+    """The tensors in a safetensors file by name, whatever network they are from. Raises `UserError` like `load`."""
+    return read_safetensors(expand(path))[0]
 
 
-def _content(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The weights, and what the file says of them."""
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a file, and its metadata under the key `googlenet`."""
+    with unreadable_as_user_error(path, "a safetensors file"), safetensors.safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("googlenet")
+        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118  (not a mapping)
+
+
+@contextmanager
+def unreadable_as_user_error(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a reader raises for a missing or damaged file into a `UserError` of one line."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("googlenet")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
-        raise UserError(f"there is no model file {path}; googlenet train makes one") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {reason_of(error)}") from error
-    except SafetensorError as error:
-        raise UserError(
-            f"{path} is no whole model file ({reason_of(error)}); weights saved by torch.save come in through: "
-            f"googlenet import"
-        ) from error
-    return weights, text
+        raise UserError(f"{path} does not exist") from error
+    except Exception as error:  # readers raise all kinds of errors for damaged bytes
+        raise UserError(f"{path} cannot be read as {kind}: {reason_of(error)}") from error
