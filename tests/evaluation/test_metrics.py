@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from googlenet import Evaluation, ImageSplit, InputSpec, UserError
-from googlenet.evaluation.metrics import check_confidence, check_split, collect_logits, coverage_at, eval_mode
+from googlenet.evaluation.metrics import (
+    check_confidence,
+    check_split,
+    collect_logits,
+    coverage_at,
+    eval_mode,
+    on_device,
+)
 
 CLASSES = ("a", "b", "c")
 SPEC = InputSpec(1, 2, (0.0,), (1.0,))
@@ -70,7 +77,7 @@ def test_eval_mode_restores_every_module() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.MaxPool2d(2)).train()
     net[1].eval()  # frozen
     hook = net[0].register_forward_hook(lambda *_: None)
-    with eval_mode(net, CPU):
+    with on_device(net, CPU), eval_mode(net):
         assert not any(module.training for module in net.modules())
     assert [module.training for module in net] == [True, False, True]
     assert type(net[2]) is nn.MaxPool2d

@@ -194,10 +194,10 @@ def collect_logits(
 ) -> Tensor:
     """The logits for every image of a split, in order: float32, (N, classes), on the CPU.
 
-    The mode, device and hooks of the network are left as they were. `advance` is called with the size of each batch.
+    The network must be on the device; it is left as it was. `advance` is called with the size of each batch.
     """
     collected = []
-    with eval_mode(net, device), torch.inference_mode():
+    with eval_mode(net), fused(net), torch.inference_mode():
         for start in range(0, len(split), batch_size):
             images, _ = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
             batch = spec.prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
@@ -209,26 +209,26 @@ def collect_logits(
 
 
 @contextmanager
-def eval_mode(net: nn.Module, device: torch.device | None = None) -> Iterator[None]:
-    """Put a network into eval mode and, if a device is named, move it there and make it fast; undo it all at exit.
-
-    The mode is restored module by module: batch norm layers that are frozen in eval mode stay so.
-    """
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Within it, the network is in eval mode. Restored module by module: a frozen batch norm stays in eval mode."""
     modes = [(module, module.training) for module in net.modules()]
-    origin = next((tensor.device for tensor in chain(net.parameters(), net.buffers())), None)
     net.eval()
     try:
-        if device is None:
-            yield
-        else:
-            net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            with fused(net):
-                yield
+        yield
     finally:
-        if origin is not None:
-            net.to(origin)
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def on_device(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it, the network is on the device, channels-last; then it is moved back."""
+    origin = next((tensor.device for tensor in chain(net.parameters(), net.buffers())), device)
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        net.to(origin)
 
 
 def check_split(split: ImageSplit, spec: InputSpec, classes: Sequence[str]) -> None:

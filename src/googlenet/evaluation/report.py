@@ -14,7 +14,14 @@ from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.loader import is_folder, load_dataset
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import UserError, check_counts
-from googlenet.evaluation.metrics import BATCH_SIZE, Evaluation, check_confidence, check_split, collect_logits
+from googlenet.evaluation.metrics import (
+    BATCH_SIZE,
+    Evaluation,
+    check_confidence,
+    check_split,
+    collect_logits,
+    on_device,
+)
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_mistakes, plot_reliability
 from googlenet.files import write_json
 from googlenet.model.googlenet import GoogLeNet
@@ -57,7 +64,7 @@ def evaluate(
     split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
     device_used = resolve_device(device)
     precision_used = resolve_precision(precision or info.recipe.get("precision", "auto"), device_used)
-    with progress("evaluating", len(split)) as bar:
+    with on_device(net, device_used), progress("evaluating", len(split)) as bar:
         start = time.perf_counter()
         logits = collect_logits(
             net,

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from googlenet.console import progress
 from googlenet.device import autocast, resolve_device, resolve_precision
 from googlenet.errors import check_counts
-from googlenet.evaluation.metrics import BATCH_SIZE, eval_mode
+from googlenet.evaluation.metrics import BATCH_SIZE, eval_mode, on_device
 from googlenet.evaluation.plots import drawing
 from googlenet.evaluation.report import EvalData, eval_split
 from googlenet.model.architecture import TABLE_1
+from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import load_or_check
 
@@ -130,7 +131,9 @@ def ablate(
     correct = []
     with (
         progress("ablating", len(split)) as bar,
-        eval_mode(net, device_used),
+        on_device(net, device_used),
+        eval_mode(net),
+        fused(net),
         torch.inference_mode(),
     ):
         for start in range(0, len(split), batch_size):
