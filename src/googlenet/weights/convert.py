@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,6 +126,7 @@ def import_to_file(
 
 
 def _read_state_dict(path: Path) -> Weights:
+    content: Any
     if path.suffix == ".safetensors":
         content, description = read_safetensors(path)
         if description is not None:
