@@ -92,7 +92,9 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
         return tuple(mean.round(4).tolist()), tuple(float(value) or 1.0 for value in std.round(4))
 
     def _chunks(self) -> Iterator[Tensor]:
-        return (self.__getitems__(indices)[0] for indices in torch.arange(len(self)).split(_CHUNK))
+        if self._index is None:
+            return iter(self._pixels.split(_CHUNK))
+        return (self._pixels[indices] for indices in self._index.split(_CHUNK))
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
         chosen = torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]
         held_out[members[chosen]] = True
     firsts: dict[bytes, int] = {}
-    digests = (sha256(split[number][0].numpy().tobytes()).digest() for number in range(len(split)))
+    digests = (sha256(image.tobytes()).digest() for images in split._chunks() for image in images.numpy())
     held_out = held_out[torch.tensor([firsts.setdefault(digest, number) for number, digest in enumerate(digests)])]
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
