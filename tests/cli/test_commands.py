@@ -82,23 +82,6 @@ def test_import(call: Call) -> None:
     assert googlenet.load("mine.safetensors").info.classes[1] == "Trouser"
 
 
-def test_data_commands(call: Call) -> None:
-    assert "fashion-mnist" in call("data", "list")[0]
-    out, _ = call("data", "show", "--count", 20)
-    assert "Ankle boot" in out
-    with Image.open("fashion-mnist.png") as sheet:
-        assert sheet.size[0] > 500
-    call("data", "show", "--augment", "strong", "--count", 16, "-o", "changed.png")
-    with Image.open("changed.png") as sheet:
-        assert sheet.size[0] > 500
-
-
-def test_data_that_cannot_be_fetched(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GOOGLENET_DATA")
-    _, err = call("data", "fetch", code=1)
-    assert err.startswith("googlenet: http://127.0.0.1:9/")
-
-
 def test_bench_writes_what_it_prints(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (limits, startup):  # or else the peaks take fifteen rounds, and each command two
         monkeypatch.setattr(module, "alternate", lambda calls, *_, **__: alternate(calls, 1, warmup=0))

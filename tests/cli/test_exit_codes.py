@@ -8,7 +8,6 @@ import pytest
 from googlenet import RunError, UserError, cli
 from googlenet.training.loop import TrainingResult
 from tests.conftest import Call
-from tests.data.test_image_folder import picture
 
 
 @pytest.mark.parametrize(
@@ -44,8 +43,6 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("arguments", "work"),
     [
-        (("data", "check", "photos", "--output", "file/report.json"), "googlenet.data.folder_check.check"),
-        (("data", "check", "photos", "--quarantine", "file/aside"), "googlenet.data.folder_check.inspect"),
         (("evaluate", "MODEL", "--output", "file/judged"), "googlenet.evaluation.metrics.evaluate"),
         (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.inference.export.take_sample"),
         (("bench", "startup", "--output", "file/bench.json"), "benchmarks.measures.measure"),
@@ -58,8 +55,6 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     trained: TrainingResult,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    picture(Path("photos/cats/a.png"), 1)
-    picture(Path("photos/dogs/b.png"), 2)
     Path("file").write_text("")
     monkeypatch.setattr(work, lambda *_, **__: pytest.fail("the work was begun"))
     _, err = call(*(trained.model if argument == "MODEL" else argument for argument in arguments), code=1)

@@ -91,6 +91,12 @@ def test_the_bundled_part_is_the_last_location() -> None:
     assert "googlenet data fetch" in data.note
 
 
+def test_the_bundled_part_by_its_name(small_data: Path) -> None:
+    data = load_dataset("fashion-mnist", "bundled", splits=("test",))
+    assert (len(data.train), len(data.test)) == (0, 10_000)
+    assert data.note and "fetch" not in data.note
+
+
 @pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.exists(), reason="needs the Debian package dataset-fashion-mnist")
 def test_debians_package_is_the_complete_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", Path("/usr/share/datasets/fashion-mnist"))

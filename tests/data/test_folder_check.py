@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from PIL import Image
 from googlenet import RunError, UserError
 from googlenet.data.folder_check import check_folder
 from googlenet.data.loader import load_dataset
-from tests.conftest import Call
 from tests.data.conftest import deny_listing, write_image
 from tests.data.test_folder import break_links
 
@@ -79,6 +78,15 @@ def test_the_quarantine_is_outside_and_can_be_written(pets: Path, tmp_path: Path
         check_folder(pets, tmp_path / "file" / "aside")
 
 
+def test_a_file_that_cannot_be_moved_is_a_run_error(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pets / "cats" / "zero.png").write_bytes(b"")
+    monkeypatch.setattr(shutil, "move", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(RunError, match=r"zero\.png"):
+        check_folder(pets, tmp_path / "aside")
+
+
 def test_no_line_is_lost_whatever_a_class_is_called(pets: Path) -> None:
     for number, name in enumerate(("cannot be opened", "cannot be read", "[bold]", "duplicates: 3", "%s %d {x}")):
         write_image(pets / name / "x.png", 500 + number)
@@ -118,21 +126,3 @@ def test_a_folder_that_cannot_be_listed_is_reported_and_not_moved(
     assert [path.name for path in check.unreadable] == ["private"]
     assert not check.moved
     assert not check.is_clean
-
-
-def test_the_command(call: Call, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, _ = call("data", "check", pets)
-    assert "cats 10" in out
-    break_links(pets)
-    report = json.loads(call("data", "check", pets, "--json", code=1)[0])
-    assert any(name.endswith("loop.png") for name in report["unreadable"])
-    monkeypatch.setenv("HOME", str(tmp_path))
-    call("data", "check", "~/pets", "--quarantine=~/aside", "--output=~/report.json")
-    written = json.loads((tmp_path / "report.json").read_text())
-    assert written["classes"]["dogs"] == 10
-    assert len(written["moved"]) == len(list((tmp_path / "aside" / "cats").iterdir())) == 5
-    assert not Path("~").exists()
-    call("data", "check", tmp_path / "none", code=2)
-    (tmp_path / "file").write_text("")
-    _, err = call("data", "check", pets, "--output", tmp_path / "file" / "report.json", code=1)
-    assert "report.json" in err
