@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from googlenet import ImageSplit, Trainer
+from googlenet import ImageSplit, InputSpec, Recipe, Trainer
+from googlenet.data.transforms import Augmentation
 
 
 def batches(
-    count: int, batch: int, seed: int, *, epoch: int = 0, first: int = 0, rank: int = 0, world: int = 1, **fields: Any
+    count: int,
+    batch: int,
+    seed: int,
+    *,
+    epoch: int = 0,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    weights: Tensor | None = None,
 ) -> list[Tensor]:
     """The indices of each batch, with images whose label is their index."""
-    state = SimpleNamespace(
+    whole, rest = divmod(count, batch)
+    trainer = SimpleNamespace(
         train_split=ImageSplit(torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.arange(count)),
-        recipe=SimpleNamespace(batch_size=batch, seed=seed),
-        accelerator=SimpleNamespace(process_index=rank, num_processes=world),
-        device=torch.device("cpu"),
-        **{"sampling_weights": None, **fields},
+        recipe=Recipe(batch_size=batch, seed=seed),
+        accelerator=SimpleNamespace(process_index=rank, num_processes=world, device=torch.device("cpu")),
+        input_spec=InputSpec(1, 1, (0.0,), (1.0,)),
+        augmentation=Augmentation(),
+        dataset=SimpleNamespace(classes=()),
+        sampling_weights=weights,
+        steps_per_epoch=whole + (rest > world),
     )
-    state.steps_per_epoch = Trainer.steps_per_epoch.fget(state)  # type: ignore[attr-defined]
-    return [labels for _, labels in Trainer.batches(state, epoch, first)]
+    return [labels for _, _, labels in Trainer.batches(trainer, epoch, first)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,6 +76,6 @@ def test_the_order_depends_on_seed_and_epoch() -> None:
 
 def test_sampling_weights_are_followed() -> None:
     weights = torch.tensor([100 / 180] * 90 + [5.0] * 10)
-    drawn = torch.cat(batches(100, 20, 0, sampling_weights=weights))
+    drawn = torch.cat(batches(100, 20, 0, weights=weights))
     assert len(drawn) == 100
     assert 30 <= int((drawn >= 90).sum()) <= 70

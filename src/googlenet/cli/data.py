@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from googlenet.cli.app import DataDir, Json, Output, SkipUnreadable, data_app, print_json
-from googlenet.files import check_output, check_writable, expand, write_json
+from googlenet.files import check_output, check_writable, write_json
 
 
 @data_app.command(name="list")
@@ -58,7 +58,7 @@ def data_check(
     from googlenet.data.folder_check import check_folder
 
     if output is not None:
-        check_writable(output := expand(output))
+        check_writable(output)
     with on_stderr() if json else nullcontext():
         check = check_folder(folder, quarantine)
     print_json(check.to_dict()) if json else print("\n".join(check.lines()))
@@ -90,7 +90,7 @@ def data_show(
     from googlenet.recipe import AUGMENT
 
     if output is not None:
-        check_output(output := expand(output), ".png")
+        check_output(output, ".png")
     with on_stderr():
         dataset = load_dataset(name, data_dir, skip_unreadable=skip_unreadable)
     sheet = output or Path(f"{dataset.name}.png")
