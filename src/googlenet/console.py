@@ -56,12 +56,8 @@ class ProgressBar:
         self._bars, self._description, self._total = bars, description, total
         self._completed = self._first = completed
         self._start = self._last_line = time.monotonic()
-        self._quiet = quiet
+        self._quiet, self._is_live = quiet, not bars.disable
         self.task = bars.add_task(description, total=total, completed=int(completed), visible=not quiet)
-
-    @property
-    def is_live(self) -> bool:
-        return not self._bars.disable
 
     @property
     def seconds_left(self) -> float:
@@ -69,22 +65,17 @@ class ProgressBar:
         return (time.monotonic() - self._start) / done * ((self._total or self._completed) - self._completed)
 
     def advance(self, n: float = 1, description: str = "") -> None:
-        """`n` more are done; `description` replaces the text in front of the bar."""
+        """`n` more are done. A `description` replaces the text in front of the bar, and leaves lines to the caller."""
         self._completed += n
         self._bars.update(self.task, completed=self._completed, description=description or self._description)
-        if not (self.is_live or self._quiet) and time.monotonic() - self._last_line >= LINE_EVERY:
+        if not (self._is_live or self._quiet or description) and time.monotonic() - self._last_line >= LINE_EVERY:
             of = f"/{self._total:,.0f}" if self._total else ""
-            self.line(f"{description or self._description}  {self._completed:,.0f}{of}")
-
-    def update(self, completed: float, description: str) -> None:
-        """`completed` are done; the bar shows `description`. Prints no line: the caller does, with `line`."""
-        self._completed = completed
-        self._bars.update(self.task, completed=completed, description=description)
+            self.line(f"{self._description}  {self._completed:,.0f}{of}")
 
     def line(self, text: str) -> None:
         """Print a plain line with the time left."""
         self._last_line = time.monotonic()
-        if not (self.is_live or self._quiet):
+        if not (self._is_live or self._quiet):
             log.info("%s%s", text, f"  left {clock(self.seconds_left)}" if self._total else "")
 
 
@@ -108,6 +99,7 @@ def progress(
         bars = _bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         bars.start()
     bar = ProgressBar(bars, description, total, completed, quiet)
+    bar.advance(0)
     try:
         yield bar
     finally:

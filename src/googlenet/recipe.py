@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from googlenet.errors import UserError, reason_of
@@ -218,9 +217,6 @@ class Recipe(
                 f"gradient_accumulation = {self.gradient_accumulation} is more than batch_size = {self.batch_size}"
             )
         return self
-
-    def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 GROUPS = Recipe.__bases__[::-1]

@@ -297,6 +297,16 @@ class GoogLeNet(nn.Module):
         """The layers that give logits: the network's own, then those of the auxiliary heads."""
         return [self.fc, *(head.fc2 for head in (self.aux1, self.aux2) if head is not None)]
 
+    def matches_architecture(self) -> bool:
+        """Whether the network has exactly the layers that its architecture describes, so that a model file can too."""
+        with torch.device("meta"):
+            twin = GoogLeNet(self.architecture)
+
+        def layers(net: nn.Module) -> list[tuple[str, str]]:
+            return [(name, repr(module)) for name, module in net.named_modules() if not any(module.children())]
+
+        return type(self) is GoogLeNet and layers(self) == layers(twin)
+
     def check_size(self, height: int, width: int) -> None:
         """Raises `UserError` if an image of that many pixels is too small for the pools."""
         if min(height, width) >= 16 * self.architecture.stem_stride:

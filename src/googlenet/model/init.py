@@ -18,8 +18,9 @@ def whiten(convolution: nn.Conv2d, images: Tensor) -> None:
 
     The kernels are the principal components of the images' patches, largest variance first, each divided by the
     standard deviation along it, and each a second time with the opposite sign, because a ReLU keeps one side. So the
-    next layer learns from every direction at once, although neighboring pixels are nearly the same. The kernels keep their joint
-    scale; batch norm has to follow. Kernels that are left because the patches vary in fewer directions do not change.
+    next layer learns from every direction at once, although neighboring pixels are nearly the same. The kernels keep
+    their joint scale; batch norm has to follow. Kernels that are left because the patches vary in fewer directions do
+    not change.
 
     Source: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.1.
 

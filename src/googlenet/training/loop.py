@@ -112,7 +112,7 @@ def train(
                 "data": trainer.dataset.provenance(),
                 "selected_by": trainer.select_by,
             }
-            folder.create(resolved.to_toml(), environment)
+            folder.create(resolved.model_dump(exclude_none=True), environment)
         accelerator.wait_for_everyone()
         _log_start(trainer, reason)
         return fit(trainer, folder, on_step)
@@ -171,18 +171,19 @@ def train_epoch(
     # Reading a meter waits for the device and the other processes: on a CPU that is free
     read_every = 1 if trainer.accelerator.device.type == "cpu" and trainer.accelerator.num_processes == 1 else 10
     criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
-    line_step, line_time = state.step, time.monotonic()
+    bar_step = line_step = state.step
+    line_time = time.monotonic()
     last = False
     trainer.model.train()
     frozen_steps = recipe.freeze_fraction * trainer.total_steps
     is_frozen = state.step < frozen_steps
     if is_frozen:
-        set_backbone_frozen(trainer.net, True)
+        set_backbone_frozen(trainer.net, trainer.heads, True)
     clock = time.perf_counter()
     for inputs, targets, labels in trainer.batches(epoch, batch):
         if is_frozen and state.step >= frozen_steps:
             is_frozen = False
-            set_backbone_frozen(trainer.net, False)
+            set_backbone_frozen(trainer.net, trainer.heads, False)
         rate = _learning_rate(trainer, state.step)
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
@@ -224,7 +225,8 @@ def train_epoch(
             f"epoch {epoch + 1}/{trainer.epochs}  batch {batch}/{trainer.steps_per_epoch}  loss {row['loss']:.3f}  "
             f"accuracy {row['accuracy']:.1%}  {row['images_per_second']:,.0f} images/s"
         )
-        bar.update(state.step, text)
+        bar.advance(state.step - bar_step, text)
+        bar_step = state.step
         if state.step - line_step >= LINE_EVERY or time.monotonic() - line_time >= LINE_SECONDS:
             bar.line(text)
             line_step, line_time = state.step, time.monotonic()
@@ -281,13 +283,11 @@ def train_step(
     return total, torch.cat(logits)
 
 
-def set_backbone_frozen(net: nn.Module, frozen: bool) -> None:
-    """Freeze or unfreeze all but the classifiers: no gradients, and batch norm in eval mode, so its statistics stay."""
-    if not isinstance(net, GoogLeNet):
-        return
-    heads = {id(parameter) for head in net.classifiers() for parameter in head.parameters()}
+def set_backbone_frozen(net: nn.Module, heads: list[nn.Module], frozen: bool) -> None:
+    """Freeze or unfreeze all but the heads: no gradients, and batch norm in eval mode, so its statistics stay."""
+    learning = {id(parameter) for head in heads for parameter in head.parameters()}
     for parameter in net.parameters():
-        parameter.requires_grad_(not frozen or id(parameter) in heads)
+        parameter.requires_grad_(not frozen or id(parameter) in learning)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train(not frozen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from googlenet.device import resolve_precision
-from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
+from googlenet.model.googlenet import GoogLeNetOutput
 from googlenet.recipe import Recipe
 
 # Of the quintics that drive singular values towards 1, the first two of Amsel et al. 2025 (Polar Express,
@@ -77,13 +78,12 @@ def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: 
     return recipe.learning_rate * factor
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(net: nn.Module, heads: Sequence[nn.Module], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and batch norm.
 
-    If the network starts from weights, the groups of all but the classifiers have `backbone=True`: the learning rate of
-    these is scaled by `backbone_lr_scale`.
+    If the network starts from weights, the groups of all but the `heads` (the classifiers) have `backbone=True`: their
+    learning rate is scaled by `backbone_lr_scale`.
     """
-    heads = net.classifiers() if isinstance(net, GoogLeNet) else []
     head_parameters = {id(parameter) for head in heads for parameter in head.parameters()}
     kernels = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}

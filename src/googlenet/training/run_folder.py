@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 
 from googlenet.errors import RunError, UserError, reason_of
@@ -16,27 +16,15 @@ from googlenet.files import atomic_write, check_writable, disk_errors, write_jso
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of one run."""
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.toml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.pt"
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
+        self.recipe = path / "recipe.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.model = path / "model.safetensors"
+        self.checkpoint = path / "checkpoints" / "last.pt"
 
     @staticmethod
     def new_path(recipe: str) -> Path:
@@ -57,10 +45,10 @@ class RunFolder:
             )
         check_writable(self.recipe)
 
-    def create(self, recipe: str, environment: dict[str, Any]) -> None:
-        """Start the folder with the recipe (TOML) and environment.json. Raises as `check_new`."""
+    def create(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Start the folder with recipe.toml and environment.json. Raises as `check_new`."""
         self.check_new()
-        write_text(self.recipe, recipe)
+        write_text(self.recipe, tomli_w.dumps(recipe))
         write_json(self.path / "environment.json", environment)
 
     def append(self, row: Row) -> None:

@@ -78,6 +78,8 @@ class Trainer:
     """The same network as accelerate wraps it: autocast, several processes."""
     ema: AveragedModel | None
     optimizer: torch.optim.Optimizer
+    heads: list[nn.Module]
+    """The layers that give logits; the rest is the backbone."""
     class_weights: Tensor | None
     """Weights of the classes in the loss, (num_classes,)."""
     sampling_weights: Tensor | None
@@ -236,12 +238,13 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator, model: nn.Module | N
 
     torch.manual_seed(recipe.seed)
     net, spec = make_network(recipe, dataset, training) if model is None else _adopt(model, recipe, dataset, training)
-    is_googlenet = isinstance(net, GoogLeNet) and _is_unmodified(net)
+    is_googlenet = isinstance(net, GoogLeNet) and net.matches_architecture()
+    heads = net.classifiers() if isinstance(net, GoogLeNet) else []
     net.to(device)
     if recipe.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = make_ema(net, recipe)
-    wrapped, optimizer = accelerator.prepare(net, make_optimizer(net, recipe))
+    wrapped, optimizer = accelerator.prepare(net, make_optimizer(net, heads, recipe))
     balance = balanced_weights(training.labels, len(dataset.classes))
     # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
     whole, rest = divmod(len(training.labels), recipe.batch_size)
@@ -264,6 +267,7 @@ def build_trainer(recipe: Recipe, accelerator: Accelerator, model: nn.Module | N
         model=wrapped,
         ema=ema,
         optimizer=optimizer,
+        heads=heads,
         class_weights=balance.to(device) if recipe.balance == "loss" else None,
         sampling_weights=balance[training.labels] if recipe.balance == "sampling" else None,
         is_googlenet=is_googlenet,
@@ -416,14 +420,3 @@ def _input_spec(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> 
     plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
     mean, std = training.pixel_statistics() if recipe.normalize else plain
     return InputSpec(dataset.channels, recipe.image_size, mean, std)
-
-
-def _is_unmodified(net: GoogLeNet) -> bool:
-    """Whether the network has exactly the layers that its architecture describes."""
-    with torch.device("meta"):
-        twin = GoogLeNet(net.architecture)
-
-    def layers(net: nn.Module) -> list[tuple[str, str]]:
-        return [(name, repr(module)) for name, module in net.named_modules() if not any(module.children())]
-
-    return type(net) is GoogLeNet and layers(net) == layers(twin)
