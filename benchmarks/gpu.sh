@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every measure that a GPU has a say in, recipes over three seeds included.   usage: benchmarks/gpu.sh [FOLDER]
+# All measures that depend on a GPU, three recipes with three seeds included.   usage: benchmarks/gpu.sh [FOLDER]
 set -euo pipefail
 out="${1:-benchmarks/results}"
-googlenet bench training inference memory --device cuda --output "$out/gpu.json"
-googlenet bench accuracy --device cuda --recipes minute,fast,accurate --seeds 3 --output "$out/gpu-accuracy.json"
+python -m benchmarks training inference memory --device cuda --output "$out/gpu.json"
+python -m benchmarks accuracy --device cuda --recipes minute,fast,accurate --seeds 3 --output "$out/gpu-accuracy.json"

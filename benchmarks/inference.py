@@ -1,4 +1,4 @@
-"""Images a second and latency of a network, in PyTorch and in the engines that run ONNX where they are installed."""
+"""Images per second and latency: `googlenet.Predictor`, hand-written inference in PyTorch, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -8,117 +8,157 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.limits import Peaks, flops_per_image
-from benchmarks.tables import Table
-from benchmarks.timing import CALLS_OF_ONE, alternate
-from googlenet.data.fashion_mnist import CLASSES
-from googlenet.data.transforms import InputSpec
-from googlenet.device import DTYPES, compile_error, keep_freed_memory, resolve_precision
-from googlenet.inference.backends import compiled_backend, onnxruntime_backend, openvino_backend, torch_backend
-from googlenet.inference.formats import ExportableModel, quantize_graph, write_graph
-from googlenet.model.googlenet import GoogLeNet, create_model
-from googlenet.network import fused
-from googlenet.weights.model_file import ModelInfo
+import googlenet
+from benchmarks.machine import DTYPES, Peaks, best_precision, flops_per_image
+from benchmarks.measuring import CALLS_OF_ONE, Table, alternate
 
-Inference = Callable[[], object]
+SIZE = 224
+_BATCH_SIZES = (1, 16, 64)
 
-_SIZE = 224
-_BATCHES = (1, 16, 64)
+
+class Inference(NamedTuple):
+    """From uint8 images in memory to the probabilities of their classes."""
+
+    run: Callable[[], Any]
+    precision: str
 
 
 def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterator[Table]:
-    """The tutorial's network at 224x224 with fresh weights, which cost what trained ones cost."""
-    if device.type == "cpu":
-        keep_freed_memory()  # which serves every contender
-    torch.manual_seed(0)
-    net = create_model("tutorial", num_classes=10, in_channels=1, initialization="he").to(device).eval()
-    flops = flops_per_image(net, _SIZE, training=False)
-    with tempfile.TemporaryDirectory() as folder:
-        for batch in _BATCHES:
-            images = torch.rand(batch, 1, _SIZE, _SIZE, device=device)
-            contenders = {**eager_inference(net, images), **_compiled(net, images)}
-            if device.type == "cpu":
-                contenders |= _engines(net, Path(folder), images)
-            calls = CALLS_OF_ONE if batch == 1 else 1
-            timings = alternate({name: run for name, (run, _) in contenders.items()}, rounds, device, calls=calls)
+    """The tutorial's network at 224x224 with fresh weights; one table for each batch size."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model = save_network(Path(scratch) / "model.safetensors")
+        flops = flops_per_image(googlenet.load(model), (1, SIZE, SIZE), training=False)
+        exported = _export(model) if device.type == "cpu" else {}
+        for batch_size in _BATCH_SIZES:
+            images = torch.randint(0, 256, (batch_size, 1, SIZE, SIZE), dtype=torch.uint8)
+            inferences = {"plain": plain(model, images, device), "googlenet": ours(model, images, device)}
+            inferences |= _compiled(model, images, device)
+            inferences |= {name: _session(path, images, precision) for name, (path, precision) in exported.items()}
+            calls = CALLS_OF_ONE if batch_size == 1 else 1
+            timings = alternate({name: one.run for name, one in inferences.items()}, rounds, device, calls=calls)
             rows: list[dict[str, Any]] = []
             for name, timing in timings.items():
-                rates = timing.rates(batch)
-                rows.append(
-                    {
-                        "contender": name,
-                        **rates,
-                        "p50 ms": 1000 * timing.median,
-                        "p99 ms": 1000 * timing.percentile(0.99),
-                        "times plain": timings["plain"].median / timing.median,
-                        "% of the peak": peaks.share(flops * rates["images/s"], contenders[name][1]),
-                    }
-                )
+                rates = timing.rates(batch_size)
+                share = peaks.share(flops * rates["images/s"], inferences[name].precision)
+                milliseconds = {"p50 ms": 1000 * timing.median, "p99 ms": 1000 * timing.percentile(0.99)}
+                ratio = timings["plain"].median / timing.median
+                rows.append({"method": name, **rates, **milliseconds, "times plain": ratio, "% of the peak": share})
             yield Table(
-                f"inference: tutorial, {_SIZE}x{_SIZE}, batch {batch}",
+                f"inference: tutorial, {SIZE}x{SIZE}, batch {batch_size}",
                 rows,
-                f"{flops / 1e9:.2f} GFLOP an image; the peak is that of the contender's precision (for int8, bf16's)",
+                f"{flops / 1e9:.2f} GFLOP per image; the peak is that of each row's own precision (for int8, bf16's)",
             )
 
 
-def eager_inference(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
-    """The network as PyTorch computes it by default, and as `googlenet predict` does, with their precisions."""
-    precision = resolve_precision("auto", images.device)
-    plain = copy.deepcopy(net).eval()
-
-    def plainly() -> Tensor:
-        with fused.plain():
-            return plain(images)
-
-    ours = torch_backend(net, device=str(images.device), precision=precision)
-    return {"plain": (torch.inference_mode()(plainly), "fp32"), "googlenet": (partial(ours, images), precision)}
+def save_network(path: Path) -> Path:
+    """The tutorial's network for ten classes and gray images, with fresh weights, as a model file."""
+    torch.manual_seed(0)
+    net = googlenet.create_model("tutorial", num_classes=10, in_channels=1, initialization="he")
+    spec = googlenet.InputSpec(1, SIZE, (0.0,), (1.0,))
+    googlenet.save(net, googlenet.ModelInfo(net.architecture, tuple("0123456789"), spec), path)
+    return path
 
 
-def _compiled(net: GoogLeNet, images: Tensor) -> dict[str, tuple[Inference, str]]:
-    """As `googlenet predict --backend compiled` computes it; on a GPU as `torch.compile` does."""
-    if compile_error(images.device):
+def plain(model: Path, images: Tensor, device: torch.device) -> Inference:
+    """The network as PyTorch computes it by default: float32, contiguous."""
+    return _network(googlenet.load(model, str(device)), images, "fp32")
+
+
+def ours(
+    model: Path, images: Tensor, device: torch.device, backend: Literal["torch", "compiled"] = "torch"
+) -> Inference:
+    """`googlenet.Predictor`, as `googlenet predict` uses it."""
+    predictor = googlenet.Predictor(model, device=str(device), backend=backend)
+    each = list(images)
+    return Inference(lambda: list(predictor.predict(each, batch_size=len(each))), best_precision(device))
+
+
+def _network(net: nn.Module, images: Tensor, precision: str) -> Inference:
+    device = next(net.parameters()).device
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        inputs = (images.to(device) / 255).to(DTYPES[precision])
+        if precision != "fp32":
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return net(inputs).softmax(dim=1)
+
+    return Inference(run, precision)
+
+
+def _compiled(model: Path, images: Tensor, device: torch.device) -> dict[str, Inference]:
+    """On a CPU the Predictor's own compiled form; on a GPU torch.compile. Nothing if compiling does not work here."""
+    try:
+        if device.type == "cpu":
+            name, inference = "googlenet, compiled", ours(model, images, device, backend="compiled")
+        else:
+            precision = best_precision(device)
+            net = copy.deepcopy(googlenet.load(model, str(device))).to(DTYPES[precision])
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net.compile(dynamic=False)
+            name, inference = f"channels-last, {precision}, torch.compile", _network(net, images, precision)
+        inference.run()
+    except Exception as error:  # whatever the compiler's back end raises
+        print(f"compiled inference skipped: {str(error).strip().partition(chr(10))[0]}")
         return {}
-    precision = resolve_precision("auto", images.device)
-    if images.device.type == "cpu":
-        run = compiled_backend(net, precision=precision)
-        run(images)
-        return {"googlenet, compiled": (partial(run, images), precision)}
-    dtype = DTYPES[precision]
-    module = copy.deepcopy(net).eval().to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    packed = images.to(dtype).contiguous(memory_format=torch.channels_last)
-    module.compile(dynamic=False)
-    inference = torch.inference_mode()(lambda: module(packed))
-    with torch._inductor.config.patch(freezing=True):
-        inference()
-    return {"torch.compile, frozen": (inference, precision)}
+    return {name: inference}
 
 
-def _engines(net: GoogLeNet, folder: Path, images: Tensor) -> dict[str, tuple[Inference, str]]:
-    """The network in ONNX Runtime and OpenVINO, as `googlenet export` writes it and `googlenet predict` runs it."""
-    if not (find_spec("onnxruntime") and find_spec("onnxscript")):
-        return {}
-    spec = InputSpec(1, _SIZE, (0.0,), (1.0,))
-    model = ExportableModel(net, ModelInfo(net.architecture, CLASSES, spec), preprocessing=False).eval()
-    pixels = images.contiguous()
-    floating = folder / "model.onnx"
-    if not floating.exists():
-        write_graph(model, "onnx", floating, "")
-    contenders: dict[str, tuple[Inference, str]] = {
-        "ONNX Runtime fp32": (partial(onnxruntime_backend(floating), pixels), "fp32")
-    }
+def _export(model: Path) -> dict[str, tuple[Path, str]]:
+    """The files that `googlenet export` writes, and the precisions to run them in; int8 quantized by NNCF."""
+    methods: dict[str, tuple[Path, str]] = {}
+    if find_spec("onnxruntime") and find_spec("onnxscript"):
+        onnx = model.with_suffix(".onnx")
+        googlenet.export(model, "onnx", onnx)
+        methods["ONNX Runtime fp32"] = onnx, "fp32"
     if find_spec("openvino"):
-        for precision in ("fp32", "bf16"):
-            run = openvino_backend(floating, precision=precision)
-            contenders[f"OpenVINO {precision}"] = (partial(run, pixels), precision)
-    if find_spec("openvino") and find_spec("nncf"):
-        quantized = folder / "int8.xml"
-        if not quantized.exists():
-            write_graph(model, "openvino", folder / "floating.xml", "")
-            quantize_graph("openvino", folder / "floating.xml", quantized, [torch.rand(1, 1, _SIZE, _SIZE)] * 10)
-        contenders["OpenVINO int8"] = (partial(openvino_backend(quantized), pixels), "int8")
-    return contenders
+        graph = model.with_suffix(".xml")
+        googlenet.export(model, "openvino", graph)
+        methods |= {f"OpenVINO {precision}": (graph, precision) for precision in ("fp32", "bf16")}
+        if find_spec("nncf"):
+            methods["OpenVINO int8"] = _quantize(graph), "int8"
+    return methods
+
+
+def _quantize(graph: Path) -> Path:
+    """Speed does not depend on what int8 was calibrated with: noise will do."""
+    import nncf
+    import openvino
+
+    core = openvino.Core()
+    noise = [np.random.default_rng(0).random((1, 1, SIZE, SIZE), np.float32) for _ in range(10)]
+    quantized = nncf.quantize(core.read_model(graph), nncf.Dataset(noise))
+    path = graph.with_name("int8.xml")
+    openvino.save_model(quantized, path)
+    return path
+
+
+def _session(path: Path, images: Tensor, precision: str) -> Inference:
+    """A hand-written session of ONNX Runtime or OpenVINO on the CPU."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        compute: Callable[[Any], Any] = lambda pixels: session.run(None, {name: pixels})[0]  # noqa: E731
+    else:
+        import openvino
+
+        hints = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision != "int8":
+            hints["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
+        network = openvino.Core().compile_model(path, "CPU", hints)
+        compute = lambda pixels: network(pixels)[0]  # noqa: E731
+
+    def run() -> Tensor:
+        return torch.from_numpy(compute(images.numpy().astype(np.float32) / 255)).softmax(dim=1)
+
+    return Inference(partial(run), precision)

@@ -1,43 +1,46 @@
-"""Writes the tables of docs/performance.md out of benchmarks/results/*.json, which `googlenet bench` wrote.
+"""Writes benchmarks/results/TABLES.md from benchmarks/results/*.json, which `python -m benchmarks --output` wrote.
 
-Each file NAME.json goes between the lines `<!-- NAME -->` and `<!-- end -->`; the text around stays.
-
-usage: python benchmarks/report.py
+usage: python -m benchmarks.report
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from benchmarks.tables import Table
+from benchmarks.measuring import Table
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "performance.md"
+RESULTS = Path(__file__).parent / "results"
+INTRODUCTION = """# Measured
+
+Written by `python -m benchmarks.report` from the JSON files in this folder. All methods of a table take turns in one
+process; figures are medians. Ratios carry over to other machines, absolute figures do not.
+"""
 
 
-def section(result: Path) -> str:
-    """The tables of one result, and the machine that they were measured on."""
-    found = json.loads(result.read_text(encoding="utf-8"))
-    tables = [Table(**table).to_markdown() for measure in found["measures"].values() for table in measure]
-    machine, peaks = found["machine"], {name: value / 1e9 for name, value in found["peaks"].items()}
-    described = (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['device_name']}, "
-        f"PyTorch {machine['packages']['torch']}: {peaks['bf16']:,.0f} GFLOP/s at the most in bf16, "
-        f"{peaks['fp32']:,.0f} in fp32, {peaks['copy']:.0f} GB/s read and written in a copy.\n"
+def render(results: Path = RESULTS) -> str:
+    """All tables in the folder as one Markdown page, a section for each file that `python -m benchmarks` wrote."""
+    sections = []
+    for path in sorted(results.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "measures" in content:
+            sections.append(f"## {path.name}\n\n{_section(content)}")
+    return "\n".join([INTRODUCTION, *sections])
+
+
+def _section(content: dict[str, Any]) -> str:
+    tables = [Table(**table).to_markdown() for measure in content["measures"].values() for table in measure]
+    machine = content["machine"]
+    peaks = {name: value / 1e9 for name, value in content["peaks"].items()}
+    versions = machine["packages"]
+    description = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['device_name']}, PyTorch {versions['torch']}; "
+        f"peaks: {peaks['bf16']:,.0f} GFLOP/s in bf16, {peaks['fp32']:,.0f} in fp32, "
+        f"{peaks['copy']:.0f} GB/s read and written in a copy.\n"
     )
-    return "\n".join([described, *tables])
-
-
-def filled(page: str) -> str:
-    """The page with every section that has a result written anew."""
-    for result in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        begin, end = f"<!-- {result.stem} -->\n", "<!-- end -->"
-        if begin in page:
-            before, _, rest = page.partition(begin)
-            page = f"{before}{begin}\n{section(result)}\n{end}{rest.partition(end)[2]}"
-    return page
+    return "\n".join([description, *tables])
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    (RESULTS / "TABLES.md").write_text(render(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""From a cold start to the first answer: whole commands, timed as a person waits for them."""
+"""From a cold start to the first output: whole commands, timed as a user waits for them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from benchmarks.tables import Table
-from benchmarks.timing import alternate
-from googlenet.data.transforms import InputSpec
-from googlenet.model.googlenet import create_model
-from googlenet.weights.model_file import ModelInfo, save
+import googlenet
+from benchmarks.measuring import Table, alternate
 
 
 def measure_startup(rounds: int) -> Iterator[Table]:
-    """Each command beside what no command of Python, or of PyTorch, can be faster than."""
+    """Each command next to what no Python command, or no PyTorch command, can be faster than."""
     with tempfile.TemporaryDirectory() as folder:
-        model, picture = Path(folder) / "model.safetensors", Path(folder) / "picture.png"
-        net = create_model("bn", num_classes=10, in_channels=1)
-        save(net, ModelInfo(net.architecture, tuple("abcdefghij"), InputSpec(1, 28, (0.0,), (1.0,)), {}, {}), model)
-        Image.fromarray(np.zeros((28, 28), np.uint8)).save(picture)
+        model, image = Path(folder) / "model.safetensors", Path(folder) / "image.png"
+        torch.manual_seed(0)
+        net = googlenet.create_model("bn", num_classes=10, in_channels=1)
+        spec = googlenet.InputSpec(1, 28, (0.0,), (1.0,))
+        googlenet.save(net, googlenet.ModelInfo(net.architecture, tuple("0123456789"), spec), model)
+        Image.fromarray(np.zeros((28, 28), np.uint8)).save(image)
         command = (sys.executable, "-m", "googlenet")
         commands = {
             "python -c pass (the limit)": (sys.executable, "-c", "pass"),
             "googlenet --help": (*command, "--help"),
             "python -c 'import torch' (the limit)": (sys.executable, "-c", "import torch"),
             "googlenet summary": (*command, "summary"),
-            "googlenet predict, first answer": (*command, "predict", str(model), str(picture)),
+            "googlenet predict, one image": (*command, "predict", str(model), str(image)),
         }
         run = partial(subprocess.run, check=True, capture_output=True)
         timings = alternate({name: partial(run, words) for name, words in commands.items()}, rounds, warmup=1)
