@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,9 @@ def where() -> str:
 
 def write_images(folder: str, count: int) -> list[str]:
     """PNG files of the data set's first images, as they are."""
-    import googlenet
     from PIL import Image
+
+    import googlenet
 
     images, _ = next(iter(googlenet.load_data(batch_size=count)[0]))
     files = [str(Path(folder) / f"{number}.png") for number in range(count)]
@@ -187,17 +188,23 @@ def compare(before: Path, after: Path, rounds: int, seeds: int, recipe: str) -> 
         lines = _speed_table(seconds["before"], seconds["after"])
         memory = {name: worker.call("peak_memory") for name, worker in workers.items()}
         ratio = memory["after"] / memory["before"]
-        lines.append(f"| peak memory of all that, MiB | {memory['before']:,.0f} | {memory['after']:,.0f} | {ratio:.3f} | |")
+        lines.append(
+            f"| peak memory of all that, MiB | {memory['before']:,.0f} | {memory['after']:,.0f} | {ratio:.3f} | |"
+        )
         if seeds:
             lines += ["", *_accuracy_table(workers, scratch, seeds, recipe)]
     cores = len(os.sched_getaffinity(0))
-    return [f"{rounds} rounds on {platform.processor() or platform.machine()}, {cores} cores: {before} and {after}", "", *lines]
+    return [
+        f"{rounds} rounds on {platform.processor() or platform.machine()}, {cores} cores: {before} and {after}",
+        "",
+        *lines,
+    ]
 
 
 def _speed_table(before: dict[str, list[list[float]]], after: dict[str, list[list[float]]]) -> list[str]:
     lines = ["| milliseconds, medians | before | after | after / before | of single rounds |", "|---|---|---|---|---|"]
     for name, title in _TITLES.items():
-        medians = [1000 * statistics.median(sum(runs[name], [])) for runs in (before, after)]
+        medians = [1000 * statistics.median(chain.from_iterable(runs[name])) for runs in (before, after)]
         ratios = [
             statistics.median(second) / statistics.median(first)
             for first, second in zip(before[name], after[name], strict=True)

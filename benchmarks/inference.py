@@ -1,4 +1,4 @@
-"""Images per second and latency: `googlenet.Predictor`, hand-written inference in PyTorch, ONNX Runtime and OpenVINO."""
+"""Images per second and latency: `googlenet.Predictor`, hand-written code in PyTorch, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 

@@ -51,9 +51,7 @@ def _training(method: str, device: torch.device, batch_size: int = _BATCH_SIZE, 
     return training_step(net.to(device), images, labels, "fp32")
 
 
-def _inference(
-    method: str, device: torch.device, batch_size: int = _BATCH_SIZE, size: int = SIZE
-) -> Callable[[], Any]:
+def _inference(method: str, device: torch.device, batch_size: int = _BATCH_SIZE, size: int = SIZE) -> Callable[[], Any]:
     images = torch.randint(0, 256, (batch_size, 1, size, size), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         model = save_network(Path(folder) / "model.safetensors")

@@ -1,0 +1,1 @@
+"""Experiments with this package, through its public API only."""

@@ -1,17 +1,29 @@
-"""The networks that GoogLeNet is compared with, each in a few lines from its paper.
+"""The networks that GoogLeNet is compared with, each in a few lines from its paper, and GoogLeNet's own variants.
 
-(N, in_channels, H, W) -> (N, num_classes) logits for all of them. Weights are drawn as He et al. 2015 draw them, so
-that each can be trained from scratch.
+All map (N, in_channels, H, W) to (N, num_classes) logits. Weights are drawn as in He et al. 2015, so that each network
+can be trained from scratch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from googlenet.model.googlenet import MaxPool
-from googlenet.model.init import initialize
+import googlenet
+
+
+def initialize(net: nn.Module) -> None:
+    """Draw convolutions and fully connected layers with variance 2 / fan_in, biases 0."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _convolution(
@@ -30,7 +42,7 @@ def _normalized(
     groups: int = 1,
     activation: type[nn.ReLU] | type[nn.ReLU6] | None = nn.ReLU,
 ) -> list[nn.Module]:
-    """Convolution, batch normalization and, where there is one, activation; stride 1 keeps the size."""
+    """Convolution, batch norm and, if given, activation; stride 1 keeps the size."""
     convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(channels_out), *([activation(inplace=True)] if activation else [])]
 
@@ -44,7 +56,7 @@ def _classifier(in_features: int, num_classes: int) -> list[nn.Module]:
 
 
 def _draw_last_small(net: nn.Sequential) -> None:
-    """Weights near 0 for a last convolution with a ReLU behind it: logits that fall below 0 early do not come back."""
+    """Weights near 0 for a last convolution with a ReLU after it: logits that fall below 0 early do not recover."""
     *_, last = (module for module in net if isinstance(module, nn.Conv2d))
     nn.init.normal_(last.weight, std=0.01)
 
@@ -55,17 +67,17 @@ class AlexNet(nn.Sequential):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(
             *_convolution(in_channels, 64, 11, stride=4, padding=2),
-            MaxPool(3, 2),
+            nn.MaxPool2d(3, 2),
             *_convolution(64, 192, 5, padding=2),
-            MaxPool(3, 2),
+            nn.MaxPool2d(3, 2),
             *_convolution(192, 384, 3, padding=1),
             *_convolution(384, 256, 3, padding=1),
             *_convolution(256, 256, 3, padding=1),
-            MaxPool(3, 2),
+            nn.MaxPool2d(3, 2),
             nn.AdaptiveAvgPool2d(6),  # leaves 224x224 as it is, and lets other sizes in
             *_classifier(256 * 6 * 6, num_classes),
         )
-        initialize(self, "he")
+        initialize(self)
 
 
 class NiN(nn.Sequential):
@@ -84,17 +96,17 @@ class NiN(nn.Sequential):
 
         super().__init__(
             *perceptron(in_channels, (96, 96, 96), 11, stride=4, padding=0),
-            MaxPool(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
             *perceptron(96, (256, 256, 256), 5, stride=1, padding=2),
-            MaxPool(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
             *perceptron(256, (384, 384, 384), 3, stride=1, padding=1),
-            MaxPool(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
             nn.Dropout(0.5),
             *perceptron(384, (1024, 1024, num_classes), 3, stride=1, padding=1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        initialize(self, "he")
+        initialize(self)
         _draw_last_small(self)
 
 
@@ -115,13 +127,13 @@ class VGG(nn.Sequential):
             for _ in range(depth):
                 layers += _convolution(channels, width, 3, padding=1)
                 channels = width
-            layers.append(MaxPool(2))
+            layers.append(nn.MaxPool2d(2))
         super().__init__(*layers, nn.AdaptiveAvgPool2d(7), *_classifier(512 * 7 * 7, num_classes))
-        initialize(self, "he")
+        initialize(self)
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+    """Two 3x3 convolutions and a shortcut around them: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -129,9 +141,9 @@ class Residual(nn.Module):
             *_normalized(in_channels, out_channels, 3, stride),
             *_normalized(out_channels, out_channels, 3, activation=None),
         )
-        same = stride == 1 and in_channels == out_channels
+        keeps_shape = stride == 1 and in_channels == out_channels
         projection = nn.Sequential(*_normalized(in_channels, out_channels, 1, stride, activation=None))
-        self.shortcut = nn.Identity() if same else projection
+        self.shortcut = nn.Identity() if keeps_shape else projection
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu_(self.body(x) + self.shortcut(x))
@@ -148,13 +160,13 @@ class ResNet18(nn.Sequential):
             channels = width
         super().__init__(
             *_normalized(in_channels, 64, 7, stride=2),
-            MaxPool(3, 2, padding=1),
+            nn.MaxPool2d(3, 2, padding=1),
             *stages,
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(512, num_classes),
         )
-        initialize(self, "he")
+        initialize(self)
 
 
 class Fire(nn.Module):
@@ -177,13 +189,13 @@ class SqueezeNet(nn.Sequential):
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(
             *_convolution(in_channels, 64, 3, stride=2),
-            MaxPool(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
             Fire(64, 16, 64),
             Fire(128, 16, 64),
-            MaxPool(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
             Fire(128, 32, 128),
             Fire(256, 32, 128),
-            MaxPool(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
             Fire(256, 48, 192),
             Fire(384, 48, 192),
             Fire(384, 64, 256),
@@ -193,12 +205,12 @@ class SqueezeNet(nn.Sequential):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        initialize(self, "he")
+        initialize(self)
         _draw_last_small(self)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to more channels, 3x3 on each channel by itself, 1x1 to few: (N, C_in, H, W) -> (N, C_out, H', W')."""
+    """1x1 to more channels, 3x3 on each channel, 1x1 to few: (N, C_in, H, W) -> (N, C_out, H', W')."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -209,10 +221,10 @@ class InvertedResidual(nn.Module):
             *_normalized(hidden, hidden, 3, stride, groups=hidden, activation=nn.ReLU6),
             *_normalized(hidden, out_channels, 1, activation=None),
         )
-        self.adds = stride == 1 and in_channels == out_channels
+        self.has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.adds else self.body(x)
+        return x + self.body(x) if self.has_shortcut else self.body(x)
 
 
 class MobileNetV2(nn.Sequential):
@@ -245,4 +257,50 @@ class MobileNetV2(nn.Sequential):
             nn.Dropout(0.2),
             nn.Linear(1280, num_classes),
         )
-        initialize(self, "he")
+        initialize(self)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One network of the comparison."""
+
+    name: str
+    label: str
+    build: Callable[[int, int], nn.Module]
+    """Makes it, with fresh weights, for a number of input channels and one of classes."""
+    imagenet_accuracy: float | None
+    """Share of the 50,000 validation images that published weights classify correctly, from one crop of 224x224."""
+    learning_rate: float
+    """The best of 3e-4, 1e-3 and 3e-3 on Fashion-MNIST after 50 to 80 steps."""
+
+
+def _googlenet(variant: str, in_channels: int, num_classes: int) -> nn.Module:
+    """The variant without auxiliary heads, which cost nothing after training."""
+    return googlenet.create_model(variant, in_channels=in_channels, num_classes=num_classes, auxiliary=False)
+
+
+# Accuracies are those of torchvision's first weights (IMAGENET1K_V1), except `paper`, the model of BVLC's Caffe, and
+# `nin`, its author's in Caffe's model zoo. There are no published weights of `bn` and `tutorial`.
+_ALL = (
+    Baseline("bn", "GoogLeNet bn", partial(_googlenet, "bn"), None, 3e-3),
+    Baseline("tutorial", "GoogLeNet tutorial", partial(_googlenet, "tutorial"), None, 1e-3),
+    Baseline("paper", "GoogLeNet paper", partial(_googlenet, "paper"), 0.687, 1e-3),
+    Baseline("torchvision", "GoogLeNet torchvision", partial(_googlenet, "torchvision"), 0.69778, 3e-4),
+    Baseline("alexnet", "AlexNet", AlexNet, 0.56522, 1e-3),
+    Baseline("nin", "NiN", NiN, 0.5936, 3e-4),
+    Baseline("vgg-11", "VGG-11", partial(VGG, depths=(1, 1, 2, 2, 2)), 0.6902, 3e-4),
+    # Its learning rate was not tuned but taken from VGG-11
+    Baseline("vgg-16", "VGG-16", partial(VGG, depths=(2, 2, 3, 3, 3)), 0.71592, 3e-4),
+    Baseline("resnet-18", "ResNet-18", ResNet18, 0.69758, 1e-3),
+    Baseline("squeezenet-1.1", "SqueezeNet 1.1", SqueezeNet, 0.58178, 1e-3),
+    Baseline("mobilenet-v2", "MobileNetV2", MobileNetV2, 0.71878, 3e-3),
+)
+BASELINES = {baseline.name: baseline for baseline in _ALL}
+
+
+def choose(names: Sequence[str]) -> list[Baseline]:
+    """Those named, in that order; all if none is. Raises `UserError` for an unknown name."""
+    for name in names:
+        if name not in BASELINES:
+            raise googlenet.UserError(f"there is no network {name!r} to compare; there are: {', '.join(BASELINES)}")
+    return [BASELINES[name] for name in dict.fromkeys(names or BASELINES)]

@@ -1,23 +1,36 @@
-"""The study's pictures. Each function writes one PNG."""
+"""The study's plots. Each function writes one PNG."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from experiments.convergence.cell import PLATEAU, SHORT, smoothed
 from experiments.convergence.grid import BASELINE, Configuration
-from experiments.convergence.statistics import geometric_mean
 from experiments.convergence.study import Study
-from googlenet.evaluation.plots import drawing
+from experiments.convergence.tasks import PLATEAU, SHORT, smoothed
 
 ADAM_EPSILON = 1e-8
+
+
+@contextmanager
+def drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
+    """A figure of `width` x `height` inches, saved to `path` at the end."""
+    figure = Figure((width, height), layout="constrained")
+    yield figure
+    figure.savefig(path, dpi=110)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of one value or more; a 0 counts as 1e-30, so that a plot shows the others too."""
+    return math.exp(sum(math.log(max(value, 1e-30)) for value in values) / len(values))
 
 
 def plot_losses(study: Study, path: Path) -> None:
@@ -85,8 +98,8 @@ def plot_plateau(study: Study, path: Path) -> None:
 
 
 def plot_probes(study: Study, path: Path) -> None:
-    """Before the first step, layer by layer: what is left of the difference between images, and the gradient."""
-    with drawing(path, 13, 4.6, mathematics=True) as figure:
+    """Before the first step, layer by layer: how much the outputs differ between images, and the gradient."""
+    with drawing(path, 13, 4.6) as figure:
         spread, gradient = figure.subplots(1, 2, sharex=True)
         for configuration in study.configurations:
             if configuration.factor not in ("baseline", "initialization", "normalization"):
@@ -102,8 +115,8 @@ def plot_probes(study: Study, path: Path) -> None:
                 axes.set_xticks(range(len(layers)), [layer.removeprefix("inception") for layer in layers], rotation=60)
         gradient.axhline(ADAM_EPSILON, color="gray", linestyle=":", label="Adam's epsilon")
         for axes, title in (
-            (spread, "deviation of a layer's outputs over images"),
-            (gradient, "root mean square of the gradient by a layer's kernels"),
+            (spread, "standard deviation of a layer's outputs over images"),
+            (gradient, "root mean square of the gradient of a layer's kernels"),
         ):
             axes.set(title=title, yscale="log")
             axes.grid(alpha=0.3)
@@ -111,12 +124,12 @@ def plot_probes(study: Study, path: Path) -> None:
 
 
 def plot_on_the_way(study: Study, path: Path) -> None:
-    """A panel for each initialization and normalization: what is left of the difference between images, layer by layer,
-    before the first step and on the way."""
+    """How much the outputs differ between images, layer by layer, before the first step and during training; a panel
+    for each initialization and normalization."""
     shown = [c for c in study.configurations if c.factor in ("baseline", "initialization", "normalization")]
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
-    with drawing(path, 4.2 * columns, 3.6 * rows, mathematics=True) as figure:
+    with drawing(path, 4.2 * columns, 3.6 * rows) as figure:
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, configuration in zip(grid.flat, shown, strict=False):
             probed = study.probed(configuration)
@@ -133,7 +146,7 @@ def plot_on_the_way(study: Study, path: Path) -> None:
             axes.set(title=configuration.name, yscale="log")
             axes.grid(alpha=0.3)
         for axes in grid[:, 0]:
-            axes.set_ylabel("deviation of outputs over images")
+            axes.set_ylabel("standard deviation over images")
         grid[0, 0].legend(fontsize=7)
         for axes in list(grid.flat)[len(shown) :]:
             axes.axis("off")

@@ -1,19 +1,23 @@
-"""The study's tables and its report, written out of what was run."""
+"""The study's tables and its report, written from its results."""
 
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.convergence.cell import LONG, PLATEAU, PROBED, SHORT, Result
 from experiments.convergence.grid import BASELINE, Configuration, rates, sweep_steps
-from experiments.convergence.plots import plot_losses, plot_on_the_way, plot_plateau, plot_probes
-from experiments.convergence.probe import IMAGES
-from experiments.convergence.statistics import geometric_mean, mean
+from experiments.convergence.networks import IMAGES
+from experiments.convergence.plots import geometric_mean, plot_losses, plot_on_the_way, plot_plateau, plot_probes
 from experiments.convergence.study import SERIES, Study
-from googlenet.files import atomic_write
+from experiments.convergence.tasks import LONG, PLATEAU, PROBED, SHORT, Result, write_text
+
+# Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom; beyond these, the normal one is close enough.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 
 MILESTONES = {
     "plateau": "leave the plateau",
@@ -24,8 +28,39 @@ MILESTONES = {
 }
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds."""
+
+    value: float
+    half_width: float
+    """Of the 95% interval by Student's t; NaN for fewer than two values."""
+    count: int
+
+    @property
+    def differs_from_zero(self) -> bool:
+        """Whether 0 is outside the interval."""
+        return abs(self.value) > self.half_width
+
+    def text(self, digits: int) -> str:
+        if math.isnan(self.half_width):
+            return f"{self.value:.{digits}f}"
+        return f"{self.value:.{digits}f} ± {self.half_width:.{digits}f}"
+
+
+def mean(values: Sequence[float]) -> Mean:
+    """The mean of one value or more."""
+    count = len(values)
+    middle = sum(values) / count
+    if count < 2:
+        return Mean(middle, math.nan, count)
+    deviation = math.sqrt(sum((value - middle) ** 2 for value in values) / (count - 1))
+    quantile = _STUDENT[count - 2] if count - 2 < len(_STUDENT) else 1.960
+    return Mean(middle, quantile * deviation / math.sqrt(count), count)
+
+
 def write_report(study: Study, folder: Path) -> Path:
-    """`report.md`, `results.csv`, `probes.csv` and four pictures; returns the report's path."""
+    """`report.md`, `results.csv`, `probes.csv` and four plots; returns the report's path."""
     _write_csv(folder / "results.csv", [{k: v for k, v in r.items() if k not in SERIES} for r in study.results])
     _write_csv(folder / "probes.csv", [row for one in study.configurations for row in study.probed(one)])
     plot_losses(study, folder / "losses.png")
@@ -33,45 +68,44 @@ def write_report(study: Study, folder: Path) -> Path:
     plot_probes(study, folder / "probes.png")
     plot_on_the_way(study, folder / "on_the_way.png")
     report = folder / "report.md"
-    with atomic_write(report) as temporary:
-        temporary.write_text("\n".join(_lines(study)) + "\n", encoding="utf-8")
+    write_text(report, "\n".join(_lines(study)) + "\n")
     return report
 
 
 def _lines(study: Study) -> Iterable[str]:
     scale, several = study.scale, "s" if study.scale.seeds > 1 else ""
     sweep = sweep_steps(study.configurations[0], scale)
-    yield "# Why GoogLeNet converges slowly: what was run"
+    yield "# Why GoogLeNet converges slowly: the results"
     yield ""
     yield (
         f"The recipe `tutorial` at {scale.image_size}x{scale.image_size}, batch {scale.batch_size}, {scale.steps} "
         f"steps a run, {scale.seeds} seed{several}, with one thing changed. The learning rate of each configuration "
         f"is the one that did best over the last fifth of {sweep} steps at seed 0. Intervals are 95%, Student's t over "
-        "the seeds. Accuracy and losses on the way are of the training batches, which within the first epoch are "
+        "the seeds. Accuracy and losses during training are of the training batches, which in the first epoch are "
         "images that the network has not learned from yet. With auxiliary heads, a loss is the weighted mean of the "
         "three."
     )
-    yield from ("", "## When they got where", "", *_milestone_table(study), "", "![](plateau.png)", "")
+    yield from ("", "## Steps to each milestone", "", *_milestone_table(study), "", "![](plateau.png)", "")
     yield (
         f"The plateau is left at the step from which the loss over {SHORT} steps stays below {PLATEAU}; the other "
-        f"marks are averages over {LONG} steps. In brackets: how many of the seeds got there, where not all did; the "
+        f"marks are averages over {LONG} steps. In brackets: how many of the seeds got there, if not all; the "
         f"mean is of these."
     )
-    yield from ("", "## How good they were at the end", "", *_final_table(study), "", "![](losses.png)", "")
+    yield from ("", "## At the end", "", *_final_table(study), "", "![](losses.png)", "")
     yield (
         "The difference is in the loss over the last fifth of the run, to the configuration named after it, paired by "
-        "seed; below 0 is better. It is in bold where the interval leaves out 0."
+        "seed; below 0 is better. It is in bold if 0 is outside the interval."
     )
     yield from ("", "## Learning rates", "", *_rate_table(study), "")
     yield f"Loss over the last fifth of {sweep} steps at seed 0. In bold: the rate that was chosen."
     yield from ("", "## Before the first step", "", *_probe_table(study), "", "![](probes.png)", "")
     yield (
-        f"Deviation over {IMAGES} training images of a layer's outputs (root mean square over its outputs), and root "
-        "mean square of the loss's gradient by its kernels; geometric means over the seeds. Adam divides by the "
-        "gradient's size plus 1e-8, so gradients far below 1e-8 move nothing."
+        f"Standard deviation over {IMAGES} training images of a layer's outputs (root mean square over its "
+        "outputs), and root mean square of the loss's gradient with respect to its kernels; geometric means over the "
+        "seeds. Adam divides by the gradient's size plus 1e-8, so gradients far below 1e-8 move nothing."
     )
-    yield from ("", "## On the way", "", *_way_table(study), "", "![](on_the_way.png)", "")
-    yield "Deviation of the logits over the same images, at the chosen rate: geometric means over the seeds."
+    yield from ("", "## During training", "", *_way_table(study), "", "![](on_the_way.png)", "")
+    yield "Standard deviation of the logits over the same images, at the chosen rate: geometric means over the seeds."
 
 
 def _milestone_table(study: Study) -> list[str]:
@@ -119,9 +153,9 @@ def _difference(study: Study, configuration: Configuration) -> str:
     differences = [mine - other for mine, other in pairs if mine is not None and other is not None]
     if not differences:
         return ""
-    found = mean(differences)
-    text = found.text(3)
-    return f"{f'**{text}**' if found.differs_from_zero else text} to {reference.name}"
+    difference = mean(differences)
+    text = difference.text(3)
+    return f"{f'**{text}**' if difference.differs_from_zero else text} to {reference.name}"
 
 
 def _rate_table(study: Study) -> list[str]:
@@ -148,7 +182,7 @@ def _probe_table(study: Study) -> list[str]:
         mine = [probe for probe in study.probes if probe["configuration"] == configuration.name]
         values = [[probe[figure] for probe in mine if probe["layer"] == layer] for figure, layer in shown]
         rows.append([configuration.name, *(f"{geometric_mean(value):.1e}" for value in values)])
-    headings = ["deviation after conv1", "deviation of the logits", "gradient of conv1", "gradient of fc"]
+    headings = ["std after conv1", "std of the logits", "gradient of conv1", "gradient of fc"]
     return _table(["", *headings], rows)
 
 
@@ -168,7 +202,8 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,4 +1,4 @@
-"""The study of convergence, run: probes, a sweep of learning rates for each configuration, more seeds at the best."""
+"""Runs the study: probes, a sweep of learning rates for each configuration, then more seeds at the best one."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from typing import Any
 
 import torch
 
-from experiments.convergence.cell import CellTask, ProbeTask, Result, Task
+from benchmarks.machine import available_cores, describe
 from experiments.convergence.grid import Configuration, Scale, cell, choose, configurations, rates, sweep_steps
-from googlenet.device import available_cores, describe
-from googlenet.errors import RunError, UserError
-from googlenet.files import atomic_write
+from experiments.convergence.tasks import CellTask, ProbeTask, Result, Task, write_text
+from googlenet import RunError, UserError
 
 SERIES = ("curve", "on_the_way")
 """Of a result: what is a list by step."""
 
 Progress = Callable[[int, int, float | None, str], None]
-"""Told after each task: tasks done, tasks in all, seconds left (None: not known yet), what was done."""
+"""Called after each task: tasks done, tasks in all, seconds left (None: not known yet), the task's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +52,13 @@ class Study:
         }
 
     def probed(self, configuration: Configuration) -> list[Result]:
-        """Each layer before the first step and on the way, with every seed, at the best learning rate."""
-        start = [{"step": 0, **found} for found in self.probes if found["configuration"] == configuration.name]
-        # A study of an earlier version, gone on with, has runs without
-        named = [(run["configuration"], run["seed"], run.get("on_the_way", [])) for run in self.chosen(configuration)]
-        return start + [{"configuration": name, "seed": seed, **row} for name, seed, rows in named for row in rows]
+        """Each layer before the first step and during training, with every seed, at the best learning rate."""
+        start = [{"step": 0, **probe} for probe in self.probes if probe["configuration"] == configuration.name]
+        return start + [
+            {"configuration": configuration.name, "seed": run["seed"], **probe}
+            for run in self.chosen(configuration)
+            for probe in run["on_the_way"]
+        ]
 
     def sweep(self, configuration: Configuration) -> list[Result]:
         """The runs that choose the configuration's learning rate."""
@@ -79,26 +80,26 @@ def study(
     workers: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> Study:
-    """Run the grid, or what is left of it, in `folder`.
+    """Run the grid, or the rest of it, in `folder`.
 
-    Each configuration is trained with every one of its learning rates at seed 0, for a few steps; the one with the
+    Each configuration is trained with every one of its learning rates at seed 0, for a few steps. The rate with the
     lowest loss over the last fifth of them is then trained with every seed.
 
     Args:
-        folder: where everything is kept; what it holds already is not run again.
+        folder: of all results; those it has already are not run again.
         scale: how large.
-        only: factors or configurations, with those that they are compared with; all where it is empty.
-        quick: leave out what is not for the quick grid.
-        workers: processes side by side; left out, one for each core.
-        progress: told after each task.
+        only: factors or configurations, with those that they are compared with; empty: all.
+        quick: the quick grid.
+        workers: processes; default: one for each core.
+        progress: called after each task.
 
     Raises:
-        UserError: for a word in `only` that the grid has not, or a folder of another study.
-        RunError: where a process was killed; the same call goes on from there.
+        UserError: for a word in `only` that the grid does not have, or a folder of something else.
+        RunError: if a process was killed; the same call continues from there.
     """
-    chosen = choose(configurations(scale), only, quick=quick)
+    chosen = choose(configurations(), only, quick=quick)
     if workers is not None and workers < 1:
-        raise UserError(f"workers are 1 or more, not {workers}")
+        raise UserError(f"--workers must be 1 or more, not {workers}")
     _claim(folder, scale)
     cores = available_cores()
     workers = workers or cores
@@ -110,12 +111,14 @@ def study(
             try:
                 results, probes = _Work(pool, folder, scale, progress).run(chosen)
             except BaseException:
-                for _ in range(workers):  # an event would wait for those that are no more
+                for _ in range(workers):  # an event would wait for processes that are gone
                     stop.release()
                 pool.shutdown(cancel_futures=True)
                 raise
     except BrokenProcessPool as error:
-        raise RunError(f"a process of the study was killed; the same command with --output {folder} goes on") from error
+        raise RunError(
+            f"a process of the study was killed; the same command with --output {folder} continues"
+        ) from error
     return Study(scale, chosen, results, probes)
 
 
@@ -134,7 +137,7 @@ def best_rate(tried: Sequence[Result]) -> float:
 
 
 class _Work:
-    """The tasks under way, and what came of those that are done."""
+    """The running tasks, and the results of those that are done."""
 
     def __init__(self, pool: ProcessPoolExecutor, folder: Path, scale: Scale, progress: Progress) -> None:
         self.pool, self.folder, self.scale, self.progress = pool, folder, scale, progress
@@ -155,58 +158,58 @@ class _Work:
                 tried = cell(configuration, self.scale, learning_rate=rate, seed=0, steps=steps)
                 self._submit(CellTask(tried, self.folder, probed=steps == self.scale.steps))
         self.sweeps_open = list(chosen)
-        total = len(self.running) + sum(len(self._seeds_to_come(configuration)) for configuration in chosen)
+        total = len(self.running) + sum(len(self._seeds_left(configuration)) for configuration in chosen)
         done, spent, started = 0, 0, time.monotonic()
         while self.running:
             for future in wait(self.running, return_when=FIRST_COMPLETED).done:
                 task = self.running.pop(future)
-                self._take(future.result(), task)
+                self._collect(future.result(), task)
                 done, spent = done + 1, spent + task.steps_left
                 seconds = (time.monotonic() - started) / spent * self._steps_left() if spent else None
                 self.progress(done, total, seconds, task.name)
         return self.results, self.probes
 
     def _submit(self, task: Task) -> None:
-        with _interrupts_held():  # a worker that this starts inherits it, and has no handler yet
+        with _interrupts_blocked():  # a worker that this starts inherits the mask, and has no handler yet
             self.running[self.pool.submit(task)] = task
 
-    def _take(self, outcome: Any, task: Task) -> None:
-        if outcome is None:
+    def _collect(self, result: Any, task: Task) -> None:
+        if result is None:
             raise KeyboardInterrupt
         if isinstance(task, ProbeTask):
-            self.probes += outcome
+            self.probes += result
             return
-        self.results.append(outcome)
+        self.results.append(result)
         configuration = task.cell.configuration
         tried = sweep(self.results, configuration, self.scale)
         if configuration in self.sweeps_open and len(tried) == len(rates(configuration, self.scale)):
             self.sweeps_open.remove(configuration)
-            for seed in self._seeds_to_come(configuration):
+            for seed in self._seeds_left(configuration):
                 again = cell(configuration, self.scale, learning_rate=best_rate(tried), seed=seed)
                 self._submit(CellTask(again, self.folder))
 
-    def _seeds_to_come(self, configuration: Configuration) -> range:
-        """Seeds to be run after the sweep, whose runs count as seed 0 where they were whole ones."""
+    def _seeds_left(self, configuration: Configuration) -> range:
+        """Seeds to run after the sweep, whose runs count as seed 0 if they have all steps."""
         whole = sweep_steps(configuration, self.scale) == self.scale.steps
         return range(1 if whole else 0, self.scale.seeds)
 
     def _steps_left(self) -> int:
-        to_come = sum(len(self._seeds_to_come(configuration)) for configuration in self.sweeps_open) * self.scale.steps
-        return to_come + sum(task.steps_left for task in self.running.values())
+        waiting = sum(len(self._seeds_left(configuration)) for configuration in self.sweeps_open) * self.scale.steps
+        return waiting + sum(task.steps_left for task in self.running.values())
 
 
 def _begin_worker(threads: int, stop: Semaphore) -> None:
-    """A worker leaves at once when the study is told to stop or is gone: it would train on, and then wait for ever."""
+    """A worker exits at once if the study stops or is killed: it would train on, and then wait forever."""
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the study, which tells its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the study, which stops its workers
     parent = multiprocessing.parent_process()
     assert parent is not None
     for end in (stop.acquire, parent.join):
-        threading.Thread(target=_leave_after, args=(end,), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(end,), daemon=True).start()
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -218,28 +221,25 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _leave_after(end: Callable[[], object]) -> None:
+def _exit_after(end: Callable[[], object]) -> None:
     end()
     os._exit(1)
 
 
 def _claim(folder: Path, scale: Scale) -> None:
-    """Note in `folder` what is studied there. Raises `UserError` where it holds something else."""
+    """Note in `folder` what is studied there. Raises `UserError` if it holds something else."""
     note = folder / "study.json"
-    # More seeds may be added to what is there; all else would mix what cannot be compared
-    described = {name: value for name, value in dataclasses.asdict(scale).items() if name != "seeds"}
-    described["rates"] = list(scale.rates) if scale.rates else None
+    # More seeds may be added; a change of anything else would mix what cannot be compared
+    settings = {name: value for name, value in dataclasses.asdict(scale).items() if name != "seeds"}
+    settings["rates"] = list(scale.rates) if scale.rates else None
     if note.exists():
         before = json.loads(note.read_text(encoding="utf-8"))["scale"]
-        if before != described:
-            differing = next(name for name in described if before.get(name) != described[name])
+        if before != settings:
+            name = next(name for name in settings if before.get(name) != settings[name])
             raise UserError(
-                f"{folder} holds a study with {differing} = {before.get(differing)}, not {described[differing]}; "
-                f"name another --output"
+                f"{folder} holds a study with {name} = {before.get(name)}, not {settings[name]}; use another --output"
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} holds something that is no study; name another --output")
-    with atomic_write(note) as temporary:
-        content = {"scale": described, "machine": describe(torch.device("cpu"))}
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        raise UserError(f"{folder} is not empty and not a study; choose another --output")
+    write_text(note, json.dumps({"scale": settings, "machine": describe(torch.device("cpu"))}, indent=2) + "\n")
