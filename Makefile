@@ -9,10 +9,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test check clean
+.PHONY: train test check bench study compare clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
+
+# This machine measured; why GoogLeNet converges slowly; GoogLeNet compared with other networks. ARGS="--help" lists options.
+bench: $(VENV)/installed
+	"$(BIN)/python" -m benchmarks $(ARGS)
+
+study: $(VENV)/installed
+	"$(BIN)/python" -m experiments.convergence $(ARGS)
+
+compare: $(VENV)/installed
+	"$(BIN)/python" -m experiments.comparison $(ARGS)
 
 test: check
 	"$(BIN)/python" -m pytest -n 2 $(ARGS)

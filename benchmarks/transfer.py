@@ -1,7 +1,7 @@
-"""Transfer, measured: one half of Fashion-MNIST's classes teaches a network, which then learns the other half from few
-pictures, beside the same network from scratch in as many steps.
+"""Transfer, measured: half of Fashion-MNIST's classes train a network, which then learns the other half from few images,
+compared with the same network from scratch in as many steps.
 
-usage: python benchmarks/transfer.py [FOLDER]      writes transfer.json and transfer.png there
+usage: python -m benchmarks.transfer [FOLDER]      writes transfer.json and transfer.png there
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from googlenet import train
-from googlenet.data.dataset import ImageSplit
-from googlenet.data.loader import load_dataset
-from googlenet.device import describe
-from googlenet.evaluation.plots import drawing
-from googlenet.training.run_folder import RunFolder
+import googlenet
+from benchmarks.machine import describe
 
 KNOWN, NEW = (0, 2, 3, 5, 7), (1, 4, 6, 8, 9)
 """T-shirt, pullover, dress, sandal and sneaker; then trouser, coat, shirt, bag and ankle boot."""
@@ -33,42 +30,42 @@ COMMON: dict[str, Any] = {
     "recipe": "fast",
     "batch_size": 32,
     "learning_rate": 0.003,
-    "flip": True,
+    "hflip": True,
     "label_smoothing": 0.1,
     "weight_decay": 0.05,
     "epochs": EPOCHS,
-    "pictures": False,
+    "plots": False,
 }
 STARTS: dict[str, dict[str, Any]] = {
     "from scratch": {},
     "from the other classes": {},
-    "from the other classes, held back": {"freeze": 0.2, "backbone_lr_scale": 0.3},
+    "from the other classes, held back": {"freeze_fraction": 0.2, "backbone_lr_scale": 0.3},
 }
 
 
 def main(folder: Path) -> None:
-    data = load_dataset("fashion-mnist")
+    data = googlenet.load_dataset("fashion-mnist")
     curves: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in STARTS}
     with tempfile.TemporaryDirectory() as scratch:
         known, new = Path(scratch) / "known", Path(scratch) / "new"
         write_classes(known, data.classes, KNOWN, data.train, data.test, per_class=6000)
         write_classes(new, data.classes, NEW, data.train, data.test, per_class=PER_CLASS)
-        teacher = train("fast", output=Path(scratch) / "teacher", data=str(known), epochs=1.5, pictures=False)
+        teacher = googlenet.train("fast", output=Path(scratch) / "teacher", data=known, epochs=1.5, plots=False)
         for seed in range(SEEDS):
             for name, settings in STARTS.items():
                 run = Path(scratch) / f"{name} {seed}"
-                given = {"weights": str(teacher.model)} if "other" in name else {}
-                train(output=run, data=str(new), seed=seed, **{**COMMON, **settings, **given})
-                rows = [row for row in RunFolder(run).rows() if row["split"] == "test"]
+                weights = {"weights": teacher.model} if "other" in name else {}
+                googlenet.train(output=run, data=new, seed=seed, **COMMON, **settings, **weights)
+                rows = [row for row in googlenet.RunFolder(run).rows() if row["split"] == "test"]
                 curves[name].append([(row["seconds"], row["accuracy"]) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
-    found = {
+    results = {
         "machine": describe(torch.device("cpu")),
-        "pictures": len(NEW) * PER_CLASS,
+        "images": len(NEW) * PER_CLASS,
         "teacher": teacher.metrics["test"]["accuracy"],
         "curves": curves,
     }
-    (folder / "transfer.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    (folder / "transfer.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     plot(curves, folder / "transfer.png")
     for name, runs in curves.items():
         ends = [100 * run[-1][1] for run in runs]
@@ -80,38 +77,39 @@ def write_classes(
     folder: Path,
     names: Sequence[str],
     labels: Sequence[int],
-    training: ImageSplit,
-    test: ImageSplit,
+    training: googlenet.ImageSplit,
+    test: googlenet.ImageSplit,
     *,
     per_class: int,
 ) -> None:
-    """FOLDER/train/CLASS/*.png, the first so many pictures of each, and FOLDER/test/CLASS/*.png, the first 200."""
+    """FOLDER/train/CLASS/*.png, the first `per_class` images of each, and FOLDER/test/CLASS/*.png, the first 200."""
     for name, split, count in (("train", training, per_class), ("test", test, 200)):
         for label in labels:
-            place = folder / name / names[label].replace("/", " ")
-            place.mkdir(parents=True)
+            target = folder / name / names[label].replace("/", " ")
+            target.mkdir(parents=True)
             for number in members(split, label, count).tolist():
-                Image.fromarray(split.images[number, 0].numpy()).save(place / f"{number}.png", compress_level=1)
+                Image.fromarray(split.images[number, 0].numpy()).save(target / f"{number}.png", compress_level=1)
 
 
-def members(split: ImageSplit, label: int, count: int) -> Tensor:
+def members(split: googlenet.ImageSplit, label: int, count: int) -> Tensor:
     return torch.nonzero(split.labels == label).squeeze(1)[:count]
 
 
 def plot(curves: dict[str, list[list[tuple[float, float]]]], path: Path) -> None:
-    with drawing(path, 7, 4) as figure:
-        axes = figure.subplots()
-        for color, (name, runs) in zip(("tab:gray", "tab:blue", "tab:orange"), curves.items(), strict=True):
-            for number, run in enumerate(runs):
-                seconds, accuracy = zip(*run, strict=True)
-                axes.plot(seconds, [100 * share for share in accuracy], color=color, label=None if number else name)
-        axes.set(
-            xlabel="seconds of training",
-            ylabel="test accuracy (%)",
-            title=f"{len(NEW)} classes, {PER_CLASS} pictures of each, {SEEDS} seeds",
-        )
-        axes.grid(alpha=0.3)
-        axes.legend()
+    figure = Figure((7, 4), layout="constrained")
+    axes = figure.subplots()
+    for color, (name, runs) in zip(("tab:gray", "tab:blue", "tab:orange"), curves.items(), strict=True):
+        for number, run in enumerate(runs):
+            seconds, accuracy = zip(*run, strict=True)
+            axes.plot(seconds, [100 * share for share in accuracy], color=color, label=None if number else name)
+    axes.set(
+        xlabel="seconds of training",
+        ylabel="test accuracy (%)",
+        title=f"{len(NEW)} classes, {PER_CLASS} images of each, {SEEDS} seeds",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.comparison.baselines import BASELINES
-from experiments.comparison.networks import NiN, Residual, SqueezeNet
+from experiments.comparison.networks import BASELINES, NiN, Residual, SqueezeNet
 
-RIVALS = ("alexnet", "nin", "vgg-11", "vgg-16", "resnet-18", "squeezenet-1.1", "mobilenet-v2")
+OTHERS = ("alexnet", "nin", "vgg-11", "vgg-16", "resnet-18", "squeezenet-1.1", "mobilenet-v2")
 
 # Parameters, and billions of multiply-adds of one image of 3x224x224, as torchvision publishes them with its weights.
 # NiN's are counted by hand from its author's definition.
@@ -23,7 +22,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_parameters_and_multiply_adds_are_the_published_ones(name: str) -> None:
     with torch.device("meta"):
         net = BASELINES[name].build(3, 1000).eval()
@@ -42,11 +41,11 @@ def test_the_gradient_reaches_every_weight(name: str) -> None:
     loss = nn.functional.cross_entropy(net(torch.randn(8, 1, 64, 64)), torch.arange(8) % 4)
     loss.backward()
     assert loss.isfinite()
-    # A bias of some layers may get none, where every ReLU behind it is shut
+    # The bias of some layers may get none, if every ReLU after it is 0
     assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters() if parameter.ndim > 1)
 
 
-def test_a_residual_with_nothing_learnt_passes_its_input_on() -> None:
+def test_a_residual_block_of_zeros_returns_its_input() -> None:
     block = Residual(4, 4, stride=1).eval()
     for parameter in block.body.parameters():
         nn.init.zeros_(parameter)
@@ -55,7 +54,7 @@ def test_a_residual_with_nothing_learnt_passes_its_input_on() -> None:
 
 
 @pytest.mark.parametrize("make", [NiN, SqueezeNet])
-def test_logits_behind_a_relu_start_near_0(make: type[nn.Module]) -> None:
+def test_logits_after_a_relu_start_near_0(make: type[nn.Module]) -> None:
     torch.manual_seed(0)
     logits = make(3, 10).eval()(torch.randn(2, 3, 64, 64))
     assert logits.min() >= 0 and logits.max() < 1

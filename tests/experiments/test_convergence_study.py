@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from googlenet.insight.study import convergence
-from experiments.convergence.cell import CellTask, ProbeTask, Task
-from experiments.convergence.study import study
+from experiments.convergence import study as study_module
 from experiments.convergence.grid import Scale
+from experiments.convergence.study import study
+from experiments.convergence.tasks import CellTask, ProbeTask, Task
 
 
 class InThisProcess:
-    """In the place of a pool of processes."""
+    """Instead of a pool of processes."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
@@ -32,7 +32,7 @@ class InThisProcess:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, int, int, bool]]:
-    """What is trained, instead of training it: (configuration, rate, seed, steps, looked at on the way)."""
+    """What would be trained: (configuration, rate, seed, steps, probed during training)."""
     ran: list[tuple[str, float, int, int, bool]] = []
 
     def work(task: CellTask) -> dict[str, Any]:
@@ -40,15 +40,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, int, int,
         name, rate = cell.configuration.name, cell.learning_rate
         ran.append((name, rate, cell.seed, cell.steps, task.probed))
         loss = abs(rate - (3e-4 if name == "tutorial" else 1e-3))
-        told = {"configuration": name, "learning_rate": rate, "seed": cell.seed, "steps": cell.steps}
-        task.kept.parent.mkdir(parents=True)
-        return {**told, "final_loss": loss, "on_the_way": []}
+        values = {"configuration": name, "learning_rate": rate, "seed": cell.seed, "steps": cell.steps}
+        task.file.parent.mkdir(parents=True)
+        return {**values, "final_loss": loss, "on_the_way": []}
 
     def probe(task: ProbeTask) -> list[Any]:
-        task.kept.parent.mkdir(parents=True, exist_ok=True)
+        task.file.parent.mkdir(parents=True, exist_ok=True)
         return []
 
-    monkeypatch.setattr(convergence, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(study_module, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(CellTask, "work", work)
     monkeypatch.setattr(ProbeTask, "work", probe)
     return ran
@@ -57,10 +57,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, int, int,
 def test_short_runs_choose_the_rate_of_the_long_ones(
     tmp_path: Path, trained: list[tuple[str, float, int, int, bool]]
 ) -> None:
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     scale = Scale(steps=50, sweep_steps=20, seeds=2, rates=(1e-4, 3e-4, 1e-3))
     arguments: dict[str, Any] = {"only": ["initialization=he"], "workers": 1}
-    found = study(tmp_path, scale, progress=lambda done, total, *_: told.append((done, total)), **arguments)
+    result = study(tmp_path, scale, progress=lambda done, total, *_: calls.append((done, total)), **arguments)
     long = [run for run in trained if run[3] == 50]
     assert sorted(run[:3] for run in long) == [
         ("initialization=he", 1e-3, 0),
@@ -73,8 +73,8 @@ def test_short_runs_choose_the_rate_of_the_long_ones(
         (name, rate, 0) for name in ("initialization=he", "tutorial") for rate in (1e-4, 3e-4, 1e-3)
     ]
     assert all(run[4] for run in long) and not any(run[4] for run in short)
-    assert told == [(done, 14) for done in range(1, 15)]
-    assert [run["seed"] for run in found.chosen(found.configurations[0])] == [0, 1]
+    assert calls == [(done, 14) for done in range(1, 15)]
+    assert [run["seed"] for run in result.chosen(result.configurations[0])] == [0, 1]
 
     before = len(trained)
     again = study(tmp_path, Scale(steps=50, sweep_steps=20, seeds=3, rates=(1e-4, 3e-4, 1e-3)), **arguments)
@@ -82,12 +82,12 @@ def test_short_runs_choose_the_rate_of_the_long_ones(
     assert [run["seed"] for run in again.chosen(again.configurations[1])] == [0, 1, 2]
 
 
-def test_where_the_runs_are_short_the_ones_that_choose_count_too(
+def test_short_runs_that_choose_the_rate_count_as_seed_0(
     tmp_path: Path, trained: list[tuple[str, float, int, int, bool]]
 ) -> None:
-    found = study(tmp_path, Scale(steps=10, seeds=2, rates=(3e-4, 1e-3)), only=["tutorial"])
+    result = study(tmp_path, Scale(steps=10, seeds=2, rates=(3e-4, 1e-3)), only=["tutorial"])
     assert [run[:3] for run in trained] == [("tutorial", 3e-4, 0), ("tutorial", 1e-3, 0), ("tutorial", 3e-4, 1)]
-    assert [run["seed"] for run in found.chosen(found.configurations[0])] == [0, 1]
+    assert [run["seed"] for run in result.chosen(result.configurations[0])] == [0, 1]
 
 
 def test_a_single_rate_needs_no_choosing(tmp_path: Path, trained: list[tuple[str, float, int, int, bool]]) -> None:
