@@ -1,4 +1,4 @@
-"""Transfer, measured: half of Fashion-MNIST's classes train a network, which then learns the other half from few images,
+"""Transfer, measured: a network trained on half of Fashion-MNIST's classes learns the other half from few images,
 compared with the same network from scratch in as many steps.
 
 usage: python -m benchmarks.transfer [FOLDER]      writes transfer.json and transfer.png there
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
         for seed in range(SEEDS):
             for name, settings in STARTS.items():
                 run = Path(scratch) / f"{name} {seed}"
-                weights = {"weights": teacher.model} if "other" in name else {}
+                weights: dict[str, Any] = {"weights": teacher.model} if "other" in name else {}
                 googlenet.train(output=run, data=new, seed=seed, **COMMON, **settings, **weights)
                 rows = [row for row in googlenet.RunFolder(run).rows() if row["split"] == "test"]
                 curves[name].append([(row["seconds"], row["accuracy"]) for row in rows])

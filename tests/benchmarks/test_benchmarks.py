@@ -162,7 +162,9 @@ def test_an_interrupted_run_is_not_a_result(monkeypatch: pytest.MonkeyPatch) -> 
         training.run_short(torch.nn.Linear(1, 1), 1, None, 8, 28, CPU)
 
 
-@pytest.mark.parametrize("words", [["speed"], ["--rounds", "0"], ["--seeds", "0"], ["--output", "no/such/folder/x.json"]])
+@pytest.mark.parametrize(
+    "words", [["speed"], ["--rounds", "0"], ["--seeds", "0"], ["--output", "no/such/folder/x.json"]]
+)
 def test_unusable_options_are_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         parse_arguments(words)
