@@ -144,7 +144,13 @@ def test_each_phase_gets_its_own_time(slow: str, tmp_path: Path) -> None:
             else:
                 trainer.optimizer.optimizer.register_step_pre_hook(lambda *_: time.sleep(pause))
 
-    settings = {"max_steps": 5, "batch_size": 4, "image_size": 16, "max_test_images": 20, "plots": False}
+    settings: dict[str, Any] = {
+        "max_steps": 5,
+        "batch_size": 4,
+        "image_size": 16,
+        "max_test_images": 20,
+        "plots": False,
+    }
     settings["optimizer"] = "sgd"  # Muon's update is slow enough to be confused with the pause
     googlenet.train("fast", output=tmp_path / "run", on_step=on_step, **settings)
     assert len(phases.steps) == 3  # those after the second
