@@ -95,9 +95,16 @@ def test_options_exist(name: str) -> None:
 
 @EVERY_PAGE
 def test_make_targets_exist(page: Path) -> None:
+    from benchmarks.__main__ import parse_arguments as bench
+    from experiments.comparison.__main__ import parse_arguments as compare
+    from experiments.convergence.__main__ import parse_arguments as study
+
+    parsers = {"bench": bench, "compare": compare, "study": study}
     for line in _commands(page, "make"):
-        target = shlex.split(line, comments=True)[1]
+        _, target, *rest = shlex.split(line, comments=True)
         assert target in TARGETS, line
+        if target in parsers:
+            parsers[target](shlex.split(rest[0].removeprefix("ARGS=")) if rest else [])
 
 
 def test_the_readme_is_short() -> None:
