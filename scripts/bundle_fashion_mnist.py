@@ -15,7 +15,7 @@ IMAGES_PER_CLASS = 1_000
 
 
 def main() -> None:
-    dataset = fashion_mnist.load()
+    dataset = googlenet.load_dataset()
     target = Path(googlenet.data.__file__).parent / "bundled"
     target.mkdir(exist_ok=True)
     labels = dataset.train.labels.numpy()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from googlenet.data.dataset import ImageDataset as ImageDataset
     from googlenet.data.dataset import ImageSplit as ImageSplit
     from googlenet.data.loader import load_data as load_data
-    from googlenet.data.loader import load_dataset as load_dataset
+    from googlenet.data.dataset import load_dataset as load_dataset
     from googlenet.data.transforms import InputSpec as InputSpec
     from googlenet.errors import RunError as RunError
     from googlenet.errors import UserError as UserError
@@ -47,8 +47,8 @@ __version__ = version("googlenet")
 
 # Imported when first used, so that `import googlenet` and `googlenet --help` do not wait for torch.
 _MODULES = {
-    "data.dataset": ("ImageDataset", "ImageSplit"),
-    "data.loader": ("load_data", "load_dataset"),
+    "data.dataset": ("ImageDataset", "ImageSplit", "load_dataset"),
+    "data.loader": ("load_data",),
     "data.transforms": ("InputSpec",),
     "errors": ("RunError", "UserError"),
     "evaluation.metrics": ("Coverage", "Evaluation"),

@@ -111,7 +111,7 @@ def test_wrong_calls(arguments: tuple[object, ...], code: int, named: str, call:
     [
         (("check", "photos", "--output", "file/report.json"), "googlenet.data.folder_check.check_folder"),
         (("check", "photos", "--quarantine", "file/aside"), "googlenet.data.folder_check.scan"),
-        (("show", "photos", "--output", "file/sheet.png"), "googlenet.data.loader.load_dataset"),
+        (("show", "photos", "--output", "file/sheet.png"), "googlenet.data.dataset.load_dataset"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_an_error_before_the_work(

@@ -12,8 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from googlenet import ImageSplit, RunError, UserError
-from googlenet.data import dataset
-from googlenet.data.dataset import anonymous_memmap, split_validation
+from googlenet.data import decode
+from googlenet.data.dataset import split_validation
+from googlenet.data.decode import anonymous_memmap
 
 
 def numbered(count: int, classes: int = 10) -> ImageSplit:
@@ -137,7 +138,7 @@ def test_a_full_disk_is_a_run_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(decode.os, "posix_fallocate", refuse)
     with pytest.raises(RunError, match="No space left on device"):
         anonymous_memmap((1, 3, 16, 16))
 

@@ -20,8 +20,8 @@ from hypothesis.extra.numpy import arrays
 
 from googlenet import UserError
 from googlenet.data import download, fashion_mnist
+from googlenet.data.dataset import load_dataset
 from googlenet.data.download import DownloadError
-from googlenet.data.loader import load_dataset
 from tests.conftest import SMALL
 
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from googlenet import UserError
-from googlenet.data import folder as folder_module
+from googlenet.data import dataset as dataset_module
+from googlenet.data.dataset import load_dataset, load_folder
 from googlenet.data.decode import Header
-from googlenet.data.folder import FolderReport, ImageFile, list_folder, load_folder, scan
-from googlenet.data.loader import load_dataset
+from googlenet.data.folder import FolderReport, ImageFile, list_folder, scan
 from tests.data.conftest import deny_listing, write_image
 
 
@@ -81,7 +81,7 @@ def test_every_image_is_in_one_split_and_classes_are_split_alike(sizes: list[int
         for label, size in enumerate(sizes)
         for number in range(size)
     ]
-    splits = folder_module._split(files, seed, fraction)
+    splits = dataset_module._split(files, seed, fraction)
     assert sorted(file.path for members in splits.values() for file in members) == sorted(file.path for file in files)
     for label, size in enumerate(sizes):
         held_out = {file.digest for file in splits["test"] if file.label == label}
@@ -244,7 +244,7 @@ def test_a_report_can_be_loaded_without_another_scan(pets: Path, monkeypatch: py
     report = scan(list_folder(pets))
     assert isinstance(report, FolderReport)
     expected = load_folder(pets, size=16)
-    monkeypatch.setattr(folder_module, "scan", None)
+    monkeypatch.setattr(dataset_module, "scan", None)
     data = load_folder(report, size=16)
     assert torch.equal(data.test.images, expected.test.images)
     assert data.digest == expected.digest == report.digest

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from googlenet import RunError, UserError
+from googlenet.data.dataset import load_dataset
 from googlenet.data.folder_check import check_folder
-from googlenet.data.loader import load_dataset
 from tests.data.conftest import deny_listing, write_image
 from tests.data.test_folder import break_links
 

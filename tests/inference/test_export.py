@@ -19,7 +19,7 @@ from PIL import Image
 import googlenet
 from googlenet import Predictor, RunError, UserError
 from googlenet.weights.model_file import ModelInfo, save
-from googlenet.data.loader import load_dataset
+from googlenet.data.dataset import load_dataset
 from googlenet.data.transforms import InputSpec
 from googlenet.deploy import export as export_module
 from googlenet.inference.formats import ExportableModel

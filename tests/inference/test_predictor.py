@@ -10,7 +10,7 @@ from PIL import Image
 
 import googlenet
 from googlenet import Predictor, UserError
-from googlenet.data.loader import load_dataset
+from googlenet.data.dataset import load_dataset
 from googlenet.data.decode import image_files
 from googlenet.deploy import predictor
 from googlenet.inference.export import export

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import googlenet
 from googlenet import RunError, UserError
-from googlenet.data.loader import load_dataset
+from googlenet.data.dataset import load_dataset
 from googlenet.data.dataset import split_validation
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.recipe import load_recipe

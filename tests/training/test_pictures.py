@@ -14,7 +14,7 @@ from PIL import Image
 
 import googlenet
 from googlenet import TrainingResult, UserError, load, train
-from googlenet.data.loader import load_dataset
+from googlenet.data.dataset import load_dataset
 from googlenet.data.loader import ShuffledBatches
 from googlenet.model.googlenet import create_model
 from googlenet.recipe import Recipe, load_recipe

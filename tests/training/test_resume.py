@@ -15,7 +15,7 @@ import torch
 import googlenet
 from googlenet import RunError, UserError, load
 from googlenet.weights.model_file import save
-from googlenet.data.loader import load_dataset
+from googlenet.data.dataset import load_dataset
 from googlenet.recipe import load_recipe
 from googlenet.training import checkpoint, fit
 from googlenet.training.loop import train

@@ -15,7 +15,7 @@ from googlenet.files import check_output, check_writable, write_json
 @data_app.command(name="list")
 def data_list(*, json: Json = False) -> int:
     """List the datasets known by name, and where on this machine they are."""
-    from googlenet.data.loader import CATALOG
+    from googlenet.data.dataset import CATALOG
 
     rows = [
         {"name": name, "description": dataset.DESCRIPTION, "found": str(dataset.find() or "")}
@@ -35,7 +35,7 @@ def data_fetch(
 ) -> int:
     """Download a dataset into the cache folder and verify it."""
     from googlenet.console import on_stderr
-    from googlenet.data.loader import catalog_entry
+    from googlenet.data.dataset import catalog_entry
 
     with on_stderr():
         folder = str(catalog_entry(name).fetch())
@@ -84,7 +84,7 @@ def data_show(
 ) -> int:
     """Plot training images with their labels, and count the images of each class."""
     from googlenet.console import on_stderr
-    from googlenet.data.loader import load_dataset
+    from googlenet.data.dataset import load_dataset
     from googlenet.data.transforms import Augmentation
     from googlenet.evaluation.plots import plot_augmented, plot_sample
     from googlenet.recipe import AUGMENT

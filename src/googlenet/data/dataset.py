@@ -1,24 +1,28 @@
-"""Labeled images, and a dataset of several splits."""
+"""Labeled images, a dataset of several splits, and how a dataset is loaded, by name or from a folder."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import data
 
-from googlenet.errors import RunError, UserError, check_counts, reason_of
-from googlenet.files import cache_dir
+from googlenet.console import log
+from googlenet.data import fashion_mnist
+from googlenet.data.decode import Resize, anonymous_memmap, decode_images, is_dir
+from googlenet.data.folder import SPLITS, FolderReport, ImageFile, SplitName, list_folder, scan
+from googlenet.errors import UserError, check_counts
+from googlenet.files import expand, printable
 
+TEST_FRACTION = 0.2
 _CHUNK = 128  # images that are processed at a time
 
 
@@ -157,23 +161,137 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
 
 
-def anonymous_memmap(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A uint8 array in a file without a name, so that it need not fit into memory. The file goes away with the array.
+CATALOG = {"fashion-mnist": fashion_mnist}
+"""Datasets known by name. Each is a module with DESCRIPTION, CLASSES and the functions read, fetch and find."""
 
-    It is in the cache folder, since temporary files may be in memory. Raises `RunError` if the disk has no room for it.
+
+def catalog_entry(name: str) -> ModuleType:
+    """The module of a dataset. Raises `UserError` for an unknown name."""
+    if name not in CATALOG:
+        raise UserError(f"no dataset or folder {name!r}; datasets: {', '.join(CATALOG)}")
+    return CATALOG[name]
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether this is a folder on this machine. A name in the catalog is not one; a `Path` is never a name."""
+    return (isinstance(name, Path) or name not in CATALOG) and is_dir(expand(name))
+
+
+def load_dataset(
+    name_or_folder: str | Path = "fashion-mnist", data_dir: str | Path | None = None, *, size: int = 224,
+    resize: Resize = "stretch", seed: int = 0, skip_unreadable: bool = False, channels: int | None = None,
+    classes: Sequence[str] | None = None, test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
+) -> ImageDataset:  # fmt: skip
+    """Load a dataset: a known one by its name, or your own images from a folder.
+
+        dataset = googlenet.load_dataset("photos/", size=96)           # photos/CLASS/*.jpg
+        images, labels = dataset.train.images, dataset.train.labels    # uint8 (N, C, 96, 96), int64 (N,)
+
+    Args:
+        name_or_folder: `fashion-mnist`, or a folder that has a folder for each class, or train, validation and test
+            folders with those. What it contains is logged.
+        data_dir: folder with the files of a known dataset, or `bundled` (the part that comes with this package);
+            default: search for them, then download them.
+        size: height and width in pixels. For folders only, like the following arguments.
+        resize: how an image of another shape is made square: `stretch`, or `crop` (its middle).
+        seed: decides which images are for the test if the folder has no test or validation split.
+        skip_unreadable: skip files that cannot be read.
+        channels: 1 or 3; default: 1 if every image is gray, else 3.
+        classes: their names in the order wanted; default: those found, sorted.
+        test_fraction: of each class, for the test if the folder has no test or validation split.
+        splits: the splits to decode, for known datasets too; the others are empty.
+
+    Raises:
+        UserError: for an unknown name, files that are missing or damaged, or a folder that cannot be used.
+        RunError: if the disk has no room for the pixels.
     """
-    size = int(np.prod(shape))
-    if size == 0:
-        return np.empty(shape, np.uint8)
-    folder = cache_dir()
-    try:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            folder = Path(tempfile.gettempdir())
-        with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # if the disk filled up later, the process would be killed
-            return np.memmap(file, np.uint8, "w+", shape=shape)
-    except OSError as error:
-        raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error
+    if unknown := set(splits) - set(SPLITS):
+        raise UserError(f"splits are {', '.join(SPLITS)}, not {min(unknown)!r}")
+    if not is_folder(name_or_folder):
+        content = catalog_entry(str(name_or_folder)).read(data_dir, splits)
+        train, test = (ImageSplit(*content.splits[name]) for name in ("train", "test"))
+        known_classes = catalog_entry(str(name_or_folder)).CLASSES
+        name, source, digest, note = str(name_or_folder), content.source, content.digest, content.note
+        return ImageDataset(name, known_classes, train, test, source, digest, note)
+    if size < 1:
+        check_counts(size=size)
+    if channels not in (None, 1, 3) or resize not in get_args(Resize) or not 0 <= test_fraction <= 1:
+        given = f"channels={channels}, resize={resize!r} and test_fraction={test_fraction}"
+        raise UserError(
+            f"load_dataset takes channels 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}"
+        )
+    return load_folder(
+        name_or_folder, size=size, resize=resize, seed=seed, skip_unreadable=skip_unreadable, channels=channels,
+        classes=classes, test_fraction=test_fraction, splits=splits,
+    )  # fmt: skip
+
+
+def load_folder(
+    folder: str | Path | FolderReport, *, size: int, resize: Resize = "stretch", seed: int = 0,
+    skip_unreadable: bool = False, channels: int | None = None, classes: Sequence[str] | None = None,
+    test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
+) -> ImageDataset:  # fmt: skip
+    """A folder, or one that has been scanned, as a dataset. See `load_dataset` for the arguments and errors."""
+    report = folder if isinstance(folder, FolderReport) else scan(list_folder(folder, classes))
+    listing, lines, unreadable, digest = report.listing, report.lines(), dict(report.unreadable), report.digest
+    channels = channels or report.channels
+    for line in lines:
+        log.info(line)
+    _check_unreadable(unreadable, skip_unreadable)
+    members = _split(report.readable, seed, test_fraction)
+    decoded = {}
+    for name in SPLITS:
+        files = members[name] if name in splits else []
+        images = decode_images([file.path for file in files], channels, size, resize)
+        errors = {files[number].path: printable(error) for number, error in images.errors.items()}
+        _check_unreadable(errors, skip_unreadable)
+        unreadable |= errors
+        split = ImageSplit(images.images, torch.tensor([file.label for file in files], dtype=torch.int64))
+        whole = [number for number in range(len(files)) if number not in images.errors]
+        decoded[name] = split.subset(torch.tensor(whole, dtype=torch.int64)) if errors else split
+        members[name] = [files[number] for number in whole] if name in splits else members[name]
+        if not members[name] and (name == "test" or (name == "train" and test_fraction < 1)):
+            raise UserError(f"{listing.folder} has no image for the {name} split")
+    missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
+    if classes is None and members["train"] and missing:
+        raise UserError(
+            f"{listing.folder} has no training image of the class {listing.classes[min(missing)]!r}; "
+            "a class must have the same name in every split"
+        )
+    return ImageDataset(
+        name=listing.folder.resolve().name,
+        classes=listing.classes,
+        train=decoded["train"],
+        test=decoded["test"],
+        validation=decoded["validation"] if len(decoded["validation"]) else None,
+        source=str(listing.folder),
+        digest=digest,
+        note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
+        skipped=tuple(unreadable.values()),
+    )
+
+
+def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
+    if unreadable and not skip:
+        first = f"cannot read {next(iter(unreadable.values()))}" + (" and others" if len(unreadable) > 1 else "")
+        raise UserError(f"{first}; googlenet data check lists unreadable files, --skip-unreadable skips them")
+
+
+def _split(files: Sequence[ImageFile], seed: int, test_fraction: float) -> dict[SplitName, list[ImageFile]]:
+    """The files of each split. Files with the same content stay together."""
+    splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
+    undecided: dict[int, list[ImageFile]] = defaultdict(list)
+    for file in files:
+        (undecided[file.label] if file.split is None else splits[file.split]).append(file)
+    test: set[bytes] = set()
+    for label, members in sorted(undecided.items()):
+        # Ordered by a hash, so that adding or removing an image does not move the others to another split
+        salt = f"{seed} {label} ".encode()
+        order = {file.digest: sha256(salt + file.digest).digest() for file in members}
+        test.update(sorted(order, key=order.__getitem__)[: round(test_fraction * len(order))])
+    for members in undecided.values():
+        for file in members:
+            splits["test" if file.digest in test else "train"].append(file)
+    if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
+        splits["test"], splits["validation"] = splits["validation"], []
+    return splits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet.console import progress
-from googlenet.data.dataset import anonymous_memmap
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
+from googlenet.files import cache_dir
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 Resize = Literal["stretch", "crop"]
@@ -43,10 +44,6 @@ class Header:
     size: tuple[int, int]
     """Width and height in pixels, as stored."""
     frames: int
-
-    @property
-    def is_gray(self) -> bool:
-        return self.mode in ("1", "L", "LA", "F") or self.mode.startswith("I")
 
 
 def read_header(path: str | Path, content: bytes | None = None) -> Header:
@@ -280,3 +277,25 @@ def walk(folder: Path, _parents: frozenset[Path] = frozenset()) -> Iterator[Path
 def is_dir(path: str | Path) -> bool:
     """Like `Path.is_dir`, but never an error: False without permission to look, or for a name that is too long."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def anonymous_memmap(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A uint8 array in a file without a name, so that it need not fit into memory. The file goes away with the array.
+
+    It is in the cache folder, since temporary files may be in memory. Raises `RunError` if the disk has no room for it.
+    """
+    size = int(np.prod(shape))
+    if size == 0:
+        return np.empty(shape, np.uint8)
+    folder = cache_dir()
+    try:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            folder = Path(tempfile.gettempdir())
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # if the disk filled up later, the process would be killed
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error

@@ -19,11 +19,12 @@ from collections.abc import Collection
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.download import DownloadError, download, sha256
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, cache_dir, expand
@@ -56,8 +57,18 @@ BUNDLED_NOTE = (
 )
 
 
-def load(data_dir: str | Path | None = None, *, splits: Collection[str] = ("train", "test")) -> ImageDataset:
-    """Load the dataset from a folder (`bundled`: the part that comes with this package), or search for it.
+class Content(NamedTuple):
+    """What the files hold, and where they were found."""
+
+    splits: dict[str, tuple[Tensor, Tensor]]
+    """Images, uint8 (N, 1, 28, 28), and labels, int64 (N,), of train and test."""
+    source: str
+    digest: str
+    note: str = ""
+
+
+def read(data_dir: str | Path | None = None, splits: Collection[str] = ("train", "test")) -> Content:
+    """Read the dataset from a folder (`bundled`: the part that comes with this package), or search for it.
 
     Splits not in `splits` are empty. Raises `UserError` if `data_dir` does not have it, or a file is damaged.
     """
@@ -124,28 +135,22 @@ def _path(folder: Path, name: str) -> Path:
     return plain if plain.exists() else folder / f"{name}.gz"
 
 
-def _read(folder: Path, digests: dict[str, str], splits: Collection[str], note: str = "") -> ImageDataset:
-    def read(split: str, prefix: str) -> ImageSplit:
+def _read(folder: Path, digests: dict[str, str], splits: Collection[str], note: str = "") -> Content:
+    def read_split(split: str, prefix: str) -> tuple[Tensor, Tensor]:
         if split not in splits:
-            return ImageSplit(torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+            return torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
         arrays = []
         for name, dimensions in ((f"{prefix}-images-idx3-ubyte", 3), (f"{prefix}-labels-idx1-ubyte", 1)):
             path = _path(folder, name)
             arrays.append(parse_idx(_read_verified(path, name, digests[name]), dimensions, str(path)))
-        return ImageSplit(torch.from_numpy(arrays[0].copy())[:, None], torch.from_numpy(arrays[1].astype("int64")))
+        return torch.from_numpy(arrays[0].copy())[:, None], torch.from_numpy(arrays[1].astype("int64"))
 
-    return ImageDataset(
-        name="fashion-mnist",
-        classes=CLASSES,
-        train=read("train", "train"),
-        test=read("test", "t10k"),
-        source="bundled with googlenet" if note else str(folder),
-        digest=sha256("".join(digests.values()).encode()),
-        note=note,
-    )
+    content = {"train": read_split("train", "train"), "test": read_split("test", "t10k")}
+    source = "bundled with googlenet" if note else str(folder)
+    return Content(content, source, sha256("".join(digests.values()).encode()), note)
 
 
-def _read_bundled(splits: Collection[str], note: str) -> ImageDataset:
+def _read_bundled(splits: Collection[str], note: str) -> Content:
     with resources.as_file(resources.files("googlenet.data") / "bundled") as folder:
         return _read(folder, BUNDLED_DIGESTS, splits, note)
 

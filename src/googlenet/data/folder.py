@@ -11,18 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
-
-from googlenet.console import log
 from googlenet.data import decode
-from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.decode import SUFFIXES, Header, Resize, is_dir, walk
+from googlenet.data.decode import SUFFIXES, Header, is_dir, walk
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand, printable
 
@@ -32,7 +28,6 @@ _SPLIT_FOLDERS: dict[str, SplitName] = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-TEST_FRACTION = 0.2
 
 
 @dataclass(frozen=True)
@@ -93,8 +88,10 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Lis
         content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
         hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""
         raise UserError(f"{top} has {content}; FOLDER/CLASS/*.jpg with at least two classes is needed{hint}")
-    if bad := [printable(name) for name in classes if printable(name) != name]:
-        raise UserError(f"{top} has a class '{bad[0]}', whose name is not one line of UTF-8; rename the folder")
+    if bad := [name for name in classes if not name.isprintable() and printable(name) != name]:
+        raise UserError(
+            f"{top} has a class '{printable(bad[0])}', whose name is not one line of UTF-8; rename the folder"
+        )
     labels = {name: label for label, name in enumerate(classes)}
     files = tuple((path, labels[name], split) for path, name, split in images)
     return Listing(top, classes, files, tuple(others), tuple(unlistable))
@@ -135,6 +132,12 @@ class FolderReport:
     @property
     def headers(self) -> list[Header]:
         return [file.header for file in self.files if file.header is not None]
+
+    @property
+    def channels(self) -> int:
+        """1 if every image is gray, else 3."""
+        gray = (header.mode in ("1", "L", "LA", "F") or header.mode.startswith("I") for header in self.headers)
+        return 1 if all(gray) else 3
 
     @cached_property
     def duplicates(self) -> tuple[Group, ...]:
@@ -205,75 +208,3 @@ def scan(listing: Listing) -> FolderReport:
             return ImageFile(*entry, b"", None, printable(str(error)))
 
     return FolderReport(listing, tuple(decode.map_threads(read, listing.files, "scanning images")))
-
-
-def load_folder(
-    folder: str | Path | FolderReport, *, size: int, resize: Resize = "stretch", seed: int = 0,
-    skip_unreadable: bool = False, channels: int | None = None, classes: Sequence[str] | None = None,
-    test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
-) -> ImageDataset:  # fmt: skip
-    """A folder, or one that has been scanned, as a dataset. See `load_dataset` for the arguments and errors."""
-    report = folder if isinstance(folder, FolderReport) else scan(list_folder(folder, classes))
-    listing = report.listing
-    for line in report.lines():
-        log.info(line)
-    _check_unreadable(report.unreadable, skip_unreadable)
-    channels = channels or (1 if all(header.is_gray for header in report.headers) else 3)
-    unreadable = dict(report.unreadable)
-    members = _split(report.readable, seed, test_fraction)
-    decoded = {}
-    for name in SPLITS:
-        files = members[name] if name in splits else []
-        images = decode.decode_images([file.path for file in files], channels, size, resize)
-        errors = {files[number].path: printable(error) for number, error in images.errors.items()}
-        _check_unreadable(errors, skip_unreadable)
-        unreadable |= errors
-        split = ImageSplit(images.images, torch.tensor([file.label for file in files], dtype=torch.int64))
-        whole = [number for number in range(len(files)) if number not in images.errors]
-        decoded[name] = split.subset(torch.tensor(whole, dtype=torch.int64)) if errors else split
-        members[name] = [files[number] for number in whole] if name in splits else members[name]
-        if not members[name] and (name == "test" or (name == "train" and test_fraction < 1)):
-            raise UserError(f"{listing.folder} has no image for the {name} split")
-    missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
-    if classes is None and members["train"] and missing:
-        raise UserError(
-            f"{listing.folder} has no training image of the class {listing.classes[min(missing)]!r}; "
-            "a class must have the same name in every split"
-        )
-    return ImageDataset(
-        name=listing.folder.resolve().name,
-        classes=listing.classes,
-        train=decoded["train"],
-        test=decoded["test"],
-        validation=decoded["validation"] if len(decoded["validation"]) else None,
-        source=str(listing.folder),
-        digest=report.digest,
-        note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
-        skipped=tuple(unreadable.values()),
-    )
-
-
-def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
-    if unreadable and not skip:
-        first = f"cannot read {next(iter(unreadable.values()))}" + (" and others" if len(unreadable) > 1 else "")
-        raise UserError(f"{first}; googlenet data check lists unreadable files, --skip-unreadable skips them")
-
-
-def _split(files: Sequence[ImageFile], seed: int, test_fraction: float) -> dict[SplitName, list[ImageFile]]:
-    """The files of each split. Files with the same content stay together."""
-    splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
-    undecided: dict[int, list[ImageFile]] = defaultdict(list)
-    for file in files:
-        (undecided[file.label] if file.split is None else splits[file.split]).append(file)
-    test: set[bytes] = set()
-    for label, members in sorted(undecided.items()):
-        # Ordered by a hash, so that adding or removing an image does not move the others to another split
-        salt = f"{seed} {label} ".encode()
-        order = {file.digest: hashlib.sha256(salt + file.digest).digest() for file in members}
-        test.update(sorted(order, key=order.__getitem__)[: round(test_fraction * len(order))])
-    for members in undecided.values():
-        for file in members:
-            splits["test" if file.digest in test else "train"].append(file)
-    if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
-        splits["test"], splits["validation"] = splits["validation"], []
-    return splits

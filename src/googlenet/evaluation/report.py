@@ -11,7 +11,7 @@ from rich.table import Table
 
 from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.loader import is_folder, load_dataset
+from googlenet.data.dataset import is_folder, load_dataset
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import (

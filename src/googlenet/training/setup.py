@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.decode import read_header
 from googlenet.data.folder import list_folder
-from googlenet.data.loader import is_folder, load_dataset
+from googlenet.data.dataset import is_folder, load_dataset
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
 from googlenet.errors import UserError
