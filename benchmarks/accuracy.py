@@ -55,7 +55,7 @@ def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure_phases(name: str, recipe: googlenet.Recipe) -> Table:
-    """From a short run of its own: watching waits for the device between the phases, which a timed run must not do."""
+    """From a separate short run: watching waits for the device between the phases, which a timed run must not do."""
     phases = Phases()
     settings: dict[str, Any] = {"max_steps": _WATCHED_STEPS, "max_test_images": 1, "plots": False}
     with tempfile.TemporaryDirectory() as folder:

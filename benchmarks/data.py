@@ -40,7 +40,7 @@ def measure_data(device: torch.device, rounds: int) -> Iterator[Table]:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This process on one core: one thread of PyTorch's, and threads of its own that share that core."""
+    """This process on one core: one PyTorch thread, and other threads share that core."""
     threads = torch.get_num_threads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
     torch.set_num_threads(1)

@@ -119,7 +119,7 @@ def alternate_with_train(
     device: torch.device,
     rounds: int,
 ) -> dict[str, Timing]:
-    """One run of `googlenet.train`, with a step of each baseline after each of its own.
+    """One run of `googlenet.train`, with a step of each baseline after each of its steps.
 
     Its steps are timed from one `on_step` to the next: they include taking the batch, resizing it and the run's log,
     which the baselines, whose batch is ready, do not.
