@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ _bars: Progress | None = None
 
 class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        if _is_quiet() and record.levelno < logging.WARNING:
+            return
         console = _console()
         text = self.format(record) if record.levelno < logging.WARNING else f"googlenet: {self.format(record)}"
         # Without a terminal there is no width to wrap lines to
@@ -52,12 +55,12 @@ def on_stderr(when: bool = True) -> Iterator[None]:
 class ProgressBar:
     """A live bar in a terminal, else a plain line every `LINE_EVERY` seconds; see `progress`."""
 
-    def __init__(self, bars: Progress, description: str, total: float | None, completed: float, quiet: bool) -> None:
+    def __init__(self, bars: Progress, description: str, total: float | None, completed: float) -> None:
         self._bars, self._description, self._total = bars, description, total
         self._completed = self._first = completed
         self._start = self._last_line = time.monotonic()
-        self._quiet, self._is_live = quiet, not bars.disable
-        self.task = bars.add_task(description, total=total, completed=int(completed), visible=not quiet)
+        self._is_live = not bars.disable
+        self.task = bars.add_task(description, total=total, completed=int(completed))
 
     @property
     def seconds_left(self) -> float:
@@ -68,37 +71,36 @@ class ProgressBar:
         """`n` more are done. A `description` replaces the text in front of the bar, and leaves lines to the caller."""
         self._completed += n
         self._bars.update(self.task, completed=self._completed, description=description or self._description)
-        if not (self._is_live or self._quiet or description) and time.monotonic() - self._last_line >= LINE_EVERY:
+        if not (self._is_live or description) and time.monotonic() - self._last_line >= LINE_EVERY:
             of = f"/{self._total:,.0f}" if self._total else ""
             self.line(f"{self._description}  {self._completed:,.0f}{of}")
 
     def line(self, text: str) -> None:
         """Print a plain line with the time left."""
         self._last_line = time.monotonic()
-        if not (self._is_live or self._quiet):
+        if not self._is_live:
             log.info("%s%s", text, f"  left {clock(self.seconds_left)}" if self._total else "")
 
 
 @contextlib.contextmanager
-def progress(
-    description: str, total: float | None = None, completed: float = 0, *, quiet: bool = False
-) -> Iterator[ProgressBar]:
+def progress(description: str, total: float | None = None, completed: float = 0) -> Iterator[ProgressBar]:
     """Shows how far a long task is; call `.advance(n)` on what it gives.
 
     Args:
         description: what is done, as "decoding".
         total: how much there is; None: not known.
         completed: how much of it is done already.
-        quiet: show nothing, as on every process but the first.
     """
     global _bars
     outer = bars = _bars
     if bars is None:
         console = _console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bars = _bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        bars = _bars = Progress(
+            *columns, console=console, transient=True, disable=_is_quiet() or not console.is_terminal
+        )
         bars.start()
-    bar = ProgressBar(bars, description, total, completed, quiet)
+    bar = ProgressBar(bars, description, total, completed)
     bar.advance(0)
     try:
         yield bar
@@ -119,6 +121,11 @@ def clock(seconds: float) -> str:
     """Minutes and seconds, with hours from one hour on: 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def _is_quiet() -> bool:
+    """Of several processes, only the first one prints."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def _console() -> Console:

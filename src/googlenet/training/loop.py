@@ -32,7 +32,7 @@ from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
 from googlenet.training.optim import learning_rate_at, training_loss, update_ema
 from googlenet.training.run_folder import Row, RunFolder
-from googlenet.training.setup import Trainer, build_trainer, make_accelerator, resolve_recipe
+from googlenet.training.setup import Trainer, make_accelerator, resolve_recipe
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
 
 EVAL_BATCH_SIZE = 256
@@ -87,73 +87,64 @@ def train(
         folder = RunFolder(expand(output))
         checkpoint = folder.load_checkpoint()
         resolved = stored_recipe(checkpoint["recipe"])
-        _check_unchanged(resolved, resolve_recipe(recipe or resolved, settings)[0])
+        for name, value in resolve_recipe(recipe or resolved, settings)[0].model_dump().items():
+            if value != (before := getattr(resolved, name)):
+                raise UserError(
+                    f"the run to resume has {name} = {before!r}, not {value!r}; omit it or start another run"
+                )
     else:
         resolved, name, reason = resolve_recipe(recipe, settings)
-        folder = RunFolder(expand(output) if output is not None else RunFolder.new_path(name))
+        folder = RunFolder(RunFolder.new_path(name) if output is None else expand(output))
+        if os.environ.get("RANK", "0") == "0":
+            folder.check_new()  # before minutes of decoding
     if model is not None:
         resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
-    if not resume and os.environ.get("RANK", "0") == "0":
-        folder.check_new()  # before minutes of decoding
     accelerator = make_accelerator(resolved)
     folder = RunFolder(broadcast_object_list([folder.path])[0])  # a name made from the time differs between processes
     machine = describe(accelerator.device)
     with scoped_process_state(accelerator.device):
-        trainer = build_trainer(resolved, accelerator, model)
+        trainer = Trainer(resolved, accelerator, model)
         if checkpoint is not None:
             trainer.load_state_dict(checkpoint)
-            if accelerator.is_main_process:
+        if accelerator.is_main_process:
+            if checkpoint is not None:
                 folder.drop_rows_after(trainer.state.step)
-        elif accelerator.is_main_process:
-            environment = {
-                **machine,
-                "precision": trainer.precision,
-                "processes": accelerator.num_processes,
-                "data": trainer.dataset.provenance(),
-                "selected_by": trainer.select_by,
-            }
-            folder.create(resolved.model_dump(exclude_none=True), environment)
+            else:
+                folder.create(resolved.model_dump(exclude_none=True), {**machine, **trainer.environment})
         accelerator.wait_for_everyone()
+        if resolved.tracker != "none":
+            accelerator.project_configuration.set_directories(str(folder.path))
+            accelerator.init_trackers(folder.path.name, config=resolved.model_dump(exclude_none=True))
         _log_start(trainer, reason)
         return fit(trainer, folder, on_step)
 
 
 def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] | None = None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, draw the plots."""
-    evaluation: Evaluation | None = None
-    if trainer.recipe.tracker != "none":
-        trainer.accelerator.project_configuration.set_directories(str(folder.path))
-        trainer.accelerator.init_trackers(folder.path.name, config=trainer.recipe.model_dump(exclude_none=True))
-    quiet, start = not trainer.accelerator.is_main_process, trainer.state.step
+    accelerator, state, evaluation = trainer.accelerator, trainer.state, None
     with fused(trainer.net), _Interruption() as interruption:
-        with progress("training", trainer.total_steps, start, quiet=quiet) as bar:
-            while not (_is_over(trainer) or interruption.requested_anywhere(trainer.accelerator)):
+        with progress("training", trainer.total_steps, state.step) as bar:
+            while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
                 started = time.perf_counter()
                 trained, is_complete = train_epoch(trainer, folder, bar, interruption, on_step)
                 if is_complete:
                     evaluation = evaluate(trainer, trainer.eval_split)
-                    state = trainer.state
-                    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
-                    row = _row(trainer, trainer.eval_split, *figures, state.step, state.epoch)
+                    row = _evaluation_row(trainer, trainer.eval_split, evaluation, state.step, state.epoch)
                     _record(trainer, folder, row)
                     save_best(trainer, folder, row)
                     _log_epoch(trainer, trained, row, time.perf_counter() - started)
-                elif trainer.state.best_accuracy < 0:
+                elif state.best_accuracy < 0:
                     save_best(trainer, folder, None)
-                if trainer.accelerator.is_main_process:
+                if accelerator.is_main_process:
                     folder.save_checkpoint(trainer.state_dict())
-        interrupted = not _is_over(trainer)
-        evaluated = trainer.eval_split
+        interrupted, evaluated = not _is_over(trainer), trainer.eval_split
         if not interrupted:
             evaluation, evaluated = final_evaluation(trainer, folder, evaluation), "test"
-        if trainer.accelerator.is_main_process and trainer.recipe.plots:
-            _draw_plots(trainer, folder, evaluation, evaluated)
-    for (
-        tracker
-    ) in trainer.accelerator.trackers:  # end_training would also end the other processes, which may train again
-        tracker.finish()
+        if accelerator.is_main_process and trainer.recipe.plots:
+            draw_plots(trainer, folder, evaluation, evaluated)
+    for tracker in accelerator.trackers:
+        tracker.finish()  # accelerator.end_training would end the other processes too, which may train again
     temperature = 1.0 if evaluation is None else evaluation.temperature
-    state = trainer.state
     return TrainingResult(folder.path, folder.model, state.best_metrics, state.seconds, interrupted, temperature)
 
 
@@ -165,26 +156,24 @@ def train_epoch(
     on_step: Callable[[Trainer], None] | None,
 ) -> tuple[Row, bool]:
     """The steps that are left of this epoch: their mean loss and accuracy, and whether the epoch is complete."""
-    recipe, state = trainer.recipe, trainer.state
+    recipe, state, accelerator = trainer.recipe, trainer.state, trainer.accelerator
     epoch, batch = divmod(state.step, trainer.steps_per_epoch)
-    epoch_meter, meter = Meter(trainer.accelerator.device), Meter(trainer.accelerator.device)
-    # Reading a meter waits for the device and the other processes: on a CPU that is free
-    read_every = 1 if trainer.accelerator.device.type == "cpu" and trainer.accelerator.num_processes == 1 else 10
+    epoch_meter, meter = Meter(accelerator.device), Meter(accelerator.device)
+    # Reading a meter waits for the device and the other processes; on one CPU process that costs nothing
+    read_every = 1 if accelerator.device.type == "cpu" and accelerator.num_processes == 1 else 10
     criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
-    bar_step = line_step = state.step
-    line_time = time.monotonic()
+    bar_step, line_step, line_time = state.step, state.step, time.monotonic()
     last = False
     trainer.model.train()
     frozen_steps = recipe.freeze_fraction * trainer.total_steps
-    is_frozen = state.step < frozen_steps
-    if is_frozen:
+    if is_frozen := state.step < frozen_steps:
         set_backbone_frozen(trainer.net, trainer.heads, True)
     clock = time.perf_counter()
     for inputs, targets, labels in trainer.batches(epoch, batch):
         if is_frozen and state.step >= frozen_steps:
             is_frozen = False
             set_backbone_frozen(trainer.net, trainer.heads, False)
-        rate = _learning_rate(trainer, state.step)
+        rate = learning_rate_at(state.step, trainer.total_steps, trainer.steps_per_epoch, recipe)
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
         with _explained_errors(recipe, len(inputs)):
@@ -194,7 +183,7 @@ def train_epoch(
                 inputs,
                 targets,
                 criterion,
-                accelerator=trainer.accelerator,
+                accelerator=accelerator,
                 parts=recipe.gradient_accumulation,
                 gradient_clip=recipe.gradient_clip,
             )
@@ -207,20 +196,18 @@ def train_epoch(
             paused = time.perf_counter()
             on_step(trainer)
             pause = time.perf_counter() - paused
-            clock += pause
-            for each in (epoch_meter, meter):
-                each.start += pause
+            clock, epoch_meter.start, meter.start = clock + pause, epoch_meter.start + pause, meter.start + pause
 
         last = batch == trainer.steps_per_epoch or state.step == trainer.total_steps
         checkpoint = state.step % recipe.checkpoint_every == 0 and not last
         write_row = meter.steps >= recipe.log_every or last or checkpoint
         if not (write_row or state.step % read_every == 0):
             continue
-        figures = meter.read(trainer.accelerator)
+        figures = meter.read(accelerator)
         now = time.perf_counter()  # after reading the meter, for which the device had to finish
         state.seconds, clock = state.seconds + now - clock, now
         row = _row(trainer, "train", *figures, state.step, epoch + 1)
-        stop = interruption.requested_anywhere(trainer.accelerator)
+        stop = interruption.requested_anywhere(accelerator)
         text = (
             f"epoch {epoch + 1}/{trainer.epochs}  batch {batch}/{trainer.steps_per_epoch}  loss {row['loss']:.3f}  "
             f"accuracy {row['accuracy']:.1%}  {row['images_per_second']:,.0f} images/s"
@@ -232,14 +219,14 @@ def train_epoch(
             line_step, line_time = state.step, time.monotonic()
         if write_row or stop:
             _record(trainer, folder, row)
-            if checkpoint and trainer.accelerator.is_main_process:
+            if checkpoint and accelerator.is_main_process:
                 folder.save_checkpoint(trainer.state_dict())
             meter.reset()
             clock = time.perf_counter()
         if last or stop:
             break
     state.epoch = epoch + int(last)
-    return _row(trainer, "train", *epoch_meter.read(trainer.accelerator), state.step, epoch + 1), last
+    return _row(trainer, "train", *epoch_meter.read(accelerator), state.step, epoch + 1), last
 
 
 def train_step(
@@ -296,36 +283,31 @@ def set_backbone_frozen(net: nn.Module, heads: list[nn.Module], frozen: bool) ->
 def evaluate(trainer: Trainer, name: str) -> Evaluation:
     """Evaluate on the validation or test split, every image once: each of W processes takes every W-th image."""
     split = trainer.validation if name == "validation" and trainer.validation is not None else trainer.dataset.test
-    accelerator = trainer.accelerator
+    accelerator, net = trainer.accelerator, _eval_model(trainer)
     rank, world = accelerator.process_index, accelerator.num_processes
-    started = time.perf_counter()
+    started, part = time.perf_counter(), split
     if world > 1:
         # Batch norm statistics differ between processes; what is evaluated is what the first one saves
-        for tensor in _eval_model(trainer).state_dict().values():
+        for tensor in net.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
-        split_part = split.subset(torch.arange(rank, len(split), world))
-    else:
-        split_part = split
+        part = split.subset(torch.arange(rank, len(split), world))
     # If a training step fits into memory, several times its images fit here, where no layer's output is kept
-    per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
-    with (
-        fused(_eval_model(trainer)),
-        progress(f"evaluating on {name} images", len(split_part), quiet=rank > 0) as bar,
-    ):
+    images_per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
+    with fused(net), progress(f"evaluating on {name} images", len(part)) as bar:
         logits = collect_logits(
-            _eval_model(trainer),
-            split_part,
+            net,
+            part,
             trainer.input_spec,
-            device=trainer.accelerator.device,
+            device=accelerator.device,
             precision=trainer.precision,
-            batch_size=min(EVAL_BATCH_SIZE, 4 * per_part),
+            batch_size=min(EVAL_BATCH_SIZE, 4 * images_per_part),
             advance=bar.advance,
         )
     if world > 1:
-        share = torch.zeros(-(-len(split) // world), logits.shape[1])
-        share[: len(logits)] = logits
-        gathered = accelerator.gather(share.to(trainer.accelerator.device)).cpu().view(world, *share.shape)
-        logits = gathered.transpose(0, 1).reshape(-1, share.shape[1])[: len(split)]
+        padded = torch.zeros(-(-len(split) // world), logits.shape[1])
+        padded[: len(logits)] = logits
+        gathered = accelerator.gather(padded.to(accelerator.device)).cpu().view(world, *padded.shape)
+        logits = gathered.transpose(0, 1).flatten(0, 1)[: len(split)]
     rate = len(split) / (time.perf_counter() - started)
     return Evaluation(trainer.dataset.classes, logits, split.labels, rate)
 
@@ -363,8 +345,8 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
         metrics["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
         rows = folder.rows()  # resuming a finished run must not repeat its last row
         if not any(row["split"] == "test" and row["step"] == metrics["step"] for row in rows):
-            figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
-            _record(trainer, folder, _row(trainer, "test", *figures, metrics["step"], metrics["epoch"]))
+            row = _evaluation_row(trainer, "test", evaluation, metrics["step"], metrics["epoch"])
+            _record(trainer, folder, row)
     if trainer.validation is not None:
         held_out = evaluate(trainer, "validation")
         evaluation = replace(evaluation, temperature=fit_temperature(held_out.logits, held_out.labels))
@@ -434,11 +416,9 @@ def _explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        way_out = f"--batch-size, or --gradient-accumulation {2 * recipe.gradient_accumulation}"
-        raise RunError(
-            f"out of memory in a training step of {images} images; use a smaller "
-            f"{way_out if images >= 4 else '--image-size'}"
-        ) from error
+        parts = f"--batch-size, or --gradient-accumulation {2 * recipe.gradient_accumulation}"
+        smaller = parts if images >= 4 else "--image-size"
+        raise RunError(f"out of memory in a training step of {images} images; use a smaller {smaller}") from error
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -453,13 +433,9 @@ def _eval_model(trainer: Trainer) -> nn.Module:
     return trainer.net if trainer.ema is None else trainer.ema.module
 
 
-def _learning_rate(trainer: Trainer, step: int) -> float:
-    return learning_rate_at(step, trainer.total_steps, trainer.steps_per_epoch, trainer.recipe)
-
-
 def _row(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float, step: int, epoch: int) -> Row:
     """A row of metrics.jsonl. Raises `DivergedError` for a loss that is NaN or infinite."""
-    learning_rate = _learning_rate(trainer, step - 1)
+    learning_rate = learning_rate_at(step - 1, trainer.total_steps, trainer.steps_per_epoch, trainer.recipe)
     if not math.isfinite(loss):
         raise DivergedError(
             f"the {split} loss is {loss} at step {step}, learning rate {learning_rate:.3g}; try --learning-rate "
@@ -477,6 +453,11 @@ def _row(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float
     }
 
 
+def _evaluation_row(trainer: Trainer, split: str, evaluation: Evaluation, step: int, epoch: int) -> Row:
+    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
+    return _row(trainer, split, *figures, step, epoch)
+
+
 def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
     """A row to metrics.jsonl and to the tracker."""
     if trainer.accelerator.is_main_process:
@@ -487,47 +468,29 @@ def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
 
 def _is_over(trainer: Trainer) -> bool:
     state, patience = trainer.state, trainer.recipe.patience
-    return trainer.state.step >= trainer.total_steps or (
-        patience is not None and state.epoch - state.best_epoch >= patience
-    )
+    is_patience_over = patience is not None and state.epoch - state.best_epoch >= patience
+    return state.step >= trainer.total_steps or is_patience_over
 
 
 def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0) -> None:
+    net, data = _eval_model(trainer), trainer.dataset
     if trainer.accelerator.is_main_process:
-        net = _eval_model(trainer)
-        if trainer.is_googlenet:
-            assert isinstance(net, GoogLeNet)
-            info = ModelInfo(
-                net.architecture,
-                trainer.dataset.classes,
-                trainer.input_spec,
-                trainer.recipe.model_dump(exclude_none=True),
-                trainer.state.best_metrics,
-                temperature,
-                trainer.dataset.digest,
-            )
+        if isinstance(net, GoogLeNet) and trainer.is_googlenet:
+            recipe, metrics = trainer.recipe.model_dump(exclude_none=True), trainer.state.best_metrics
+            spec = trainer.input_spec
+            info = ModelInfo(net.architecture, data.classes, spec, recipe, metrics, temperature, data.digest)
             save(net, info, folder.model)
         else:
             save_weights(net, folder.model)
     trainer.accelerator.wait_for_everyone()
 
 
-def _check_unchanged(before: Recipe, now: Recipe) -> None:
-    for name, value in now.model_dump().items():
-        if value != getattr(before, name):
-            raise UserError(
-                f"the run to resume has {name} = {getattr(before, name)!r}, not {value!r}; omit it or start another run"
-            )
-
-
 def _log_start(trainer: Trainer, reason: str) -> None:
-    if not trainer.accelerator.is_main_process:
-        return
-    if reason:
-        log.info(reason)
     recipe, net, data, processes = trainer.recipe, trainer.net, trainer.dataset, trainer.accelerator.num_processes
     name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
     parameters = sum(parameter.numel() for parameter in net.parameters())
+    if reason:
+        log.info(reason)
     log.info(
         f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, batch {recipe.batch_size}, "
         f"{trainer.total_steps:,} steps on {trainer.accelerator.device}"
@@ -545,16 +508,15 @@ def _log_start(trainer: Trainer, reason: str) -> None:
 
 
 def _log_epoch(trainer: Trainer, trained: Row, row: Row, seconds: float) -> None:
-    if trainer.accelerator.is_main_process:
-        split = row["split"]
-        log.info(
-            f"epoch {trainer.state.epoch}/{trainer.epochs}  train loss {trained['loss']:.4f}  "
-            f"train accuracy {trained['accuracy']:.2%}  {split} loss {row['loss']:.4f}  "
-            f"{split} accuracy {row['accuracy']:.2%}  time {seconds:.1f} s"
-        )
+    split = row["split"]
+    log.info(
+        f"epoch {row['epoch']}/{trainer.epochs}  train loss {trained['loss']:.4f}  train accuracy "
+        f"{trained['accuracy']:.2%}  {split} loss {row['loss']:.4f}  {split} accuracy {row['accuracy']:.2%}  "
+        f"time {seconds:.1f} s"
+    )
 
 
-def _draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
+def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
     """Curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
     plot_curves(folder.rows(), folder.path / "curves.png")
     if evaluation is not None:

@@ -22,7 +22,7 @@ from googlenet.model.fuse import fused
 from googlenet.recipe import Recipe
 from googlenet.training.loop import train_step
 from googlenet.training.optim import training_loss
-from googlenet.training.setup import build_trainer, make_accelerator
+from googlenet.training.setup import Trainer, make_accelerator
 
 _LOWEST, _HIGHEST = 1e-5, 1.0
 _WINDOW = 6
@@ -58,7 +58,7 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
     rates: list[float] = []
     losses: list[float] = []
     with scoped_process_state(accelerator.device):
-        trainer = build_trainer(recipe, accelerator)
+        trainer = Trainer(recipe, accelerator)
         criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
         batches = (batch for epoch in itertools.count() for batch in trainer.batches(epoch))
         trainer.model.train()

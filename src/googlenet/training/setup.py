@@ -6,12 +6,13 @@ Whatever can be wrong with a recipe raises its error here, before the first step
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import random
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
+from googlenet.data.dataset import ImageDataset, ImageSplit, is_folder, load_dataset, split_validation
 from googlenet.data.decode import read_header
 from googlenet.data.folder import list_folder
-from googlenet.data.dataset import is_folder, load_dataset
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
 from googlenet.errors import UserError
@@ -60,41 +59,73 @@ class TrainState:
     best_metrics: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
 class Trainer:
-    """What a run needs between two steps. `on_step` callbacks get it."""
+    """What a run needs between two steps: data, network, optimizer, how far it is. `on_step` callbacks get it."""
 
-    recipe: Recipe
-    accelerator: Accelerator
-    precision: str
-    dataset: ImageDataset
-    train_split: ImageSplit
-    validation: ImageSplit | None
-    input_spec: InputSpec
-    augmentation: Augmentation
-    net: nn.Module
-    """The network itself."""
-    model: nn.Module
-    """The same network as accelerate wraps it: autocast, several processes."""
-    ema: AveragedModel | None
-    optimizer: torch.optim.Optimizer
-    heads: list[nn.Module]
-    """The layers that give logits; the rest is the backbone."""
-    class_weights: Tensor | None
-    """Weights of the classes in the loss, (num_classes,)."""
-    sampling_weights: Tensor | None
-    """How often each training image is sampled, relative to the others, (N,); None: once an epoch."""
-    is_googlenet: bool
-    """Whether `net` is an unmodified GoogLeNet, which a model file can describe."""
-    select_by: str
-    """The split that selects the saved model: validation, test, or last (none)."""
-    eval_split: str
-    """The split that each epoch is evaluated on: validation or test."""
-    steps_per_epoch: int
-    total_steps: int
-    epochs: int
-    """Epochs, the last one complete or not."""
-    state: TrainState = field(default_factory=TrainState)
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, model: nn.Module | None = None) -> None:
+        """Load the data and build everything from a recipe.
+
+        Args:
+            recipe: the settings.
+            accelerator: from `make_accelerator`.
+            model: another network to train, (N, C, H, W) -> (N, num_classes), instead of the recipe's; it is trained
+                in place.
+
+        Raises:
+            UserError: for anything wrong with the settings, the data or the network.
+        """
+        self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
+        self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
+        size, seed, skip = recipe.image_size, recipe.seed, recipe.skip_unreadable
+        with accelerator.local_main_process_first():  # it may download
+            data = load_dataset(recipe.data, recipe.data_dir, size=size, seed=seed, skip_unreadable=skip)
+        if recipe.max_test_images is not None:
+            data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
+        self.dataset, self.train_split, self.validation = data, data.train, data.validation
+        if recipe.validation > 0:
+            if data.validation is not None:
+                raise UserError("the data has its own validation split; omit validation")
+            self.train_split, self.validation = split_validation(data.train, recipe.validation, recipe.seed)
+        images = len(self.train_split)
+        if recipe.batch_size > images:
+            raise UserError(f"batch_size = {recipe.batch_size} is more than the {images} training images")
+        if self.validation is None and recipe.select_by == "validation":
+            raise UserError('select_by = "validation" needs a validation split: set validation, for example to 0.1')
+        if self.validation is None and recipe.patience is not None and recipe.select_by != "test":
+            raise UserError('patience needs a split to watch: set validation to 0.1, or select_by = "test"')
+        for split in (data.test, self.validation):
+            if split is not None and len(split) < processes:
+                raise UserError(f"{processes} processes cannot share {len(split)} images for evaluation; use fewer")
+
+        # The split that selects the saved model, or last (none), and the one that each epoch is evaluated on
+        self.select_by = recipe.select_by
+        if self.select_by == "auto":
+            self.select_by = "last" if self.validation is None else "validation"
+        self.eval_split = "validation" if self.validation is not None and self.select_by != "test" else "test"
+        # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
+        whole, rest = divmod(images, recipe.batch_size)
+        self.steps_per_epoch = whole + (rest > processes)
+        steps = max(round(recipe.epochs * self.steps_per_epoch), recipe.min_steps, 1)
+        self.total_steps = min(steps, recipe.max_steps or steps)
+        self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
+
+        torch.manual_seed(recipe.seed)
+        build = make_network if model is None else functools.partial(_adopt, model)
+        self.net, self.input_spec = build(recipe, data, self.train_split)
+        # Whether a model file can describe the network; and the layers that give logits, the rest being the backbone
+        self.is_googlenet = isinstance(self.net, GoogLeNet) and self.net.matches_architecture()
+        self.heads = self.net.classifiers() if isinstance(self.net, GoogLeNet) else []
+        self.augmentation = Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)})
+        self.net.to(accelerator.device)
+        if recipe.channels_last:
+            self.net.to(memory_format=torch.channels_last)
+        self.ema = make_ema(self.net, recipe)
+        self.optimizer: torch.optim.Optimizer
+        self.model: nn.Module  # the same network as accelerate wraps it: autocast, several processes
+        self.model, self.optimizer = accelerator.prepare(self.net, make_optimizer(self.net, self.heads, recipe))
+        balance = balanced_weights(self.train_split.labels, len(data.classes))
+        self.class_weights = balance.to(accelerator.device) if recipe.balance == "loss" else None
+        self.sampling_weights = balance[self.train_split.labels] if recipe.balance == "sampling" else None
 
     @property
     def device(self) -> torch.device:
@@ -105,6 +136,12 @@ class Trainer:
         """Optimizer steps done."""
         return self.state.step
 
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says about the run besides the machine."""
+        data, processes = self.dataset.provenance(), self.accelerator.num_processes
+        return {"precision": self.precision, "processes": processes, "data": data, "selected_by": self.select_by}
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """This process's part of each batch from number `first` on, augmented and normalized on the device.
 
@@ -114,7 +151,7 @@ class Trainer:
         processes, two of them see some of its images.
         """
         count, size, seed = len(self.train_split.labels), self.recipe.batch_size, self.recipe.seed
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        rank, world, device = self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         if self.sampling_weights is None:
@@ -127,12 +164,10 @@ class Trainer:
             batch = order[number * size : count if number == self.steps_per_epoch - 1 else (number + 1) * size]
             share = -(-len(batch) // world)
             own = batch[torch.arange(rank, share * world, world) % len(batch)]
-            images, labels = (
-                (tensor.pin_memory() if self.accelerator.device.type == "cuda" else tensor).to(
-                    self.accelerator.device, non_blocking=True
-                )
-                for tensor in self.train_split.__getitems__(own)
-            )
+            pair = self.train_split.__getitems__(own)
+            if device.type == "cuda":
+                pair = pair[0].pin_memory(), pair[1].pin_memory()
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in pair)
             inputs = self.input_spec.prepare(self.augmentation(images))
             inputs, targets = self.augmentation.mix(inputs, labels, len(self.dataset.classes))
             yield inputs.contiguous(memory_format=layout), targets, labels
@@ -198,88 +233,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     )
 
 
-def build_trainer(recipe: Recipe, accelerator: Accelerator, model: nn.Module | None = None) -> Trainer:
-    """Load the data and build everything that a run needs.
-
-    Args:
-        recipe: the settings.
-        accelerator: from `make_accelerator`.
-        model: another network to train, (N, C, H, W) -> (N, num_classes), instead of the recipe's; it is trained in
-            place.
-
-    Raises:
-        UserError: for anything wrong with the settings, the data or the network.
-    """
-    device, processes = accelerator.device, accelerator.num_processes
-    with accelerator.local_main_process_first():  # it may download
-        dataset = load_dataset(
-            recipe.data,
-            recipe.data_dir,
-            size=recipe.image_size,
-            seed=recipe.seed,
-            skip_unreadable=recipe.skip_unreadable,
-        )
-    if recipe.max_test_images is not None:
-        dataset = dataclasses.replace(dataset, test=dataset.test.spread(recipe.max_test_images))
-    training, validation = dataset.train, dataset.validation
-    if recipe.validation > 0:
-        if validation is not None:
-            raise UserError("the data has its own validation split; omit validation")
-        training, validation = split_validation(dataset.train, recipe.validation, recipe.seed)
-    if recipe.batch_size > len(training):
-        raise UserError(f"batch_size = {recipe.batch_size} is more than the {len(training)} training images")
-    if validation is None and recipe.select_by == "validation":
-        raise UserError('select_by = "validation" needs a validation split: set validation, for example to 0.1')
-    if validation is None and recipe.patience is not None and recipe.select_by != "test":
-        raise UserError('patience needs a split to watch: set validation, for example to 0.1, or select_by = "test"')
-    for split in (dataset.test, validation):
-        if split is not None and len(split) < processes:
-            raise UserError(f"{processes} processes cannot share {len(split)} images for evaluation; use fewer")
-
-    torch.manual_seed(recipe.seed)
-    net, spec = make_network(recipe, dataset, training) if model is None else _adopt(model, recipe, dataset, training)
-    is_googlenet = isinstance(net, GoogLeNet) and net.matches_architecture()
-    heads = net.classifiers() if isinstance(net, GoogLeNet) else []
-    net.to(device)
-    if recipe.channels_last:
-        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ema = make_ema(net, recipe)
-    wrapped, optimizer = accelerator.prepare(net, make_optimizer(net, heads, recipe))
-    balance = balanced_weights(training.labels, len(dataset.classes))
-    # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
-    whole, rest = divmod(len(training.labels), recipe.batch_size)
-    steps_per_epoch = whole + (rest > processes)
-    total_steps = max(round(recipe.epochs * steps_per_epoch), recipe.min_steps, 1)
-    total_steps = min(total_steps, recipe.max_steps or total_steps)
-    select_by = recipe.select_by
-    if select_by == "auto":
-        select_by = "last" if validation is None else "validation"
-    return Trainer(
-        recipe=recipe,
-        accelerator=accelerator,
-        precision=resolve_precision(recipe.precision, device),
-        dataset=dataset,
-        train_split=training,
-        validation=validation,
-        input_spec=spec,
-        augmentation=Augmentation(**{f.name: getattr(recipe, f.name) for f in dataclasses.fields(Augmentation)}),
-        net=net,
-        model=wrapped,
-        ema=ema,
-        optimizer=optimizer,
-        heads=heads,
-        class_weights=balance.to(device) if recipe.balance == "loss" else None,
-        sampling_weights=balance[training.labels] if recipe.balance == "sampling" else None,
-        is_googlenet=is_googlenet,
-        select_by=select_by,
-        eval_split="validation" if validation is not None and select_by != "test" else "test",
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
-        epochs=math.ceil(total_steps / steps_per_epoch),
-    )
-
-
-def make_network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[GoogLeNet, InputSpec]:
+def make_network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[Any, InputSpec]:
     """The recipe's network, drawn from torch's global generator, and how images are prepared for it."""
     if recipe.weights is not None:
         net, spec = load_pretrained(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
@@ -400,9 +354,7 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
     return chosen, f"chosen for this folder: {line}; each is an option of the same name" if chosen else ""
 
 
-def _adopt(
-    model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit
-) -> tuple[nn.Module, InputSpec]:
+def _adopt(model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[Any, InputSpec]:
     """A network that the caller built, checked as far as possible."""
     if recipe.weights is not None:
         raise UserError("weights and model exclude each other: load the weights into your model before training")
