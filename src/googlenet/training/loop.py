@@ -129,7 +129,8 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] 
                 trained, is_complete = train_epoch(trainer, folder, bar, interruption, on_step)
                 if is_complete:
                     evaluation = evaluate(trainer, trainer.eval_split)
-                    row = _evaluation_row(trainer, trainer.eval_split, evaluation, state.step, state.epoch)
+                    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
+                    row = _row(trainer, trainer.eval_split, *figures, state.step, state.epoch)
                     _record(trainer, folder, row)
                     save_best(trainer, folder, row)
                     _log_epoch(trainer, trained, row, time.perf_counter() - started)
@@ -345,8 +346,8 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
         metrics["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
         rows = folder.rows()  # resuming a finished run must not repeat its last row
         if not any(row["split"] == "test" and row["step"] == metrics["step"] for row in rows):
-            row = _evaluation_row(trainer, "test", evaluation, metrics["step"], metrics["epoch"])
-            _record(trainer, folder, row)
+            figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
+            _record(trainer, folder, _row(trainer, "test", *figures, metrics["step"], metrics["epoch"]))
     if trainer.validation is not None:
         held_out = evaluate(trainer, "validation")
         evaluation = replace(evaluation, temperature=fit_temperature(held_out.logits, held_out.labels))
@@ -451,11 +452,6 @@ def _row(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float
         "images_per_second": round(rate, 1),
         "seconds": round(trainer.state.seconds, 3),
     }
-
-
-def _evaluation_row(trainer: Trainer, split: str, evaluation: Evaluation, step: int, epoch: int) -> Row:
-    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
-    return _row(trainer, split, *figures, step, epoch)
 
 
 def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:

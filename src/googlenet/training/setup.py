@@ -29,7 +29,7 @@ from googlenet.device import memory_bytes, require, resolve_device, resolve_prec
 from googlenet.errors import UserError
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
-from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe, load_recipe, path_as_text
+from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe, load_recipe
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
 from googlenet.weights.convert import import_weights
 from googlenet.weights.model_file import load
@@ -81,6 +81,7 @@ class Trainer:
             data = load_dataset(recipe.data, recipe.data_dir, size=size, seed=seed, skip_unreadable=skip)
         if recipe.max_test_images is not None:
             data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
+        provenance = data.provenance()
         self.dataset, self.train_split, self.validation = data, data.train, data.validation
         if recipe.validation > 0:
             if data.validation is not None:
@@ -102,6 +103,13 @@ class Trainer:
         if self.select_by == "auto":
             self.select_by = "last" if self.validation is None else "validation"
         self.eval_split = "validation" if self.validation is not None and self.select_by != "test" else "test"
+        self.environment = {
+            "precision": self.precision,
+            "processes": processes,
+            "data": provenance,
+            "selected_by": self.select_by,
+        }
+        """What environment.json says about the run besides the machine."""
         # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
         whole, rest = divmod(images, recipe.batch_size)
         self.steps_per_epoch = whole + (rest > processes)
@@ -135,12 +143,6 @@ class Trainer:
     def step(self) -> int:
         """Optimizer steps done."""
         return self.state.step
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        """What environment.json says about the run besides the machine."""
-        data, processes = self.dataset.provenance(), self.accelerator.num_processes
-        return {"precision": self.precision, "processes": processes, "data": data, "selected_by": self.select_by}
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """This process's part of each batch from number `first` on, augmented and normalized on the device.
@@ -301,15 +303,14 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     Raises:
         UserError: as `load_recipe` does, or for a folder or device that is not usable.
     """
-    settings = {**settings, **({"data": path_as_text(settings["data"])} if settings.get("data") is not None else {})}
     data, reason = settings.get("data"), ""
-    has_folder = isinstance(data, str) and is_folder(data)
+    has_folder = isinstance(data, str | Path) and is_folder(data)
     if recipe is None:
         recipe = "images" if has_folder else "fast"
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
     resolved = load_recipe(recipe, **settings)
     if recipe == "images" and has_folder:
-        chosen, reason = _choose_settings(str(data), settings)
+        chosen, reason = _choose_settings(resolved.data, settings)
         resolved = load_recipe(recipe, **chosen, **settings)
     # Absolute paths: the same files wherever the run is resumed from
     paths = {"data": str(Path(resolved.data).resolve())} if is_folder(resolved.data) else {}
