@@ -175,7 +175,7 @@ def catalog_entry(name: str) -> ModuleType:
 
 def is_folder(name: str | Path) -> bool:
     """Whether this is a folder on this machine. A name in the catalog is not one; a `Path` is never a name."""
-    return (isinstance(name, Path) or name not in CATALOG) and os.path.isdir(expand(name))  # noqa: PTH112  (False, not an error, without permission)
+    return (isinstance(name, Path) or name not in CATALOG) and os.path.isdir(expand(name))  # noqa: PTH112
 
 
 def load_dataset(
