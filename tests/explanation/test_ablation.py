@@ -35,8 +35,8 @@ def labeled_by(net: GoogLeNet, count: int) -> ImageSplit:
 def test_an_ablated_branch_is_one_with_zero_weights(variant: str) -> None:
     torch.manual_seed(0)
     net = with_info(create_model(variant, num_classes=4, in_channels=2, initialization="he"), CLASSES, 32)
-    split = labeled_by(net, 48)
-    ablation = ablate(net, split, precision="fp32", batch_size=20)
+    split = labeled_by(net, 24)
+    ablation = ablate(net, split, precision="fp32", batch_size=10)
     assert ablation.accuracy == 1
     assert ablation.accuracy_drop.max() > 0
     for block, branch in ((0, 0), (1, 1), (4, 2), (6, 3), (8, 0), (8, 3)):
@@ -68,8 +68,8 @@ def test_the_only_branch_with_the_signal_is_found() -> None:
 
 
 def test_the_intact_accuracy_is_that_of_evaluate(tmp_path: Path) -> None:
-    images = torch.randint(0, 256, (80, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    split = ImageSplit(images, torch.arange(4).repeat_interleave(20))  # sorted by class, as a folder is
+    images = torch.randint(0, 256, (40, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    split = ImageSplit(images, torch.arange(4).repeat_interleave(10))  # sorted by class, as a folder is
     net = fitted(split, CLASSES).train()
     net.inception4a.branch1.bn.eval()
     modes = [module.training for module in net.modules()]
@@ -77,13 +77,13 @@ def test_the_intact_accuracy_is_that_of_evaluate(tmp_path: Path) -> None:
     assert [module.training for module in net.modules()] == modes
     assert type(net.maxpool1) is nn.MaxPool2d
     assert ablation.accuracy == evaluate(net, split, precision="fp32").accuracy > 0.5
-    assert ablation.ablated.shape == (9, 4, 80)
+    assert ablation.ablated.shape == (9, 4, 40)
     save(net, net.info, tmp_path / "model.safetensors")
     assert torch.equal(ablate(tmp_path, split, precision="fp32").ablated, ablation.ablated)
     spread = ablate(net, split, precision="fp32", max_images=8)
+    assert len(ablate(net, split.spread(4), precision="fp32", max_images=1000).intact) == 4
     assert torch.equal(spread.intact, ablate(net, split.spread(8), precision="fp32").intact)
     assert split.spread(8).labels.bincount().tolist() == [2, 2, 2, 2]
-    assert len(ablate(net, split, precision="fp32", max_images=1000).intact) == 80
 
 
 def some_ablation() -> Ablation:

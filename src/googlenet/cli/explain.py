@@ -20,7 +20,7 @@ from googlenet.cli.app import (
     logs_to_stderr,
     print_json,
 )
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts
 from googlenet.files import check_output, printable
 from googlenet.model.architecture import TABLE_1, VARIANTS, Variant
 
@@ -88,8 +88,6 @@ def explain(
     json: Json = False,
 ) -> int:
     """Explain a prediction in one plot: a heat map (Grad-CAM), probabilities, and the share of each branch."""
-    from googlenet.device import resolve_device
-    from googlenet.errors import check_counts
     from googlenet.explanation.gradcam import draw_explanation
     from googlenet.explanation.gradcam import explain as explain_image
     from googlenet.weights.model_file import load
@@ -99,13 +97,12 @@ def explain(
     if plot.resolve() == image.resolve():
         raise UserError(f"{plot} is the image itself: name another file with --output")
     check_output(plot, ".png")
-    net = load(model, resolve_device(device))
-    explanation = explain_image(net, image, class_name=class_, block=block)
+    explanation = explain_image(load(model, device), image, class_name=class_, block=block)
     draw_explanation(explanation, plot, top=top, name=image.name)
     if json:
         print_json({"file": str(image), "plot": str(plot), **explanation.to_dict()})
         return 0
-    most_likely = list(zip(explanation.classes, explanation.probabilities, strict=True))[:top]
+    most_likely = zip(explanation.classes[:top], explanation.probabilities, strict=False)
     print(f"{printable(image)}  " + "  ".join(f"{name} {probability:.1%}" for name, probability in most_likely))
     print(f"evidence for {explanation.explained}: {plot}")
     return 0
@@ -167,12 +164,13 @@ def draw(
     json: Json = False,
 ) -> int:
     """Draw a variant on one page, in the style of the paper's figure 3: every branch, every shape."""
-    from googlenet.explanation.draw import write_drawing
+    from googlenet.explanation.draw import draw as draw_variant
     from googlenet.explanation.summary import parse_input_size
+    from googlenet.files import write_text
 
     drawing = output or Path(f"googlenet-{variant}.svg")
     check_output(drawing, ".svg")
-    write_drawing(variant, drawing, input_size=parse_input_size(input_size), num_classes=num_classes)
+    write_text(drawing, draw_variant(variant, input_size=parse_input_size(input_size), num_classes=num_classes))
     if json:
         print_json({"variant": variant, "drawing": str(drawing)})
     else:

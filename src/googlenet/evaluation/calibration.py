@@ -40,8 +40,7 @@ class Reliability:
     def to_dict(self) -> dict[str, list[Any]]:
         return {
             "images": self.images.tolist(),
-            "confidence": [round(value, 4) for value in self.confidence.tolist()],
-            "accuracy": [round(value, 4) for value in self.accuracy.tolist()],
+            **{name: [round(v, 4) for v in getattr(self, name).tolist()] for name in ("confidence", "accuracy")},
         }
 
 
@@ -68,7 +67,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: int64, (N,).
 
     Raises:
-        UserError: if there are no images, or a logit is not finite.
+        UserError: without images, or if a logit is not finite.
     """
     if not len(labels) or not torch.isfinite(logits).all():
         raise UserError("fitting a temperature needs the finite logits of at least 1 image")

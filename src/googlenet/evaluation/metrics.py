@@ -121,7 +121,7 @@ class Evaluation:
 
     @property
     def uncalibrated_reliability(self) -> Reliability:
-        """The same at temperature 1."""
+        """At temperature 1."""
         return reliability(self.logits.softmax(dim=1), self.labels)
 
     @property
@@ -150,10 +150,9 @@ class Evaluation:
         """Every metric, ready for JSON. Calibration errors are over 15 bins (Guo et al. 2017)."""
         bins, coverage, count = self.reliability, self.coverage, len(self.classes)
         images = torch.bincount(self.labels, minlength=count)
+        scores = {"precision": multiclass_precision, "recall": multiclass_recall, "f1": multiclass_f1_score}
         per_class = {
-            "precision": multiclass_precision(self.logits, self.labels, num_classes=count, average="none"),
-            "recall": multiclass_recall(self.logits, self.labels, num_classes=count, average="none"),
-            "f1": multiclass_f1_score(self.logits, self.labels, num_classes=count, average="none"),
+            name: score(self.logits, self.labels, num_classes=count, average="none") for name, score in scores.items()
         }
         return {
             "images": len(self.labels),
@@ -169,10 +168,7 @@ class Evaluation:
                 "loss": float(F.cross_entropy(self.logits / self.temperature, self.labels)),
                 "bins": bins.to_dict(),
             },
-            "coverage": {
-                "images": int(coverage.confident),
-                **{name: value for name, (value,) in coverage.to_dict().items()},
-            },
+            "coverage": {"images": int(coverage.confident), **{k: v for k, (v,) in coverage.to_dict().items()}},
             "coverage_curve": self.coverage_curve.to_dict(),
             "per_class": {
                 name: {"images": int(images[i]), **{key: float(values[i]) for key, values in per_class.items()}}
@@ -191,10 +187,12 @@ def collect_logits(
     precision: str,
     batch_size: int = BATCH_SIZE,
     advance: Callable[[int], None] | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The logits for every image of a split, in order: float32, (N, classes), on the CPU.
 
-    The network must be on the device; it is left as it was. `advance` is called with the size of each batch.
+    The network must be on the device; it is left as it was. `advance` is called with the size of each batch. `forward`
+    replaces the forward pass of the network on a batch.
     """
     collected = []
     with eval_mode(net), fused(net), torch.inference_mode():
@@ -202,7 +200,7 @@ def collect_logits(
             images, _ = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
             batch = spec.prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
             with autocast(device, precision):
-                collected.append(net(batch).float().cpu())
+                collected.append((forward or net)(batch).float().cpu())
             if advance is not None:
                 advance(len(images))
     return torch.cat(collected)

@@ -37,17 +37,17 @@ def drawing(path: Path, width: float, height: float, *, parse_math: bool = False
 
     With `parse_math`, `$...$` is a formula, as in the labels of a logarithmic axis; names must be shown as they are.
     """
-    font_log = logging.getLogger("matplotlib.font_manager")
-    level = font_log.level
     with matplotlib.rc_context({"text.parse_math": parse_math, "font.family": font_families()}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        with atomic_write(path) as temporary, warnings.catch_warnings(record=True) as caught:
-            font_log.setLevel(logging.ERROR)  # not every CJK font has a bold face
-            try:
+        font_log = logging.getLogger("matplotlib.font_manager")
+        level = font_log.level
+        font_log.setLevel(logging.ERROR)  # it would warn about CJK fonts without a bold face
+        try:
+            with atomic_write(path) as temporary, warnings.catch_warnings(record=True) as caught:
                 figure.savefig(temporary, dpi=110, format="png")
-            finally:
-                font_log.setLevel(level)
+        finally:
+            font_log.setLevel(level)
     for warning in caught:
         if "missing from font" in str(warning.message):
             _log_missing_glyphs()
@@ -142,21 +142,16 @@ def plot_reliability(evaluation: Evaluation, path: Path) -> None:
         upper.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="perfect calibration")
         for number, (curve, name, color) in enumerate(shown):
             images = curve.images.numpy()
-            upper.plot(
-                curve.confidence[curve.images > 0],
-                curve.accuracy[curve.images > 0],
-                marker="o",
-                color=color,
-                label=f"{name}: error {curve.expected_calibration_error:.2%}",
-            )
+            points = (curve.confidence[curve.images > 0], curve.accuracy[curve.images > 0])
+            label = f"{name}: error {curve.expected_calibration_error:.2%}"
+            upper.plot(*points, marker="o", color=color, label=label)
             width = 0.8 / bins / len(shown)
             bars = lower.bar(middles + (number - (len(shown) - 1) / 2) * width, images, width=width, color=color)
             counts = [f"{count:,}" if count else "" for count in images]
             lower.bar_label(bars, labels=counts, rotation=90, fontsize=7, padding=3)
         upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"accuracy {evaluation.accuracy:.2%}")
         upper.legend(loc="upper left")
-        lower.set(xlabel="confidence: probability of the predicted class", ylabel="images", yscale="symlog")
-        lower.set_xlim(0, 1)
+        lower.set(xlabel="confidence of the predicted class", ylabel="images", yscale="symlog", xlim=(0, 1))
         lower.margins(y=0.25)
         for axes in (upper, lower):
             axes.grid(alpha=0.3)

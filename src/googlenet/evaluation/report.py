@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
 from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit
@@ -62,31 +64,41 @@ def evaluate(
     check_counts(batch_size=batch_size)
     net, info = load_or_check(net)
     split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
-    device_used = resolve_device(device)
-    precision_used = resolve_precision(precision or info.recipe.get("precision", "auto"), device_used)
-    with on_device(net, device_used), progress("evaluating", len(split)) as bar:
-        start = time.perf_counter()
-        logits = collect_logits(
+    start = time.perf_counter()
+    logits = run_on_split(net, info, split, device=device, precision=precision, batch_size=batch_size)
+    rate = len(split) / (time.perf_counter() - start)
+    return Evaluation(info.classes, logits, split.labels, rate, info.temperature, confidence)
+
+
+def run_on_split(
+    net: GoogLeNet,
+    info: ModelInfo,
+    split: ImageSplit,
+    *,
+    device: str,
+    precision: str | None,
+    batch_size: int,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """`collect_logits` with a progress bar, for the arguments of `evaluate`."""
+    resolved = resolve_device(device)
+    with on_device(net, resolved), progress("evaluating", len(split)) as bar:
+        return collect_logits(
             net,
             split,
             info.input,
-            device=device_used,
-            precision=precision_used,
+            device=resolved,
+            precision=resolve_precision(precision or info.recipe.get("precision", "auto"), resolved),
             batch_size=batch_size,
             advance=bar.advance,
+            forward=forward,
         )
-        seconds = time.perf_counter() - start
-    return Evaluation(info.classes, logits, split.labels, len(split) / seconds, info.temperature, confidence)
 
 
 def eval_split(
-    info: ModelInfo,
-    data: EvalData = None,
-    data_dir: str | Path | None = None,
-    *,
-    skip_unreadable: bool = False,
+    info: ModelInfo, data: EvalData = None, data_dir: str | Path | None = None, *, skip_unreadable: bool = False
 ) -> ImageSplit:
-    """The split that `data` (as in `evaluate`) stands for, checked to fit the network."""
+    """The images to evaluate on, checked to fit the network. Arguments as in `evaluate`."""
     if isinstance(data, ImageDataset):
         _check_classes(data.name, data.classes, info)
         data = data.test
@@ -111,8 +123,7 @@ def load_eval_data(
 
     Args:
         info: of the model.
-        data: a dataset name or a folder. Default: the data that the model was trained on.
-        data_dir: the folder with the files of a named dataset.
+        data, data_dir: as in `evaluate`.
         skip_unreadable: skip image files that cannot be read; always done if the training did.
         splits: the splits to decode; the others are empty.
 

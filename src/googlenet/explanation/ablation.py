@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,11 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from googlenet.console import progress
-from googlenet.device import autocast, resolve_device, resolve_precision
 from googlenet.errors import check_counts
-from googlenet.evaluation.metrics import BATCH_SIZE, eval_mode, on_device
+from googlenet.evaluation.metrics import BATCH_SIZE
 from googlenet.evaluation.plots import drawing
-from googlenet.evaluation.report import EvalData, eval_split
+from googlenet.evaluation.report import EvalData, eval_split, run_on_split
 from googlenet.model.architecture import TABLE_1
-from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import load_or_check
 
@@ -108,48 +106,28 @@ def ablate(
     Each batch passes through the layers below a block once, and through the layers above it once per branch.
 
     Args:
-        net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
-            Its mode, device and hooks are left as they were.
-        data: as in `googlenet.evaluate`.
-        data_dir: the folder with the files of a named dataset.
-        skip_unreadable: skip image files that cannot be read.
+        net, data, data_dir, skip_unreadable, device, precision, batch_size: as in `googlenet.evaluate`.
         max_images: evaluate at most this many images, spread evenly over the split. Default: all.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16. Default: as in training.
-        batch_size: images per batch.
 
     Raises:
         UserError: if the data does not fit the network, or an argument is invalid.
     """
-    check_counts(batch_size=batch_size, max_images=max_images)
+    check_counts(max_images=max_images, batch_size=batch_size)
     net, info = load_or_check(net)
     split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
-    if max_images is not None and max_images < len(split):
+    if max_images is not None:
         split = split.spread(max_images)
-    device_used = resolve_device(device)
-    precision_used = resolve_precision(precision or info.recipe.get("precision", "auto"), device_used)
-    correct = []
-    with (
-        progress("ablating", len(split)) as bar,
-        on_device(net, device_used),
-        eval_mode(net),
-        fused(net),
-        torch.inference_mode(),
-    ):
-        for start in range(0, len(split), batch_size):
-            images, labels = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
-            batch = info.input.prepare(images.to(device_used)).contiguous(memory_format=torch.channels_last)
-            with autocast(device_used, precision_used):
-                predicted = _predict_ablated(net, batch).cpu()
-            correct.append(predicted == labels)
-            bar.advance(len(images))
-    all_correct = torch.cat(correct, dim=1)
-    ablated = all_correct[1:].reshape(len(TABLE_1), -1, len(split))
-    return Ablation(tuple(row.name for row in TABLE_1), net.architecture.branch_names, all_correct[0], ablated)
+    forward = partial(_predict_ablated, net)
+    predicted = run_on_split(
+        net, info, split, device=device, precision=precision, batch_size=batch_size, forward=forward
+    )
+    correct = (predicted == split.labels[:, None]).T
+    ablated = correct[1:].reshape(len(TABLE_1), -1, len(split))
+    return Ablation(tuple(row.name for row in TABLE_1), net.architecture.branch_names, correct[0], ablated)
 
 
 def _predict_ablated(net: GoogLeNet, x: Tensor) -> Tensor:
-    """Predicted classes, int64 (1 + blocks * 4, N): of the intact network, then without each branch in turn."""
+    """Predicted classes, int64 (N, 1 + blocks * 4): of the intact network, then without each branch in turn."""
     children = dict(net.named_children())
     names = list(children)[: list(children).index("fc") + 1]  # in the order of computation; auxiliary heads follow
     channels = {f"inception{row.name}": row.branch_channels for row in TABLE_1}
@@ -159,7 +137,7 @@ def _predict_ablated(net: GoogLeNet, x: Tensor) -> Tensor:
         if name in channels:
             rest = [children[above] for above in names[number + 1 :]]
             ablated += [_forward(rest, maps).argmax(dim=1) for maps in _without_each_branch(x, channels[name])]
-    return torch.stack([x.argmax(dim=1), *ablated])
+    return torch.stack([x.argmax(dim=1), *ablated], dim=1)
 
 
 def _without_each_branch(maps: Tensor, channels: tuple[int, ...]) -> Iterator[Tensor]:

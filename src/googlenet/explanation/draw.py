@@ -9,17 +9,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from googlenet.errors import UserError
-from googlenet.files import write_text
 from googlenet.model.architecture import TABLE_1, VARIANTS, Architecture, InceptionRow
 
 INK, MUTED, LINE = "#1f2933", "#5f6c7b", "#8a97a6"
 IMAGE, POOL, NORM, HEAD = "#e7ebf0", "#f7c9b4", "#dccff0", "#f9e5a6"
 KERNELS = {1: "#d6e6f6", 3: "#9cc6ec", 5: "#4f8fce", 7: "#2f6aa8"}
+BOLD = ' font-weight="600"'
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 # Sizes in pixels
@@ -44,11 +43,6 @@ class Block(NamedTuple):
     row: InceptionRow
     third_branch_kernel: int
     output: str
-
-
-def write_drawing(variant: str, path: Path, **settings: Any) -> None:
-    """Write `draw(variant, **settings)` to a file. Raises `UserError` like `draw`; `RunError` if it cannot write."""
-    write_text(path, draw(variant, **settings))
 
 
 def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_classes: int = 1000) -> str:
@@ -168,7 +162,8 @@ class Column:
         bar = lower + ROW + 20
         height = bar + BAR + PADDING - self.y
         canvas.box(left, self.y, BLOCK_WIDTH, height, "#f6f8fa", radius=8, edge="#d9e0e8")
-        canvas.text(left + 15, self.y + height / 2, f"inception {row.name}", bold=True, upwards=True)
+        x, y = left + 15, self.y + height / 2
+        canvas.text(x, y, f"inception {row.name}", more=f'{BOLD} transform="rotate(-90 {x:g} {y:g})"')
         branches = (
             (None, _convolution(1, row.branch1)),
             (_convolution(1, row.branch2[0]), _convolution(3, row.branch2[1])),
@@ -225,7 +220,7 @@ def _draw_title(canvas: Canvas, net: Architecture, input_size: tuple[int, int, i
     follows = "batch normalization and ReLU" if net.normalization == "batch" else "ReLU"
     size = " × ".join(map(str, input_size))
     subtitle = f"From an image of {size} to {net.num_classes} classes. After every convolution: {follows}."
-    canvas.text(MARGIN, 38, f"GoogLeNet, variant {net.variant}", size=24, bold=True, anchor="start")
+    canvas.text(MARGIN, 38, f"GoogLeNet, variant {net.variant}", size=24, anchor="start", more=BOLD)
     canvas.text(MARGIN, 66, subtitle, color=MUTED, anchor="start")
 
 
@@ -243,8 +238,8 @@ def _draw_legend(canvas: Canvas, x: float, y: float, net: Architecture) -> None:
         "480 × 28 × 28: channels, height and width at this point",
         "The bar below the branches: their output channels, concatenated",
     )
-    for number, text in enumerate(notes):
-        canvas.text(x, y + 98 + 18 * number, text, size=12, color=MUTED, anchor="start")
+    for number, note in enumerate(notes):
+        canvas.text(x, y + 98 + 18 * number, note, size=12, color=MUTED, anchor="start")
 
 
 class Canvas:
@@ -253,9 +248,7 @@ class Canvas:
     def __init__(self) -> None:
         self._elements: list[str] = []
 
-    def layer(
-        self, middle: float, y: float, width: float, layer: Layer, *, height: float = ROW, size: float = 13
-    ) -> None:
+    def layer(self, middle: float, y: float, width: float, layer: Layer, height: float = ROW, size: float = 13) -> None:
         """A box with its text in the middle; (middle, y) is the middle of its top."""
         self.box(middle - width / 2, y, width, height, layer.color)
         color = "white" if layer.color in (KERNELS[5], KERNELS[7]) else INK
@@ -278,17 +271,14 @@ class Canvas:
         *,
         size: float = 13,
         color: str = INK,
-        bold: bool = False,
         anchor: str = "middle",
-        upwards: bool = False,
+        more: str = "",
     ) -> None:
-        """One line, vertically centered at y; x is its start, middle or end by `anchor`."""
-        rotation = f' transform="rotate(-90 {x:g} {y:g})"' if upwards else ""
-        weight = ' font-weight="600"' if bold else ""
+        """One line, vertically centered at y; x is its start, middle or end by `anchor`. `more`: SVG attributes."""
         # The baseline is shifted by hand, because not every viewer supports dominant-baseline
         self._elements.append(
             f'<text x="{x:g}" y="{y + 0.35 * size:g}" font-size="{size:g}" fill="{color}" text-anchor="{anchor}"'
-            f"{weight}{rotation}>{escape(text)}</text>"
+            f"{more}>{escape(text)}</text>"
         )
 
     def line(self, *points: tuple[float, float], arrow: bool = False, radius: float = 8) -> None:

@@ -78,7 +78,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the image, ready for JSON. The window is in fractions of the image's height and width."""
         height, width = self.image.shape[1:]
-        top, left, seen_height, seen_width = self.window
+        sides = (height, width, height, width)
         return {
             "classes": self.classes,
             "probabilities": self.probabilities,
@@ -86,10 +86,7 @@ class Explanation:
             "block": self.block,
             "grad_cam": [[round(value, 4) for value in row] for row in self.grad_cam.tolist()],
             "window": {
-                "top": top / height,
-                "left": left / width,
-                "height": seen_height / height,
-                "width": seen_width / width,
+                name: value / side for (name, value), side in zip(self.window._asdict().items(), sides, strict=True)
             },
             "shares": self.shares,
         }
@@ -142,7 +139,7 @@ def explain(
     probabilities, order = (logits.detach() / info.temperature).softmax(dim=0).sort(descending=True, stable=True)
     shown = _reduce(image.cpu(), MAX_IMAGE_SIDE)
     down, across = shown.shape[1] / image.shape[1], shown.shape[2] / image.shape[2]
-    seen = info.input.window(*image.shape[1:])
+    seen, branches = info.input.window(*image.shape[1:]), net.architecture.branch_names
     return Explanation(
         image=shown,
         classes=tuple(info.classes[index] for index in order.tolist()),
@@ -152,10 +149,7 @@ def explain(
         grad_cam=_grad_cam(*maps[block]).cpu(),
         window=Window(seen.top * down, seen.left * across, seen.height * down, seen.width * across),
         shares={
-            row.name: dict(
-                zip(net.architecture.branch_names, _shares(*maps[row.name], row.branch_channels), strict=True)
-            )
-            for row in TABLE_1
+            row.name: dict(zip(branches, _shares(*maps[row.name], row.branch_channels), strict=True)) for row in TABLE_1
         },
     )
 
@@ -230,10 +224,6 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         path: the file to write.
         top: number of classes to show, most likely first; the explained class is always shown.
         name: the name to show for the image.
-
-    Raises:
-        UserError: for `top` below 1.
-        RunError: if the file cannot be written.
     """
     check_counts(top=top)
     with drawing(path, 12, 7.4) as figure:

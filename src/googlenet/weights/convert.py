@@ -22,28 +22,17 @@ from googlenet.weights.model_file import ModelInfo, build, read_safetensors, sav
 
 Weights = dict[str, Tensor]
 
-_TUTORIAL_STEM = {"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv", "fc": "fc"}
-_TUTORIAL_BRANCHES = {
-    "branch1": "branch1.conv",
-    "branch2_1": "branch2.0.conv",
-    "branch2_2": "branch2.1.conv",
-    "branch3_1": "branch3.0.conv",
-    "branch3_2": "branch3.1.conv",
-    "branch4_2": "branch4.1.conv",
-}
+_BRANCHES = ("branch1.conv", "branch2.0.conv", "branch2.1.conv", "branch3.0.conv", "branch3.1.conv", "branch4.1.conv")
+_TUTORIAL_BRANCHES = dict(
+    zip(("branch1", "branch2_1", "branch2_2", "branch3_1", "branch3_2", "branch4_2"), _BRANCHES, strict=True)
+)
+_CAFFE_BRANCHES = dict(zip(("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj"), _BRANCHES, strict=True))
+_TUTORIAL_STEM = {"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv"}
 _CAFFE_STEM = {
     "conv1/7x7_s2": "conv1.conv",
     "conv2/3x3_reduce": "conv2.conv",
     "conv2/3x3": "conv3.conv",
     "loss3/classifier": "fc",
-}
-_CAFFE_BRANCHES = {
-    "1x1": "branch1.conv",
-    "3x3_reduce": "branch2.0.conv",
-    "3x3": "branch2.1.conv",
-    "5x5_reduce": "branch3.0.conv",
-    "5x5": "branch3.1.conv",
-    "pool_proj": "branch4.1.conv",
 }
 
 
@@ -56,9 +45,8 @@ def import_weights(
 ) -> GoogLeNet:
     """A network in eval mode from weights without our description; its `info` is a `ModelInfo`, as after `load`.
 
-    Supported are state dicts (`.pt`, `.pth`, `.safetensors`) from the tutorial's code, from torchvision's `googlenet`
-    with or without auxiliary heads, and from our networks; and Inception v1 of the ONNX model zoo (`.onnx`), which was
-    converted from Caffe.
+    Supported: state dicts (`.pt`, `.pth`, `.safetensors`) of the tutorial's code, of torchvision's `googlenet` with or
+    without auxiliary heads, and of our networks; and the ONNX model zoo's Inception v1 (`.onnx`), converted from Caffe.
 
     Args:
         path: the file. Pickles are read with `weights_only=True`: they cannot run code.
@@ -209,11 +197,11 @@ def _class_names(detected: Architecture, classes: Sequence[str] | None) -> tuple
 
 
 def _input_spec(detected: Architecture, *, from_caffe: bool) -> InputSpec:
-    channels = detected.in_channels
     if from_caffe:  # bvlc_googlenet: pixels of 0..255 minus ImageNet's mean color, the central 224 of 256
         return InputSpec(3, 224, (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3, resize="crop", crop_pct=0.875)
+    zero, half, one = ((value,) * detected.in_channels for value in (0.0, 0.5, 1.0))
     if detected.variant == "torchvision":
         # Published weights were trained on pixels in [-1, 1], which torchvision computes from ImageNet's normalization
         # inside the network (transform_input=True), and evaluated on the central 224 of 256.
-        return InputSpec(channels, 224, (0.5,) * channels, (0.5,) * channels, resize="crop", crop_pct=0.875)
-    return InputSpec(channels, 224, (0.0,) * channels, (1.0,) * channels)
+        return InputSpec(detected.in_channels, 224, half, half, resize="crop", crop_pct=0.875)
+    return InputSpec(detected.in_channels, 224, zero, one)

@@ -55,9 +55,7 @@ class ModelInfo:
             raise ValueError(f"temperature must be a positive number, not {value!r}")
 
     def to_json(self) -> str:
-        fields = {"architecture": self.architecture.to_dict(), "input": self.input.to_dict()}
-        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return json.dumps({"format_version": FORMAT_VERSION, **plain, **fields})
+        return json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
