@@ -43,7 +43,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("arguments", "work"),
     [
-        (("evaluate", "MODEL", "--output", "file/judged"), "googlenet.evaluation.metrics.evaluate"),
+        (("evaluate", "MODEL", "--output", "file/report"), "googlenet.evaluation.report.evaluate"),
         (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.inference.export.take_sample"),
         (("bench", "startup", "--output", "file/bench.json"), "benchmarks.measures.measure"),
     ],
