@@ -382,9 +382,9 @@ def _classifier(in_features: int, num_classes: int) -> nn.Module:
 
 
 def _check(architecture: Architecture) -> None:
-    for name, choices in _choices().items():
-        value = getattr(architecture, name)
-        if value not in choices:
+    for name, hint in get_type_hints(Architecture).items():
+        value, choices = getattr(architecture, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
             raise UserError(f"{name} = {value!r}: use one of {', '.join(map(str, choices))}")
     for name, lowest in (("num_classes", 0), ("in_channels", 1), ("stem_stride", 1)):
         value = getattr(architecture, name)
@@ -394,10 +394,3 @@ def _check(architecture: Architecture) -> None:
         value = getattr(architecture, name)
         if not 0 <= value < 1:
             raise UserError(f"{name} is a probability, at least 0 and below 1, not {value}")
-
-
-@functools.cache
-def _choices() -> dict[str, tuple[Any, ...]]:
-    """The fields of an architecture that take one of a few values, and these values."""
-    hints = get_type_hints(Architecture)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
