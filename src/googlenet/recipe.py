@@ -75,13 +75,12 @@ def path_as_text(path: Any) -> Any:
 _Path = BeforeValidator(path_as_text)
 
 
-class _Settings(BaseModel):
+class Recipe(BaseModel):
+    """The settings of one run, validated together. `load_recipe` turns pydantic's errors into clear ones."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-
-class NetworkSettings(_Settings):
-    """Network"""
-
+    # Network
     variant: Variant = Field("bn", description="which GoogLeNet")
     initialization: Initialization | None = Field(None, description="how weights are drawn; default: the variant's")
     whiten: bool = Field(
@@ -91,11 +90,7 @@ class NetworkSettings(_Settings):
     stem_stride: int | None = Field(None, ge=1, le=4, description="stride of the first convolution, pixels; default: 2")
     auxiliary: bool | None = Field(None, description="auxiliary heads; default: the variant's")
     auxiliary_weight: float = Field(0.3, ge=0, description="weight of each auxiliary head's loss")
-
-
-class StartingWeightsSettings(_Settings):
-    """Starting weights"""
-
+    # Starting weights
     weights: Annotated[str | None, _Path] = Field(
         None, description="model file, run folder or other weights to start from"
     )
@@ -103,11 +98,7 @@ class StartingWeightsSettings(_Settings):
         0.0, ge=0, lt=1, description="fraction of the steps in which only the classifier learns"
     )
     backbone_lr_scale: float = Field(1.0, gt=0, le=1, description="learning rate of all but the classifier, relative")
-
-
-class DataSettings(_Settings):
-    """Data"""
-
+    # Data
     data: Annotated[str, _Path] = Field("fashion-mnist", description="name of a data set, or folder with CLASS/*.jpg")
     data_dir: Annotated[str | None, _Path] = Field(
         None, description="folder of a named data set, or bundled; default: search"
@@ -119,11 +110,7 @@ class DataSettings(_Settings):
     normalize: bool = Field(
         True, description="subtract the mean, divide by the standard deviation; else pixels are 0 to 1"
     )
-
-
-class AugmentationSettings(_Settings):
-    """Augmentation"""
-
+    # Augmentation
     augment: Augment | None = Field(None, description="preset for all of these but crop_padding")
     hflip: bool = Field(True, description="mirror half of the training images left to right")
     crop_padding: int = Field(0, ge=0, description="random shift by up to this many pixels, before resizing")
@@ -136,11 +123,7 @@ class AugmentationSettings(_Settings):
     random_erasing: float = Field(0.0, ge=0, le=1, description="probability that noise covers a rectangle of an image")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup (pairs of images blended); 0: off")
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix (part of one image on another); 0: off")
-
-
-class OptimizationSettings(_Settings):
-    """Optimization"""
-
+    # Optimization
     epochs: float = Field(2, gt=0, description="passes over the training images; the last may be partial")
     min_steps: int = Field(0, ge=0, description="take at least this many steps, in more epochs if the data are few")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; the schedule ends there too")
@@ -160,11 +143,7 @@ class OptimizationSettings(_Settings):
     gradient_clip: float | None = Field(None, gt=0, description="largest L2 norm of the gradient; default: no limit")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the moving average of the weights; 0: off")
     seed: int = Field(0, ge=0, lt=2**31, description="same seed and same machine: same weights, to the bit")
-
-
-class EvaluationSettings(_Settings):
-    """Evaluation"""
-
+    # Evaluation
     select_by: SelectBy = Field(
         "auto", description="split that selects the saved model; auto: validation if any, else last"
     )
@@ -174,32 +153,17 @@ class EvaluationSettings(_Settings):
     max_test_images: int | None = Field(
         None, ge=1, description="test images to use, spread over the split; default: all"
     )
-
-
-class MachineSettings(_Settings):
-    """Machine"""
-
+    # Machine
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Precision = Field(
         "auto", description="of the computation (weights stay fp32); auto: bf16 if it is native"
     )
     channels_last: bool = Field(True, description="channels-last memory layout: same results, faster")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more after each epoch")
-
-
-class LoggingSettings(_Settings):
-    """Logging"""
-
+    # Logging
     log_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl")
     plots: bool = Field(True, description="draw curves, confusion matrix and sample predictions at the end")
     tracker: Tracker = Field("none", description="also send the metrics to this tracker")
-
-
-class Recipe(
-    LoggingSettings, MachineSettings, EvaluationSettings, OptimizationSettings, AugmentationSettings, DataSettings,
-    StartingWeightsSettings, NetworkSettings,
-):  # fmt: skip
-    """The settings of one run, validated together. `load_recipe` turns pydantic's errors into clear ones."""
 
     @model_validator(mode="before")
     @classmethod
@@ -219,8 +183,17 @@ class Recipe(
         return self
 
 
-GROUPS = Recipe.__bases__[::-1]
-"""The groups of settings, in the order of the help."""
+GROUPS = {
+    "variant": "Network",
+    "weights": "Starting weights",
+    "data": "Data",
+    "augment": "Augmentation",
+    "epochs": "Optimization",
+    "select_by": "Evaluation",
+    "device": "Machine",
+    "log_every": "Logging",
+}
+"""The groups of settings in the help, by their first setting."""
 
 
 def recipe_names() -> list[str]:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import shlex
-import shutil
-import sys
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -41,17 +36,7 @@ data_app = App(name="data", help="Data sets and folders of images: list, fetch, 
 app.command(data_app)
 
 
-def logs_to_stderr(when: bool = True) -> AbstractContextManager[None]:
-    """Within it, log lines and progress go to standard error, so that standard output is only the result."""
-    return on_stderr() if when else nullcontext()
-
-
-def command_name() -> str:
-    """How to call this command in a shell: by its path if it is not on PATH."""
-    if shutil.which("googlenet"):
-        return "googlenet"
-    path = Path(sys.executable).with_name("googlenet")
-    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+logs_to_stderr = on_stderr
 
 
 def print_json(value: Any) -> None:

@@ -44,8 +44,7 @@ def evaluate(
     """Evaluate a model on test images: accuracy, confusion matrix, worst mistakes, calibration."""
     from googlenet.console import log, print_table
     from googlenet.evaluation.metrics import check_confidence
-    from googlenet.evaluation.report import eval_split, evaluation_table, write_report
-    from googlenet.evaluation.report import evaluate as evaluate_network
+    from googlenet.evaluation.report import eval_split, evaluate as evaluate_network, evaluation_table, write_report
     from googlenet.weights.model_file import load
 
     check_confidence(confidence)

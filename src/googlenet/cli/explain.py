@@ -88,8 +88,7 @@ def explain(
     json: Json = False,
 ) -> int:
     """Explain a prediction in one plot: a heat map (Grad-CAM), probabilities, and the share of each branch."""
-    from googlenet.explanation.gradcam import draw_explanation
-    from googlenet.explanation.gradcam import explain as explain_image
+    from googlenet.explanation.gradcam import draw_explanation, explain as explain_image
     from googlenet.weights.model_file import load
 
     check_counts(top=top)
@@ -126,8 +125,7 @@ def ablate(
 ) -> int:
     """Measure how much test accuracy is lost without each branch of each Inception block."""
     from googlenet.console import log, print_table
-    from googlenet.explanation.ablation import ablate as ablate_network
-    from googlenet.explanation.ablation import draw_ablation
+    from googlenet.explanation.ablation import ablate as ablate_network, draw_ablation
 
     if output is not None:
         check_output(output, ".png")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from cyclopts import Group, Parameter
 
-from googlenet.cli.app import Json, Output, app, command_name, print_json
+from googlenet.cli.app import Json, Output, app, print_json
 from googlenet.console import log, on_stderr
 from googlenet.errors import UserError
 from googlenet.files import check_output
@@ -29,11 +31,12 @@ def _option(name: str, group: Group, field: Any) -> Any:
 
 
 def _settings() -> dict[str, Any]:
-    options = {}
-    for number, settings in enumerate(GROUPS):
-        group = Group(str(settings.__doc__), sort_key=number + 1)
-        for name in settings.__annotations__:
-            options[name] = _option(name, group, Recipe.model_fields[name])
+    options: dict[str, Any] = {}
+    group = Group("")
+    for name, field in Recipe.model_fields.items():
+        if name in GROUPS:
+            group = Group(GROUPS[name], sort_key=len(options) + 1)
+        options[name] = _option(name, group, field)
     return options
 
 
@@ -57,8 +60,7 @@ def train(
         bool, Parameter(help="Continue the run in --output from its last checkpoint.", negative="")
     ] = False,
     find_learning_rate: Annotated[
-        bool,
-        Parameter(help="Do not train: plot the loss over a growing learning rate, and suggest one.", negative=""),
+        bool, Parameter(help="Do not train: plot the loss over a growing learning rate, and suggest one.", negative="")
     ] = False,
     json: Json = False,
     settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
@@ -82,12 +84,20 @@ def train(
     elif json:
         print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
     elif result.interrupted:
-        print(f"interrupted; to continue: {command_name()} train --resume --output {shlex.quote(str(result.folder))}")
+        print(f"interrupted; to continue: {_command_name()} train --resume --output {shlex.quote(str(result.folder))}")
     else:
         print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
         print(f"run folder: {result.folder}")
-        print(f"next: {command_name()} predict {shlex.quote(str(result.model))} IMAGE ...")
+        print(f"next: {_command_name()} predict {shlex.quote(str(result.model))} IMAGE ...")
     return 130 if result.interrupted else 0
+
+
+def _command_name() -> str:
+    """How to call this command in a shell: by its path if it is not on PATH."""
+    if shutil.which("googlenet"):
+        return "googlenet"
+    path = Path(sys.executable).with_name("googlenet")
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, Any], *, json: bool) -> int:

@@ -259,17 +259,10 @@ def load_pretrained(
 ) -> tuple[GoogLeNet, InputSpec]:
     """A network for these classes and channels with the weights of a file, and the input spec of that file.
 
-    The classifier is fresh unless the file's classes are the same. The first convolution is fitted to other channels:
-    summed for gray, so that a gray image gives what its three equal channels gave; distributed evenly for more.
-
-    Args:
-        path: a model file, a run folder, or anything that `import_weights` takes.
-        classes: of the new network.
-        in_channels: of the new network's images.
-        dropout: before the classifier; default: as in the file.
-
-    Raises:
-        UserError: as `load` and `import_weights` do.
+    The file is a model file, a run folder, or anything that `import_weights` takes, and the errors are those of `load`
+    and `import_weights`. The classifier is fresh unless the file's classes are the same. The first convolution is
+    fitted to other channels: summed for gray, so that a gray image gives what its three equal channels gave;
+    distributed evenly for more.
     """
     is_ours = Path(path).is_dir() or Path(path).suffix == ".safetensors"
     source = load(path) if is_ours else import_weights(path)
