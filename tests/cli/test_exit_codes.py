@@ -44,7 +44,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     ("arguments", "work"),
     [
         (("evaluate", "MODEL", "--output", "file/report"), "googlenet.evaluation.report.evaluate"),
-        (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.inference.export.take_sample"),
+        (("export", "MODEL", "--to", "onnx", "--output", "file/m.onnx"), "googlenet.inference.export._load_images"),
         (("bench", "startup", "--output", "file/bench.json"), "benchmarks.measures.measure"),
     ],
 )

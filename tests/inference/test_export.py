@@ -1,4 +1,4 @@
-"""Every format, held against PyTorch by the test itself."""
+"""Every format, compared with PyTorch by the test itself."""
 
 from __future__ import annotations
 
@@ -8,51 +8,50 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
+from torch import Tensor
 
 import googlenet
-from googlenet import Predictor, RunError, UserError
-from googlenet.weights.model_file import ModelInfo, save
-from googlenet.data.dataset import load_dataset
-from googlenet.data.transforms import InputSpec
-from googlenet.deploy import export as export_module
-from googlenet.inference.formats import ExportableModel
-from googlenet.inference.backends import BackendName, network_backend, open_exported
-from googlenet.inference.export import Exported, export
-from googlenet.inference.formats import SUFFIX, Format, quietly
-from googlenet.model.googlenet import GoogLeNet
-from googlenet.training.loop import TrainingResult
+from googlenet import (
+    Exported,
+    GoogLeNet,
+    ImageSplit,
+    InputSpec,
+    ModelInfo,
+    Predictor,
+    RunError,
+    TrainingResult,
+    UserError,
+    export,
+)
+from googlenet.inference import export as export_module
+from googlenet.inference.backends import SUFFIXES, BackendName, Format, open_exported
+from googlenet.inference.export import ExportableModel, quietly
+from tests.conftest import write_photos
+from tests.inference.conftest import Exports
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
-def described(spec: InputSpec) -> tuple[GoogLeNet, ModelInfo]:
-    net = googlenet.create_model("bn", num_classes=3, in_channels=spec.channels)
-    return net, ModelInfo(net.architecture, ("a", "b", "c"), spec)
+def described(spec: InputSpec, classes: tuple[str, ...] = ("a", "b", "c"), **recipe: Any) -> GoogLeNet:
+    net = googlenet.create_model("bn", num_classes=len(classes), in_channels=spec.channels).eval()
+    net.info = ModelInfo(net.architecture, classes, spec, recipe=recipe)
+    return net
 
 
-class Files:
-    """The trained model as a file of a format, with or without the preparing of pictures: each made once."""
-
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.model, self.folder, self.made = model, folder, dict[tuple[Format, bool], Exported]()
-
-    def __call__(self, to: Format, *, preprocessing: bool) -> Exported:
-        if (to, preprocessing) not in self.made:
-            target = self.folder / f"{to} {preprocessing}" / f"x{SUFFIX[to]}"
-            self.made[to, preprocessing] = export(self.model, to, target, preprocessing=preprocessing)
-        return self.made[to, preprocessing]
-
-
-@pytest.fixture(scope="module")
-def files(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return Files(trained.model, tmp_path_factory.mktemp("exported"))
+def always_first(**recipe: Any) -> GoogLeNet:
+    """A network that predicts boot for every image: the true accuracy on as many trousers is 50%."""
+    net = described(InputSpec(1, 28, (0.5,), (0.5,)), ("boot", "trouser"), **recipe)
+    with torch.no_grad():
+        net.fc.weight.zero_()
+        net.fc.bias.copy_(torch.tensor([1.0, 0.0]))
+    return net
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,34 +60,35 @@ def files(trained: TrainingResult, tmp_path_factory: pytest.TempPathFactory) -> 
     width=st.integers(1, 90),
     size=st.integers(1, 48),
     resize=st.sampled_from(["stretch", "crop"]),
-    share=st.sampled_from([1.0, 0.875, 0.5]),
+    crop_pct=st.sampled_from([1.0, 0.875, 0.5]),
 )
-def test_preparing_inside_the_file_is_preparing_outside(
-    height: int, width: int, size: int, resize: str, share: float
+def test_preprocessing_in_the_file_equals_input_spec(
+    height: int, width: int, size: int, resize: Any, crop_pct: float
 ) -> None:
-    spec = InputSpec(2, size, (0.4, 0.5), (0.2, 0.3), resize=resize, crop_pct=share)
+    spec = InputSpec(2, size, (0.4, 0.5), (0.2, 0.3), resize=resize, crop_pct=crop_pct)
     images = torch.randint(0, 256, (2, 2, height, width), dtype=torch.uint8)
-    prepared = ExportableModel(*described(spec), preprocessing=True)._prepared(images)
+    net = described(spec)
+    prepared = ExportableModel(net, net.info, preprocessing=True).prepare(images)
     torch.testing.assert_close(prepared, spec.prepare(images), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("preprocessing", [False, True])
-@pytest.mark.parametrize("to", list(SUFFIX))
-def test_a_file_computes_what_the_model_does(
-    to: Format, preprocessing: bool, trained: TrainingResult, files: Files
+@pytest.mark.parametrize("to", list(SUFFIXES))
+def test_a_file_computes_what_the_network_does(
+    to: Format, preprocessing: bool, trained: TrainingResult, exports: Exports
 ) -> None:
-    exported = files(to, preprocessing=preprocessing)
+    exported = exports(to, preprocessing=preprocessing)
     folder = exported.file.parent
     assert exported.largest_difference < 1e-4
     assert exported.agreement == 1
-    parts = {"openvino": {"x.xml", "x.bin"}}.get(to, {f"x{SUFFIX[to]}"})
-    assert {file.name for file in folder.iterdir()} == parts | {f"x{SUFFIX[to]}.json"}
-    described = json.loads((folder / f"x{SUFFIX[to]}.json").read_text(encoding="utf-8"))
-    assert (len(described["classes"]), described["exported"]["preprocessing"]) == (10, preprocessing)
+    parts = {"openvino": {"x.xml", "x.bin"}}.get(to, {f"x{SUFFIXES[to]}"})
+    assert {file.name for file in folder.iterdir()} == parts | {f"x{SUFFIXES[to]}.json"}
+    metadata = json.loads((folder / f"x{SUFFIXES[to]}.json").read_text(encoding="utf-8"))
+    assert (len(metadata["classes"]), metadata["exported"]) == (10, {"preprocessing": preprocessing, "int8": False})
     opened = open_exported(exported.file, precision="fp32")
     net = googlenet.load(trained.model)
     assert opened.info == net.info
-    images = load_dataset("fashion-mnist").test.images[:5]
+    images = googlenet.load_dataset("fashion-mnist").test.images[:5]
     with torch.no_grad():
         logits = net(net.info.input.prepare(images))
     found = opened.run(images if preprocessing else net.info.input.prepare(images))
@@ -96,147 +96,230 @@ def test_a_file_computes_what_the_model_does(
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_int8_is_smaller_and_says_what_it_costs(
-    to: Format, trained: TrainingResult, files: Files, tmp_path: Path
-) -> None:
-    exported = export(trained.model, to, tmp_path / f"q{SUFFIX[to]}", int8=True, force=True)
-    assert exported.megabytes < files(to, preprocessing=False).megabytes / 3.5
-    test = load_dataset("fashion-mnist").test
+def test_int8_is_smaller_and_measures_its_accuracy(to: Format, trained: TrainingResult, exports: Exports) -> None:
+    exported = exports(to, int8=True)
+    assert exported.megabytes < exports(to).megabytes / 3.5
+    test = googlenet.load_dataset("fashion-mnist").test
     assert exported.images_compared == len(test)
-    net = googlenet.load(trained.model)
-    opened = open_exported(exported.file, precision="fp32")
-    said = opened.run(net.info.input.prepare(test.images)).argmax(1)
-    assert exported.accuracy_after == pytest.approx(float((said == test.labels).double().mean()), abs=0.02)
+    opened = open_exported(exported.file, backend="onnxruntime" if to == "onnx" else "auto", precision="fp32")
+    predicted = opened.run(opened.info.input.prepare(test.images)).argmax(1)
+    assert exported.accuracy_after == pytest.approx(float((predicted == test.labels).double().mean()), abs=0.02)
+    assert exported.accuracy_before == pytest.approx(googlenet.evaluate(trained.model, precision="fp32").accuracy)
     assert exported.agreement > 0.8
 
 
 def test_int8_that_costs_too_much_is_not_kept(
     trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = export_module.quantize_graph
+    def badly(path: Path, target: Path, batches: Any) -> None:
+        quantize(path, target, [torch.zeros_like(batch) for batch in batches])
 
-    def badly(to: Format, path: Path, target: Path, batches: list[torch.Tensor]) -> None:
-        before(to, path, target, [torch.zeros_like(batch) for batch in batches])
-
-    monkeypatch.setattr(export_module, "quantize_graph", badly)
-    with pytest.raises(RunError, match="--force"):
+    quantize = export_module.quantize_onnx
+    monkeypatch.setattr(export_module, "quantize_onnx", badly)
+    with pytest.raises(RunError, match=r"--max-accuracy-drop.*--force"):
         export(trained.model, "onnx", tmp_path / "q.onnx", int8=True)
     assert list(tmp_path.iterdir()) == []
-    assert export(trained.model, "onnx", tmp_path / "q.onnx", int8=True, force=True).points_lost > 0.5
+    assert export(trained.model, "onnx", tmp_path / "q.onnx", int8=True, force=True).accuracy_drop > 0.5
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_a_file_that_prepares_pictures_does_so_exactly_without_being_told(
-    to: Format, trained: TrainingResult, files: Files
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_accuracy_is_of_images_spread_over_the_classes(
+    is_int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = googlenet.load(trained.model)
-    pictures = torch.randint(0, 256, (2, 1, 400, 500), dtype=torch.uint8).cumsum(3).remainder(256).to(torch.uint8)
-    with torch.no_grad():
-        expected = net(net.info.input.prepare(pictures)).softmax(1)
-    file = files(to, preprocessing=True).file
-    found = open_exported(file, backend="openvino").run(pictures)  # bf16 places pixels up to two apart
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    """A folder lists one class after the other: the first images are all boots."""
+    write_photos(tmp_path / "photos", of_each=40)
+    monkeypatch.setattr(export_module, "VERIFICATION_IMAGES", 8)
+    net = always_first(data=str(tmp_path / "photos"))
+    to: Format = "onnx" if is_int8 else "torch-export"
+    exported = export(net, to, tmp_path / f"x{SUFFIXES[to]}", int8=is_int8)
+    assert (exported.accuracy_before, exported.accuracy_after) == (0.5, 0.5)
+    assert exported.images_compared == (16 if is_int8 else 8)
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino", "torch-export"])
-def test_the_middle_is_cut_out_inside_the_file_too(to: Format, tmp_path: Path) -> None:
-    """Of pictures that are wide, tall and square; `export` itself refuses a file that differs."""
-    for number, size in enumerate(((90, 50), (41, 70), (64, 64))):
-        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    net, info = described(InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_pct=0.875))
-    save(net, info, tmp_path / "m.safetensors")
-    exported = export(tmp_path / "m.safetensors", to, preprocessing=True, calibration=tmp_path)
-    assert exported.images_compared == 3
+def test_calibration_data_as_dataset_and_split(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", of_each=60)
+    dataset = googlenet.load_dataset(tmp_path / "photos", size=28, channels=1, test_fraction=1.0)
+    assert len(dataset.train) == 0  # then the test images calibrate, too
+    labels = dataset.test.labels.sort()
+    split = ImageSplit(dataset.test.images[labels.indices], labels.values)
+    for data, file in ((dataset, "d.pt2"), (split, "s.pt2")):
+        exported = export(always_first(), "torch-export", tmp_path / file, calibration_data=data)
+        assert (exported.images_compared, exported.accuracy_before) == (64, 0.5)
+    wrong = ImageSplit(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 2, 3]))
+    with pytest.raises(UserError, match="classes"):
+        export(always_first(), "torch-export", tmp_path / "w.pt2", calibration_data=wrong)
+    other = described(InputSpec(1, 28, (0.5,), (0.5,)))
+    with pytest.raises(UserError, match="classes"):
+        export(other, "torch-export", tmp_path / "w.pt2", calibration_data=dataset)
+    assert not (tmp_path / "w.pt2").exists()
 
 
-def test_a_folder_of_pictures_calibrates_and_verifies(trained: TrainingResult, tmp_path: Path) -> None:
+def test_a_folder_of_images_calibrates_and_verifies(trained: TrainingResult, tmp_path: Path) -> None:
     for number in range(4):
         pixels = np.random.default_rng(number).integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    exported = export(trained.model, "onnx", tmp_path / "x.onnx", calibration=tmp_path, preprocessing=True)
-    assert (exported.images_compared, exported.accuracy_before) == (4, None)
+    exported = export(trained.model, "onnx", tmp_path / "x.onnx", calibration_data=tmp_path, preprocessing=True)
+    assert (exported.images_compared, exported.accuracy_before, exported.accuracy_after) == (4, None, None)
     assert exported.largest_difference < 1e-4
+    (tmp_path / "broken.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"broken\.png"):
+        export(trained.model, "torch-export", tmp_path / "x.pt2", calibration_data=tmp_path)
+    exported = export(
+        trained.model, "torch-export", tmp_path / "x.pt2", calibration_data=tmp_path, skip_unreadable=True
+    )
+    assert exported.images_compared == 4
 
 
-def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, files: Files, tmp_path: Path) -> None:
-    file = tmp_path / "shoe.png"
-    Image.fromarray(load_dataset("fashion-mnist").test.images[0, 0].numpy()).save(file)
-    ours = next(Predictor(trained.model, precision="fp32").predict([file]))
-    for preprocessing in (False, True):
-        exported = files("onnx", preprocessing=preprocessing).file
-        for engine in ("openvino", "onnxruntime"):
-            theirs = next(Predictor(exported, backend=backend, precision="fp32").predict([file]))
-            assert theirs.classes == ours.classes
-            assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
-    for engine in ("openvino", "onnxruntime"):
-        theirs = next(Predictor(trained.model, backend=backend, precision="fp32").predict([file]))
-        assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
-
-
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_threads_may_share_an_engine(backend: BackendName, trained: TrainingResult) -> None:
-    images = load_dataset("fashion-mnist").test.images[:64]
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_preprocessing_of_large_images_is_exact_by_default(
+    to: Format, trained: TrainingResult, exports: Exports
+) -> None:
     net = googlenet.load(trained.model)
-    run, batches = network_backend(net, backend, precision="fp32"), net.info.input.prepare(images).split(4)
-    alone = [run(batch) for batch in batches]
+    images = torch.randint(0, 256, (2, 1, 400, 500), dtype=torch.uint8).cumsum(3).remainder(256).to(torch.uint8)
+    with torch.no_grad():
+        expected = net(net.info.input.prepare(images)).softmax(1)
+    file = exports(to, preprocessing=True).file
+    found = open_exported(file, backend="openvino").run(images)  # bf16 would shift pixels by up to two
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("to", list(SUFFIXES))
+def test_the_middle_is_cut_out_in_the_file_too(to: Format, tmp_path: Path) -> None:
+    """For wide, tall and square images; `export` itself rejects a file that differs."""
+    for number, size in enumerate(((90, 50), (41, 70), (64, 64))):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    net = described(InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_pct=0.875))
+    exported = export(net, to, tmp_path / f"m{SUFFIXES[to]}", preprocessing=True, calibration_data=tmp_path)
+    assert exported.images_compared == 3
+
+
+def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, exports: Exports, tmp_path: Path) -> None:
+    file = tmp_path / "shoe.png"
+    Image.fromarray(googlenet.load_dataset("fashion-mnist").test.images[0, 0].numpy()).save(file)
+    (expected,) = Predictor(trained.model, precision="fp32").predict(file)
+    backends: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+    for model in (exports("onnx").file, exports("onnx", preprocessing=True).file, trained.model):
+        for backend in backends:
+            (found,) = Predictor(model, backend=backend, precision="fp32").predict(file)
+            assert found.classes == expected.classes
+            assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+
+
+@pytest.mark.parametrize("to", list(SUFFIXES))
+def test_threads_share_a_backend(to: Format, exports: Exports) -> None:
+    opened = open_exported(exports(to).file, precision="fp32")
+    images = googlenet.load_dataset("fashion-mnist").test.images[:64]
+    batches = opened.info.input.prepare(images).split(4)
+    alone = [opened.run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        for found, expected in zip(pool.map(run, batches), alone, strict=True):
+        for found, expected in zip(pool.map(opened.run, batches), alone, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_exporting_in_threads_leaves_what_is_said_as_it_was() -> None:
+def test_exporting_in_threads_keeps_the_process_settings() -> None:
     before = list(warnings.filters), logging.root.manager.disable
 
     def mute(number: int) -> None:
         with quietly():
-            time.sleep(0.002 * number)  # or else none would begin before, and end after, another
+            time.sleep(0.002 * number)  # so that each begins before, and ends after, another
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(mute, (4, 3, 2, 1)))
     assert (list(warnings.filters), logging.root.manager.disable) == before
 
 
-def test_calls_that_will_not_do(trained: TrainingResult, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"\*\.xml"):
-        export(trained.model, "openvino", tmp_path / "x.onnx")
-    with pytest.raises(UserError, match="int8 is for"):
-        export(trained.model, "torch-export", tmp_path / "x.pt2", int8=True)
-    net, info = described(InputSpec(1, 32, (0.0,), (1.0,)))
-    save(net, info, tmp_path / "m.safetensors")
-    with pytest.raises(UserError, match="--calibration"):
-        export(tmp_path / "m.safetensors", "onnx")
-    (tmp_path / "bad.onnx").write_bytes(b"no model")
-    for engine in ("openvino", "onnxruntime"):
+def test_an_export_leaves_the_process_and_the_network_as_they_were(
+    trained: TrainingResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state() -> tuple[object, ...]:
+        return (
+            list(warnings.filters),
+            logging.root.manager.disable,
+            logging.getLoggerClass(),
+            torch.is_grad_enabled(),
+            torch.get_rng_state().tolist(),
+        )
+
+    net = googlenet.load(trained.model).train()
+    monkeypatch.chdir(tmp_path)
+    weights, before = {name: tensor.clone() for name, tensor in net.state_dict().items()}, state()
+    data = googlenet.load_dataset("fashion-mnist")
+    exported = export(net, "openvino", int8=True, force=True, calibration_data=data.test.spread(20))
+    assert exported.file == Path("model-int8.xml") and exported.file.exists()
+    assert state() == before
+    assert net.training and all(torch.equal(tensor, weights[name]) for name, tensor in net.state_dict().items())
+    assert capsys.readouterr().out == ""  # NNCF's progress bars would be in the way of JSON
+
+
+def test_invalid_exports(trained: TrainingResult, tmp_path: Path) -> None:
+    calls: list[tuple[Any, str, str, dict[str, Any], str]] = [
+        (trained.model, "openvino", "x.onnx", {}, r"\.xml"),
+        (trained.model, "torch-export", "x.pt2", {"int8": True}, "int8"),
+        (trained.model, "tflite", "x.tflite", {}, "tflite"),
+        (described(InputSpec(1, 32, (0.0,), (1.0,))), "onnx", "x.onnx", {}, "--calibration-data"),
+        (googlenet.create_model("bn"), "onnx", "x.onnx", {}, r"googlenet\.load"),
+        (tmp_path / "missing", "onnx", "x.onnx", {}, "missing"),
+        (trained.model, "torch-export", "x.pt2", {"calibration_data": tmp_path / "nowhere"}, "nowhere"),
+    ]
+    for model, to, name, options, message in calls:
+        with pytest.raises(UserError, match=message):
+            export(model, to, tmp_path / name, **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_cannot_be_opened(trained: TrainingResult, tmp_path: Path) -> None:
+    backends: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    for backend in backends:
         with pytest.raises(UserError, match=r"bad\.onnx"):
-            open_exported(tmp_path / "bad.onnx", backend=backend)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="no file"):
+            open_exported(tmp_path / "bad.onnx", backend=backend)
+    (tmp_path / "bad.pt2").write_bytes(b"not a model")
+    with pytest.raises(UserError, match=r"bad\.pt2"):
+        Predictor(tmp_path / "bad.pt2")
+    with pytest.raises(UserError, match=r"none\.xml"):
         open_exported(tmp_path / "none.xml")
-    with pytest.raises(UserError, match="OpenVINO computes in"):
-        Predictor(trained.model, backend="openvino", precision="fp16")
 
 
-def test_the_description_travels(trained: TrainingResult, files: Files) -> None:
+def test_an_onnx_file_without_our_metadata(tmp_path: Path) -> None:
+    class Double(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images * 2
+
+    with quietly():
+        torch.onnx.export(Double(), (torch.zeros(1, 2),), tmp_path / "other.onnx", dynamo=True, verbose=False)
+    for backend in ("openvino", "onnxruntime"):
+        with pytest.raises(UserError, match=r"other\.onnx.*googlenet export"):
+            Predictor(tmp_path / "other.onnx", backend=backend)  # type: ignore[arg-type]
+
+
+def test_metadata_is_in_the_file(trained: TrainingResult, exports: Exports) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(files("onnx", preprocessing=True).file)
-    said = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
-    assert said["classes"] == list(googlenet.load(trained.model).info.classes)
-    assert said["exported"] == {"preprocessing": True, "int8": False}
+    session = onnxruntime.InferenceSession(exports("onnx", preprocessing=True).file)
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
+    assert metadata["classes"] == list(googlenet.load(trained.model).info.classes)
+    assert metadata["exported"] == {"preprocessing": True, "int8": False}
 
 
-def test_what_an_engine_does_not_have_is_refused(trained: TrainingResult, files: Files) -> None:
-    file = files("torch-export", preprocessing=False).file
-    for given_settings, message in (
-        ({"precision": "bf16"}, "leave --precision out"),
-        ({"device": "cuda"}, "torch runs on the CPU here"),
-        ({"backend": "onnxruntime"}, "does not run a .pt2 file"),
-    ):
+def test_what_a_backend_does_not_support(trained: TrainingResult, exports: Exports) -> None:
+    file = exports("torch-export").file
+    calls: list[tuple[Path, dict[str, str], str]] = [
+        (file, {"precision": "bf16"}, "--precision"),
+        (file, {"device": "cuda"}, "--device"),
+        (file, {"backend": "onnxruntime"}, r"--backend.*\.pt2"),
+        (file, {"backend": "compiled"}, r"--backend.*\.pt2"),
+        (trained.model, {"backend": "onnxruntime", "precision": "bf16"}, "--precision"),
+        (trained.model, {"backend": "openvino", "precision": "fp16"}, "--precision"),
+        (trained.model, {"backend": "compiled", "device": "cuda"}, "--device"),
+    ]
+    for model, options, message in calls:
         with pytest.raises(UserError, match=message):
-            Predictor(file, **given_settings)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="leave --precision out"):
-        Predictor(trained.model, backend="onnxruntime", precision="bf16")
-    with pytest.raises(UserError, match="compiled runs on the CPU here"):
-        Predictor(trained.model, backend="compiled", device="cuda")
-    with pytest.raises(UserError, match=r"compiled does not run a \.pt2 file"):
-        Predictor(file, backend="compiled")
+            Predictor(model, **options)  # type: ignore[arg-type]
+
+
+def test_exported_to_dict(trained: TrainingResult, exports: Exports) -> None:
+    exported: Exported = exports("onnx")
+    fields = exported.to_dict()
+    assert json.loads(json.dumps(fields)) == fields
+    assert fields["accuracy_drop"] == pytest.approx(0, abs=1e-6)

@@ -1,33 +1,24 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import googlenet
-from googlenet import Predictor, UserError
-from googlenet.data.dataset import load_dataset
+from googlenet import Predictor, TrainingResult, UserError
 from googlenet.data.decode import image_files
-from googlenet.deploy import predictor
-from googlenet.inference.export import export
-from googlenet.evaluation.metrics import evaluate
-from googlenet.training.loop import TrainingResult
+from googlenet.inference import predictor as predictor_module
+from googlenet.inference.backends import BackendName
+from tests.inference.conftest import Exports
 
 pytestmark = pytest.mark.usefixtures("small_data")
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
-    """The first 20 test images of Fashion-MNIST as PNG files."""
-    files = []
-    for number, image in enumerate(load_dataset("fashion-mnist").test.images[:20]):
-        files.append(tmp_path / f"{number:02}.png")
-        Image.fromarray(image[0].numpy()).save(files[-1])
-    return files
 
 
 def at_temperature(net: googlenet.GoogLeNet, temperature: float) -> googlenet.GoogLeNet:
@@ -36,30 +27,69 @@ def at_temperature(net: googlenet.GoogLeNet, temperature: float) -> googlenet.Go
 
 
 @pytest.mark.parametrize(("batch_size", "temperature"), [(1, 1.0), (7, 3.0), (64, 0.5)])
-def test_files_are_answered_as_the_evaluation_answers(
-    batch_size: int, temperature: float, trained: TrainingResult, pictures: list[Path]
+def test_predictions_equal_the_evaluation(
+    batch_size: int, temperature: float, trained: TrainingResult, files: list[Path]
 ) -> None:
     net = at_temperature(googlenet.load(trained.model), temperature)
-    test = load_dataset("fashion-mnist").test
-    evaluation = evaluate(
-        net, test, net.info.input, net.info.classes, precision="fp32", temperature=net.info.temperature
-    )
+    evaluation = googlenet.evaluate(net, precision="fp32")
     predictor = Predictor(net, precision="fp32")
-    answers = list(predictor.predict(pictures, top=10, batch_size=batch_size))
-    assert [answer.file for answer in answers] == [str(path) for path in pictures]
-    for alone in (pictures[0], str(pictures[0])):
-        assert [answer.file for answer in predictor.predict(alone)] == [str(pictures[0])]
-    for answer, probabilities in zip(answers, evaluation.probabilities, strict=False):
-        assert answer.error is None
-        assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
-        for name, probability in zip(answer.classes, answer.probabilities, strict=True):
+    predictions = list(predictor.predict(files, top=10, batch_size=batch_size))
+    assert [prediction.file for prediction in predictions] == [str(path) for path in files]
+    for prediction, probabilities in zip(predictions, evaluation.probabilities, strict=False):
+        assert prediction.error is None
+        assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-5)
+        for name, probability in zip(prediction.classes, prediction.probabilities, strict=True):
             assert float(probabilities[evaluation.classes.index(name)]) == pytest.approx(probability, abs=1e-4)
-        assert list(answer.probabilities) == sorted(answer.probabilities, reverse=True)
+        assert list(prediction.probabilities) == sorted(prediction.probabilities, reverse=True)
 
 
-def test_the_temperature_changes_how_sure_not_what_is_said(trained: TrainingResult, pictures: list[Path]) -> None:
+def test_images_of_every_type(trained: TrainingResult, files: list[Path]) -> None:
+    predictor = Predictor(trained.model, precision="fp32")
+    (expected,) = predictor.predict(files[0])
+    with Image.open(files[0]) as image:
+        image.load()
+    array = np.asarray(image)
+    types: list[Any] = [
+        str(files[0]),
+        files[0].read_bytes(),
+        image,
+        image.convert("RGB"),
+        array,
+        np.stack([array] * 3, axis=2),
+        torch.tensor(array),
+        torch.tensor(array)[None],
+    ]
+    predictions = list(predictor.predict(types))
+    assert [prediction.file for prediction in predictions] == [str(files[0]), *(f"image {i}" for i in range(1, 8))]
+    for one, other in zip(types, predictions, strict=True):
+        (alone,) = predictor.predict(one)
+        for found in (alone, other):
+            assert found.error is None
+            assert found.classes == expected.classes
+            assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    batch = torch.tensor(np.stack([array] * 3))[:, None]
+    for many in (batch, batch.permute(0, 2, 3, 1).numpy(), iter(types[:3]), tuple(types[:3])):
+        found_many = list(predictor.predict(many))
+        assert [found.classes for found in found_many] == [expected.classes] * 3
+
+
+@pytest.mark.parametrize("wrong", [b"not an image", np.zeros((4, 4)), torch.zeros(2, 4, 4, dtype=torch.uint8)])
+def test_an_invalid_image_in_memory_has_an_error(wrong: Any, trained: TrainingResult) -> None:
+    (prediction,) = Predictor(trained.model).predict([wrong])
+    assert (prediction.file, prediction.classes) == ("image 0", ())
+    assert prediction.error
+
+
+def test_images_in_memory_with_an_exported_file(exports: Exports, files: list[Path]) -> None:
+    exported = Predictor(exports("onnx", preprocessing=True).file)
+    (expected,) = exported.predict(files[0])
+    (found,) = exported.predict(np.asarray(Image.open(files[0])))
+    assert found.probabilities == pytest.approx(expected.probabilities)
+
+
+def test_the_temperature_changes_probabilities_but_not_the_order(trained: TrainingResult, files: list[Path]) -> None:
     plain, hot = (
-        list(Predictor(at_temperature(googlenet.load(trained.model), temperature)).predict(pictures))
+        list(Predictor(at_temperature(googlenet.load(trained.model), temperature)).predict(files))
         for temperature in (1.0, 4.0)
     )
     for before, after in zip(plain, hot, strict=True):
@@ -67,106 +97,110 @@ def test_the_temperature_changes_how_sure_not_what_is_said(trained: TrainingResu
         assert before.probabilities[0] > after.probabilities[0]
 
 
-def test_a_picture_below_the_confidence_is_unsure(trained: TrainingResult, pictures: list[Path]) -> None:
+def test_confident(trained: TrainingResult, files: list[Path]) -> None:
     predictor = Predictor(trained.model)
-    pictures[3].write_bytes(b"")
-    plain = list(predictor.predict(pictures))
-    assert [answer.sure for answer in plain] == [answer.error is None for answer in plain]
-    highest = sorted(answer.probabilities[0] for answer in plain if answer.error is None)
+    files[3].write_bytes(b"")
+    plain = list(predictor.predict(files))
+    assert [prediction.confident for prediction in plain] == [prediction.error is None for prediction in plain]
+    highest = sorted(prediction.probabilities[0] for prediction in plain if prediction.error is None)
     threshold = highest[len(highest) // 2]
-    answers = list(predictor.predict(pictures, confidence=threshold))
-    assert 0 < sum(answer.sure for answer in answers) < len(highest)
-    for answer in answers:
-        assert answer.sure == (answer.error is None and answer.probabilities[0] >= threshold)
-        assert answer.to_dict()["sure"] is answer.sure
-    with pytest.raises(UserError, match="confidence is a probability"):
-        predictor.predict(pictures, confidence=80)
+    predictions = list(predictor.predict(files, confidence=threshold))
+    assert 0 < sum(prediction.confident for prediction in predictions) < len(highest)
+    for prediction in predictions:
+        assert prediction.confident == (prediction.error is None and prediction.probabilities[0] >= threshold)
+        assert prediction.to_dict()["confident"] is prediction.confident
 
 
-def test_an_unreadable_file_is_named_and_the_others_answered(trained: TrainingResult, pictures: list[Path]) -> None:
-    pictures[1].write_bytes(b"")
-    pictures[2].unlink()
-    answers = list(Predictor(trained.model).predict(pictures[:5], top=2))
-    assert [answer.error is None for answer in answers] == [True, False, False, True, True]
-    assert (answers[1].file, answers[1].error) == (str(pictures[1]), "is no picture that can be read")
-    assert "no such file" in str(answers[2].error)
-    assert all(len(answer.classes) == 2 for answer in answers if answer.error is None)
+@pytest.mark.parametrize("wrong", [{"confidence": 80}, {"confidence": -0.1}, {"top": 0}, {"batch_size": 0}])
+def test_arguments_out_of_range(wrong: dict[str, Any], trained: TrainingResult) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Predictor(trained.model).predict([], **wrong)
 
 
-def test_pictures_of_every_size_and_mode(trained: TrainingResult, tmp_path: Path) -> None:
+def test_an_unreadable_file_has_an_error_and_the_others_are_predicted(
+    trained: TrainingResult, files: list[Path]
+) -> None:
+    files[1].write_bytes(b"")
+    files[2].unlink()
+    predictions = list(Predictor(trained.model).predict(files[:5], top=2))
+    assert [prediction.error is None for prediction in predictions] == [True, False, False, True, True]
+    for prediction, path in zip(predictions[1:3], files[1:3], strict=True):
+        assert prediction.file == str(path)
+        assert path.name not in str(prediction.error)
+    assert all(len(prediction.classes) == 2 for prediction in predictions if prediction.error is None)
+
+
+def test_images_of_every_size_and_mode(trained: TrainingResult, tmp_path: Path) -> None:
     files = []
     for number, (size, mode) in enumerate([((1, 1), "L"), ((300, 20), "RGB"), ((28, 500), "RGBA"), ((64, 64), "P")]):
         files.append(tmp_path / f"{number}.png")
         Image.new(mode, size).save(files[-1])
-    assert all(answer.error is None for answer in Predictor(trained.model).predict(files))
+    assert all(prediction.error is None for prediction in Predictor(trained.model).predict(files))
 
 
-def test_a_loaded_network_serves_and_one_without_a_description_does_not(
-    trained: TrainingResult, pictures: list[Path]
-) -> None:
-    from_file = next(Predictor(trained.folder).predict(pictures))
-    assert next(Predictor(googlenet.load(trained.model)).predict(pictures)) == from_file
+def test_models_as_folder_file_and_network(trained: TrainingResult, files: list[Path]) -> None:
+    from_folder = next(Predictor(trained.folder).predict(files))
+    assert next(Predictor(str(trained.model)).predict(files)) == from_folder
+    assert next(Predictor(googlenet.load(trained.model)).predict(files)) == from_folder
     with pytest.raises(UserError, match=r"googlenet\.load"):
         Predictor(googlenet.create_model("bn"))
-    with pytest.raises(UserError, match="1 or more"):
-        Predictor(trained.model).predict(pictures, top=0)
+    with pytest.raises(UserError, match="tensorrt"):
+        Predictor(trained.model, backend="tensorrt")  # type: ignore[arg-type]
 
 
-def test_pictures_are_found_in_folders(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "notes.txt", "deep/ü.webp"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    found = list(image_files([tmp_path, tmp_path / "notes.txt"]))
-    assert [path.name for path in found] == ["a.jpg", "b.PNG", "ü.webp", "notes.txt"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no pictures"):
-        list(image_files([tmp_path / "empty"]))
+def test_a_link_to_itself_does_not_stop_a_folder(trained: TrainingResult, files: list[Path]) -> None:
+    (files[0].parent / "loop").symlink_to("loop")
+    (files[0].parent / "loop.png").symlink_to("loop.png")
+    predictions = list(Predictor(trained.model).predict(image_files([files[0].parent])))
+    assert [Path(p.file).name for p in predictions if p.error is None] == [path.name for path in files]
 
 
-def test_predictions_are_lazy(trained: TrainingResult, pictures: list[Path]) -> None:
-    """A batch is read while the one before it is classified, so a long list does not fill the memory."""
+def test_predictions_are_lazy(trained: TrainingResult, files: list[Path]) -> None:
+    """A batch is decoded while the one before it is classified, so a long list does not fill the memory."""
     taken = []
 
-    def listing() -> object:
-        for path in pictures:
+    def listing() -> Any:
+        for path in files:
             taken.append(path)
             yield path
 
-    next(Predictor(trained.model).predict(listing(), batch_size=4))  # type: ignore[arg-type]
+    next(Predictor(trained.model).predict(listing(), batch_size=4))
     assert len(taken) == 8
     assert torch.is_grad_enabled()
 
 
-def test_a_predictor_keeps_to_the_network_that_it_was_given(trained: TrainingResult, pictures: list[Path]) -> None:
+def test_a_predictor_keeps_its_own_copy_of_the_network(trained: TrainingResult, files: list[Path]) -> None:
     net = googlenet.load(trained.model)
     ours = Predictor(net)
-    digest, before = ours.digest, list(ours.predict(pictures[:2]))
+    digest, before = ours.digest, list(ours.predict(files[:2]))
     with torch.no_grad():
         net.fc.bias.add_(torch.arange(10))
-    assert list(ours.predict(pictures[:2])) == before
+    assert list(ours.predict(files[:2])) == before
     assert ours.digest == digest != Predictor(net).digest
 
 
-def test_pictures_read_in_threads_leave_warnings_as_they_were(trained: TrainingResult, pictures: list[Path]) -> None:
+def test_decoding_in_threads_keeps_the_warnings_filters(trained: TrainingResult, files: list[Path]) -> None:
     before = list(warnings.filters)
-    list(Predictor(trained.model).predict(pictures, batch_size=20))
+    list(Predictor(trained.model).predict(files, batch_size=20))
     assert list(warnings.filters) == before
 
 
-def test_a_network_may_be_anywhere_and_of_any_type(trained: TrainingResult, pictures: list[Path]) -> None:
-    net = googlenet.load(trained.model)
-    expected = [answer.classes[0] for answer in Predictor(net).predict(pictures[:4])]
-    net.train().bfloat16()
-    for engine in ("torch", "openvino"):
-        answers = Predictor(net, backend=backend).predict(pictures[:4])  # type: ignore[arg-type]
-        assert [answer.classes[0] for answer in answers] == expected
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_a_network_in_any_mode_and_type(backend: BackendName, trained: TrainingResult, files: list[Path]) -> None:
+    net = googlenet.load(trained.model).train().bfloat16()
+    predictor = Predictor(net, backend=backend, precision="fp32")
+    rounded = copy.deepcopy(net).float().eval()
+    for found, expected in zip(
+        predictor.predict(files[:4]), Predictor(rounded, precision="fp32").predict(files[:4]), strict=True
+    ):
+        assert found.classes == expected.classes
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
     assert net.training and net.fc.weight.dtype == torch.bfloat16
 
 
-def test_a_picture_that_is_too_long_for_a_file_is_told(
-    trained: TrainingResult, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_image_too_large_for_an_exported_file(
+    exports: Exports, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export(trained.model, "torch-export", tmp_path / "m.pt2", preprocessing=True)
-    monkeypatch.setattr(predictor, "LONGEST_SIDE", 27)
-    (answer,) = Predictor(tmp_path / "m.pt2").predict(pictures[:1])
-    assert answer.error == "a side is longer than 27 pixels"
+    monkeypatch.setattr(predictor_module, "MAX_SIDE", 27)
+    (prediction,) = Predictor(exports("torch-export", preprocessing=True).file).predict(files[:1])
+    assert "27" in str(prediction.error)

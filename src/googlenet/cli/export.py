@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
-from contextlib import redirect_stdout
+import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import (
-    DataDir,
-    Device,
-    Json,
-    Output,
-    SkipUnreadable,
-    app,
-    print_json,
-)
+from googlenet.cli.app import DataDir, Device, Json, Output, SkipUnreadable, app, print_json
 from googlenet.files import check_output
 from googlenet.model.architecture import Variant
 
@@ -29,14 +19,15 @@ def export(
     *,
     to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
     output: Annotated[
-        Path | None, Output, Parameter(help="File to write, over an earlier one; left out: beside the model.")
+        Path | None, Output, Parameter(help="File to write; an existing one is replaced. Default: next to the model.")
     ] = None,
-    int8: Annotated[bool, Parameter(help="Convolutions in integers of 8 bits.", negative="")] = False,
+    int8: Annotated[bool, Parameter(help="Compute convolutions in 8-bit integers.", negative="")] = False,
     with_preprocessing: Annotated[
-        bool, Parameter(help="The file takes uint8 pictures of any size and gives probabilities.", negative="")
+        bool, Parameter(help="The file takes uint8 images of any size and returns probabilities.", negative="")
     ] = False,
-    calibration: Annotated[
-        Path | None, Parameter(help="Folder of pictures to calibrate and verify with; left out: the training data.")
+    calibration_data: Annotated[
+        Path | None,
+        Parameter(help="Folder of images to calibrate int8 and to verify the file with. Default: the training data."),
     ] = None,
     data_dir: DataDir = None,
     skip_unreadable: SkipUnreadable = False,
@@ -44,20 +35,20 @@ def export(
     force: Annotated[bool, Parameter(help="Keep an int8 file that costs more.", negative="")] = False,
     json: Json = False,
 ) -> int:
-    """Write a model for other programs, held against PyTorch on real pictures before it is kept."""
-    from googlenet.inference.export import export as run_export
+    """Write a model for other programs, verified against PyTorch on real images."""
+    from googlenet.console import on_stderr
+    from googlenet.inference.export import export as export_model
 
-    with redirect_stdout(sys.stderr):
-        exported = run_export(
+    with on_stderr():
+        exported = export_model(
             model,
             to,
             output,
             int8=int8,
             preprocessing=with_preprocessing,
-            calibration=calibration,
+            calibration_data=calibration_data,
             data_dir=data_dir,
             skip_unreadable=skip_unreadable,
-            say=print,
             max_accuracy_drop=max_accuracy_drop,
             force=force,
         )
@@ -66,11 +57,11 @@ def export(
         return 0
     print(f"{exported.file}: {exported.megabytes:.1f} MB")
     print(
-        f"{exported.images_compared:,} real pictures: the same class as PyTorch for {exported.agreement:.2%}, "
+        f"verified on {exported.images_compared:,} images: same class as PyTorch for {exported.agreement:.2%}, "
         f"probabilities within {exported.largest_difference:.1g}"
     )
     if exported.accuracy_before is not None:
-        print(f"of these {exported.accuracy_before:.2%} right in PyTorch, {exported.accuracy_after:.2%} in the file")
+        print(f"accuracy on these images: PyTorch {exported.accuracy_before:.2%}, file {exported.accuracy_after:.2%}")
     return 0
 
 
@@ -79,21 +70,21 @@ def demo(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
     host: Annotated[
-        str, Parameter(help="Address to listen at; 0.0.0.0 lets other machines in, and whoever is on them.")
+        str, Parameter(help="Address to listen on; 0.0.0.0 makes the page reachable from other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, Parameter(help="Port; left out: the first free one from 7860.")] = None,
-    top: Annotated[int, Parameter(help="How many classes to name, the likeliest first.")] = 5,
-    max_upload_mb: Annotated[int, Parameter(help="Largest file that may be uploaded, MB.")] = 20,
+    port: Annotated[int | None, Parameter(help="Port. Default: the first free one from 7860.")] = None,
+    top: Annotated[int, Parameter(help="How many classes to show, the most probable first.")] = 5,
+    max_upload_mb: Annotated[int, Parameter(help="Largest upload, in MB.")] = 20,
     device: Device = "auto",
 ) -> int:
-    """A page in the browser to try a model on: drop or paste a picture.
+    """Open a web page to try a model: drop or paste an image.
 
-    It can be reached from this machine alone, unless --host says otherwise.
+    By default the page is reachable from this machine only.
     """
     from googlenet.inference.demo import serve
 
     def ready(address: str) -> None:
-        print(f"open {address}   (Ctrl-C ends it)", flush=True)
+        print(f"open {address}   (Ctrl-C to stop)", flush=True)
 
     serve(model, host=host, port=port, top=top, max_upload_mb=max_upload_mb, device=device, ready=ready)
     return 0
@@ -104,35 +95,34 @@ def import_(
     file: Annotated[
         Path,
         Parameter(
-            help="Weights saved from the tutorial's code, torchvision's googlenet or this package's, or the ONNX zoo's "
-            "Inception v1 (.onnx)."
+            help="Weights of the tutorial's network, torchvision's googlenet or this package's networks, or Inception "
+            "v1 from the ONNX model zoo (.onnx)."
         ),
     ],
     *,
     output: Annotated[
-        Path | None, Output, Parameter(help="Model file to write; left out: FILE's name with .safetensors.")
+        Path | None, Output, Parameter(help="Model file to write. Default: FILE with the suffix .safetensors.")
     ] = None,
-    variant: Annotated[Variant | None, Parameter(help="What the weights are of, where they do not show it.")] = None,
+    variant: Annotated[Variant | None, Parameter(help="Variant, if the weights fit several.")] = None,
     stem_stride: Annotated[
-        int | None, Parameter(help="Of the first convolution, which weights do not show; left out: the variant's, 2.")
+        int | None, Parameter(help="Stride of the first convolution, which weights do not show. Default: 2.")
     ] = None,
-    classes: Annotated[Path | None, Parameter(help="Text file with the classes' names, one a line.")] = None,
+    classes: Annotated[Path | None, Parameter(help="Text file with the class names, one per line.")] = None,
     json: Json = False,
 ) -> int:
-    """Make a model file of other people's weights."""
-    from googlenet.weights.convert import import_file
+    """Convert other people's weights to a model file."""
+    from googlenet.weights.convert import import_to_file
 
     if output is not None:
         check_output(output, ".safetensors")
-    target, info = import_file(file, output, variant=variant, stem_stride=stem_stride, class_file=classes)
+    target, info = import_to_file(file, output, variant=variant, stem_stride=stem_stride, class_file=classes)
     if json:
-        print_json({"model": str(target), **json_format.loads(info.to_json())})
+        print_json({"model": str(target), **json_module.loads(info.to_json())})
         return 0
+    spec = info.input
     print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")
-    # What weights do not say was taken for granted, and so is said
-    taken = info.input
-    print(
-        f"input taken to be {taken.channels}x{taken.size}x{taken.size}, mean {taken.mean}, deviation {taken.std}; "
-        f"the first convolution's stride {info.architecture.stem_stride}"
+    print(  # weights do not contain these
+        f"assumed: input {spec.channels}x{spec.size}x{spec.size}, mean {spec.mean}, std {spec.std}, stride "
+        f"{info.architecture.stem_stride} of the first convolution"
     )
     return 0

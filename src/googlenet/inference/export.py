@@ -1,259 +1,418 @@
-"""A trained network for other programs: written, quantized if asked for, and held against PyTorch on real pictures."""
+"""Export a network to ONNX, OpenVINO or torch.export, verified against PyTorch on real images.
+
+`export` comes first; below it, which images it uses, how it compares, and how each format is written and quantized.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import logging
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.decode import decode_image, decode_images, image_files
-from googlenet.errors import RunError, UserError
-from googlenet.evaluation.report import load_eval_data
-from googlenet.files import atomic_write, check_writable, disk_errors
-from googlenet.inference.backends import Backend, open_exported
-from googlenet.inference.formats import SUFFIX, ExportableModel, Format, parts, quantize_graph, require, write_graph
-from googlenet.weights.model_file import ModelInfo, load
+from googlenet.device import require
+from googlenet.errors import RunError, UserError, reason_of
+from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
+from googlenet.inference.backends import (
+    MAX_SIDE,
+    METADATA_KEY,
+    SUFFIXES,
+    Backend,
+    Format,
+    exported_files,
+    open_exported,
+)
+from googlenet.model.googlenet import GoogLeNet
+from googlenet.weights.model_file import ModelInfo, load, model_info
 
+_quiet_lock = threading.RLock()
 TOLERANCE = 1e-3
-"""The most that a probability may differ from PyTorch's in floating point."""
-_BATCH = 16
-_CALIBRATION_BATCH = 10
+"""How far probabilities may differ from PyTorch's in floating point."""
+CALIBRATION_IMAGES = 300
+VERIFICATION_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file and how it compares with PyTorch in float32."""
+    """An exported file, compared with PyTorch in float32."""
 
     file: Path
     megabytes: float
-    """Of all that it consists of."""
+    """Of all files that it consists of."""
     largest_difference: float
-    """Between probabilities, over real pictures."""
+    """Between probabilities, over all images compared."""
     images_compared: int
     accuracy_before: float | None = None
-    """PyTorch's, 0 to 1; None where the pictures had no labels."""
+    """PyTorch's, 0 to 1; None if the images have no labels."""
     accuracy_after: float | None = None
+    """The exported file's."""
     agreement: float = 1.0
-    """Share of the pictures of which both say the same class, 0 to 1."""
+    """Share of the images for which both predict the same class, 0 to 1."""
 
     @property
-    def points_lost(self) -> float:
-        """Percentage points of accuracy; where there are no labels, of agreement."""
+    def accuracy_drop(self) -> float:
+        """In percentage points. Without labels: 100 less the agreement in percent."""
         if self.accuracy_before is None or self.accuracy_after is None:
             return 100 * (1 - self.agreement)
         return 100 * (self.accuracy_before - self.accuracy_after)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "file": str(self.file), "points_lost": self.points_lost}
+        return {**asdict(self), "file": str(self.file), "accuracy_drop": self.accuracy_drop}
 
 
 def export(
-    model: str | Path,
+    model: GoogLeNet | str | Path,
     to: Format,
     output: str | Path | None = None,
     *,
     int8: bool = False,
     preprocessing: bool = False,
-    calibration: Path | None = None,
-    data_dir: str | None = None,
+    calibration_data: str | Path | ImageDataset | ImageSplit | None = None,
+    data_dir: str | Path | None = None,
     skip_unreadable: bool = False,
     max_accuracy_drop: float = 0.5,
     force: bool = False,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
-    """Write a model file in another format, and what it says of itself as JSON beside it (`model.onnx.json`), for
-    programs whose engine does not show a file's metadata.
+    """Write a network to a file for other programs, and its metadata as JSON next to it (`model.onnx.json`).
+
+    The file is compared with PyTorch on real images: 64 test images, or all of them for int8, spread over the classes.
+    It is kept only if it computes the same.
 
     Args:
-        model: a model file or run folder.
+        model: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
         to: onnx, openvino or torch-export.
-        output: the file; left out, beside the model.
-        int8: convolutions in integers of 8 bits, their ranges calibrated on real pictures.
-        preprocessing: the file takes uint8 pictures of any size and gives probabilities.
-        calibration: a folder of pictures; left out, the data that the model was trained on.
+        output: the file. Default: next to the model file, or `model.onnx` (`.xml`, `.pt2`) for a network.
+        int8: convolutions in 8-bit integers, with ranges calibrated on 300 training images; onnx and openvino only.
+        preprocessing: the file takes uint8 images (N, C, H, W) of any size and returns probabilities (N, classes),
+            instead of prepared float32 images and logits.
+        calibration_data: images to calibrate and to verify with: a folder (labels are not used), an `ImageDataset` or
+            an `ImageSplit`. Default: the data that the model was trained on.
         data_dir: the folder with the files of that data.
-        skip_unreadable: leave pictures of that data out that cannot be read.
-        max_accuracy_drop: percentage points that int8 may cost.
-        force: keep a file that costs more.
-        say: gets what is found in the folder that the model was trained on, line by line.
+        skip_unreadable: skip image files that cannot be read.
+        max_accuracy_drop: the percentage points of accuracy (without labels: of agreement) that int8 may cost.
+        force: keep an int8 file that costs more.
 
     Raises:
-        UserError: for a missing package, model or picture.
-        RunError: where the file does not compute what PyTorch does; it is not kept then.
+        UserError: for an unknown format, a missing package, model or image, or data of other classes.
+        RunError: if the file does not compute what PyTorch does, or cannot be written.
     """
-    require(to, int8=int8)
-    net = load(model)
-    info = net.info
-    target = _target(Path(model), Path(output) if output else None, to, int8)
+    require_packages(to, int8=int8)
+    net = model if isinstance(model, nn.Module) else load(model)
+    info = model_info(net) if isinstance(model, nn.Module) else net.info
+    exportable = ExportableModel(net, info, preprocessing=preprocessing, int8=int8)
+    if output is None:
+        stem = Path("model") if isinstance(model, nn.Module) else expand(model)
+        stem = stem / "model" if stem.is_dir() else stem.with_suffix("")
+        target = stem.with_name(stem.name + ("-int8" if int8 else "") + SUFFIXES[to])
+    else:
+        target = expand(output)
+    if target.suffix != SUFFIXES[to]:
+        raise UserError(f"the output of an export to {to} is a {SUFFIXES[to]} file, not {target.name}")
     check_writable(target)
-    count = CALIBRATION_IMAGES if int8 else VERIFIED_IMAGES
-    sample = take_sample(info, calibration, data_dir, count=count, skip_unreadable=skip_unreadable, say=say)
-    deployable = ExportableModel(net, info, preprocessing=preprocessing).eval()
-    described = json.loads(info.to_json()) | {"exported": {"preprocessing": preprocessing, "int8": int8}}
-    with _beside(target) as folder:
-        written = folder / target.name
-        write_graph(deployable, to, written, json.dumps(described))
-        if int8:
-            written = _quantized(written, to, deployable, sample)
-        # bf16 would hide a fault behind its rounding
-        backend = open_exported(written, backend="onnxruntime" if to == "onnx" else "auto", precision="fp32").run
-        exported = _compared(deployable, backend, sample, target, written, int8=int8)
-        _check_as_good(exported, to, max_accuracy_drop=float("inf") if force else max_accuracy_drop, int8=int8)
-        if len(parts(written)) > 1:
-            target.unlink(missing_ok=True)  # an earlier graph beside the new weights would answer wrongly
-        for part in parts(written):
-            with atomic_write(target.with_suffix(part.suffix)) as temporary:
-                part.replace(temporary)
-        with atomic_write(target.with_name(f"{target.name}.json")) as temporary:
-            temporary.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    return exported
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A folder on the same disk, gone at the end. Raises `RunError` for a full disk, or one that is not to be written
-    to."""
+    calibration, verification, labels = _load_images(exportable, calibration_data, data_dir, skip_unreadable, int8=int8)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-            yield Path(folder)
+            written = Path(folder) / target.name
+            write_graph(exportable, to, written)
+            if int8:
+                quantized = written.with_name(f"quantized{written.suffix}")
+                (quantize_onnx if to == "onnx" else quantize_openvino)(written, quantized, calibration)
+                written = quantized
+            # In fp32, because bf16 would hide errors in its rounding
+            run = open_exported(written, backend="onnxruntime" if to == "onnx" else "auto", precision="fp32").run
+            exported = _compare(exportable, run, verification, labels, target, exported_files(written))
+            if not int8 and not exported.largest_difference <= TOLERANCE:
+                difference = exported.largest_difference
+                raise RunError(f"{target} not kept: its probabilities differ from PyTorch's by {difference:.2g}")
+            if int8 and not force and exported.accuracy_drop > max_accuracy_drop:
+                metric = "agreement with PyTorch" if exported.accuracy_before is None else "accuracy"
+                raise RunError(
+                    f"{target} not kept: int8 costs {exported.accuracy_drop:.2f} points of {metric}, more than "
+                    f"{max_accuracy_drop} (--max-accuracy-drop); --force keeps it, and more or other images in "
+                    "--calibration-data may help"
+                )
+            if len(exported_files(written)) > 1:
+                target.unlink(missing_ok=True)  # an earlier graph next to the new weights would predict wrongly
+            for part in exported_files(written):
+                with atomic_write(target.with_suffix(part.suffix)) as temporary:
+                    part.replace(temporary)
+            write_json(target.with_name(f"{target.name}.json"), exportable.metadata)
+    return exported
 
 
-def _check_as_good(exported: Exported, to: Format, *, max_accuracy_drop: float, int8: bool) -> None:
-    if not int8 and not exported.largest_difference <= TOLERANCE:
-        raise RunError(
-            f"probabilities of the {to} file differ from PyTorch's by {exported.largest_difference:.2g}: not kept"
-        )
-    if int8 and exported.points_lost > max_accuracy_drop:
-        raise RunError(
-            f"int8 costs {exported.points_lost:.2f} points of {_what(exported)}, more than {max_accuracy_drop}: not kept; "
-            f"--force keeps it, more or other pictures in --calibration may mend it"
-        )
+def _load_images(
+    model: ExportableModel,
+    data: str | Path | ImageDataset | ImageSplit | None,
+    data_dir: str | Path | None,
+    skip_unreadable: bool,
+    *,
+    int8: bool,
+) -> tuple[Iterable[Tensor], Iterable[Tensor], Tensor | None]:
+    """Real images, always the same ones for the same data.
+
+    Returns:
+        Batches to calibrate int8 with, as the file takes them; uint8 batches (N, C, H, W) to verify with; and the
+        labels of these, int64, or None if they are not known.
+    """
+    # Imported here: Predictor imports this file, but not metrics and plots
+    from googlenet.evaluation.report import eval_split, load_eval_data
+
+    spec, labels = model.info.input, None
+    if isinstance(data, str | Path):
+        files = list(image_files([expand(data)]))
+        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0)).tolist()
+        files = [files[number] for number in order[: CALIBRATION_IMAGES if int8 else VERIFICATION_IMAGES]]
+        decoded = decode_images(files, spec.channels, spec.decoded_size, spec.resize)
+        for error in () if skip_unreadable else decoded.errors.values():
+            raise UserError(error)
+        readable = [number for number in range(len(files)) if number not in decoded.errors]
+        if not readable:
+            raise UserError(f"{data} has no images that can be read")
+        calibration: Iterable[Tensor] = decoded.images[readable].split(10)
+        verification: Iterable[Tensor] = decoded.images[readable].split(16)
+        if model.preprocessing:  # in their own sizes, one at a time since each may take 100 MB
+            verification = (decode_image(files[number], spec.channels)[None] for number in readable)
+    else:
+        if data is not None:
+            test = eval_split(model.info, data)
+        elif "data" not in model.info.recipe:
+            raise UserError("the model file does not name its training data: use --calibration-data FOLDER")
+        else:
+            splits = ("train", "test") if int8 else ("test",)
+            data = load_eval_data(model.info, data_dir=data_dir, skip_unreadable=skip_unreadable, splits=splits)
+            test = data.test
+        train = data.train if isinstance(data, ImageDataset) and len(data.train) else test
+        if not len(test):
+            raise UserError("there are no test images to verify with: use --calibration-data FOLDER")
+        test = test if int8 else test.spread(VERIFICATION_IMAGES)
+        calibration = train.spread(CALIBRATION_IMAGES).images.split(10) if int8 else ()
+        verification, labels = test.images.split(16), test.labels
+    return calibration if model.preprocessing else map(spec.prepare, calibration), verification, labels
 
 
-def _target(model: Path, output: Path | None, to: Format, int8: bool) -> Path:
-    if output is None:
-        beside = model / "model" if model.is_dir() else model.with_suffix("")
-        return beside.with_name(beside.name + ("-int8" if int8 else "") + SUFFIX[to])
-    if output.suffix != SUFFIX[to]:
-        raise UserError(f"a file for {to} is named *{SUFFIX[to]}, not {output.name}")
-    return output
-
-
-def _quantized(written: Path, to: Format, model: ExportableModel, sample: Sample) -> Path:
-    target = written.with_name("quantized" + written.suffix)
-    batches = sample.square.split(_CALIBRATION_BATCH)
-    quantize_graph(to, written, target, batches if model.preprocessing else [model.spec.prepare(b) for b in batches])
-    return target
-
-
-def _compared(
-    model: ExportableModel, backend: Backend, sample: Sample, target: Path, written: Path, *, int8: bool
+@torch.no_grad()
+def _compare(
+    model: ExportableModel,
+    run: Backend,
+    batches: Iterable[Tensor],
+    labels: Tensor | None,
+    target: Path,
+    parts: Sequence[Path],
 ) -> Exported:
-    """A floating-point file is verified on some pictures; one in int8 is judged on all that there are."""
-    most = None if int8 else VERIFIED_IMAGES
-    images: Iterable[Tensor] = islice(sample.whole(), most) if model.preprocessing else sample.square.split(_BATCH)
-    labels = None
-    if sample.test_images is not None and sample.test_labels is not None:
-        count = len(sample.test_labels) if int8 else VERIFIED_IMAGES
-        images, labels = sample.test_images[:count].split(_BATCH), sample.test_labels[:count]
-    pairs = [_both(model, backend, batch) for batch in images]
-    theirs, ours = torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
-    right = None if labels is None else labels == ours.argmax(1)
-    right_after = None if labels is None else labels == theirs.argmax(1)
+    before, after = [], []
+    for images in batches:
+        prepared = model.info.input.prepare(images)
+        logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
+        before.append((logits / model.info.temperature).softmax(dim=1))
+        after.append(run(images) if model.preprocessing else (run(prepared) / model.info.temperature).softmax(dim=1))
+    ours, theirs = torch.cat(before), torch.cat(after)
+
+    def accuracy(probabilities: Tensor) -> float | None:
+        return None if labels is None else float((probabilities.argmax(1) == labels).double().mean())
+
     return Exported(
         file=target,
-        megabytes=sum(part.stat().st_size for part in parts(written)) / 1e6,
+        megabytes=sum(part.stat().st_size for part in parts) / 1e6,
         largest_difference=float((theirs - ours).abs().max()),
         images_compared=len(ours),
-        accuracy_before=None if right is None else float(right.double().mean()),
-        accuracy_after=None if right_after is None else float(right_after.double().mean()),
+        accuracy_before=accuracy(ours),
+        accuracy_after=accuracy(theirs),
         agreement=float((theirs.argmax(1) == ours.argmax(1)).double().mean()),
     )
 
 
-@torch.no_grad()
-def _both(model: ExportableModel, backend: Backend, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities of the exported file and of PyTorch for uint8 images."""
-    prepared = model.spec.prepare(images)
-    logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
-    probabilities = (logits / model.temperature).softmax(dim=1)
-    if model.preprocessing:
-        return backend(images), probabilities
-    return (backend(prepared) / model.temperature).softmax(dim=1), probabilities
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """No gradients, and no warnings or log lines of the exporters. Restores the process's settings at the end.
+
+    One thread at a time, since the settings belong to the process: two at once would not restore them.
+    """
+    with _quiet_lock, warnings.catch_warnings(), torch.no_grad():
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
-def _what(exported: Exported) -> str:
-    return "agreement with PyTorch" if exported.accuracy_before is None else "accuracy"
+class ExportableModel(nn.Module):
+    """What an exported file computes.
+
+    Without `preprocessing`: prepared float32 images (N, C, size, size) -> logits (N, classes), as the network does.
+    With it: decoded uint8 images (N, C, H, W) of any size -> probabilities (N, classes).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: GoogLeNet, info: ModelInfo, *, preprocessing: bool = False, int8: bool = False) -> None:
+        """Copies the network."""
+        super().__init__()
+        self.info = info
+        self.metadata = json.loads(info.to_json()) | {"exported": {"preprocessing": preprocessing, "int8": int8}}
+        """What the exported file says about itself."""
+        self.net = copy.deepcopy(net).float().cpu()
+        self.preprocessing = preprocessing
+        self.register_buffer("mean", torch.tensor(info.input.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(info.input.std).view(1, -1, 1, 1))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.preprocessing:
+            return self.net(images)
+        return (self.net(self.prepare(images)) / self.info.temperature).softmax(dim=1)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What `InputSpec.prepare` computes, with resizing as two matrix products: every runtime has these and computes
+        them alike, while many lack an antialiased resize."""
+        height, width = images.shape[2], images.shape[3]
+        rows, columns = self._resize_weights(height, width), self._resize_weights(width, height)
+        scaled = (images.to(torch.float32) / 255 - self.mean) / self.std
+        return rows @ scaled @ columns.T
+
+    def _resize_weights(self, length: int, other: int) -> Tensor:
+        """The weights (size, length) of bilinear resizing along one side: each row is a triangle as wide as one pixel
+        of the result, or of the image if that is wider, cut off at the border."""
+        spec = self.info.input
+        resized = spec.size
+        whole, span = (torch.full((1,), side, dtype=torch.float32) for side in (length, length))
+        if spec.resize == "crop":
+            span = torch.minimum(whole, torch.full((1,), other, dtype=torch.float32))
+            resized = round(spec.size / spec.crop_pct)
+        first = ((whole - span) / 2).floor()
+        step = span / resized
+        result = torch.arange(spec.size, dtype=torch.float32) + (resized - spec.size) // 2
+        center = (result + 0.5) * step
+        pixel = torch.arange(length, dtype=torch.float32) - first + 0.5
+        weight = (1 - (pixel - center[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
+        weight = weight * ((pixel > 0) & (pixel < span))
+        return weight / weight.sum(dim=1, keepdim=True)
 
 
-CALIBRATION_IMAGES = 300
-VERIFIED_IMAGES = 64
+def require_packages(to: Format, *, int8: bool = False) -> None:
+    """Raises `UserError` if a package for exporting to a format is missing, or there is no such format."""
+    if to not in SUFFIXES:
+        raise UserError(f"unknown format {to!r}; use one of: {', '.join(SUFFIXES)}")
+    if int8 and to == "torch-export":
+        raise UserError("int8 is for onnx and openvino; torch-export supports floating point only")
+    packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}.get(to, ())
+    for package in (*packages, *(("nncf",) if int8 and to == "openvino" else ())):
+        require(package, f"export to {to}")
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Real pictures, the same ones at each call."""
-
-    square: Tensor
-    """Each made square as the model's input is: uint8 (N, C, side, side); enough of them to calibrate with."""
-    files: tuple[Path, ...] = ()
-    """The same as they lie on the disk; none where the data are no picture files."""
-    test_images: Tensor | None = None
-    """uint8 (N, C, H, W), kept for judging alone; None where the pictures have no labels."""
-    test_labels: Tensor | None = None
-    """int64 (N,)."""
-
-    def whole(self) -> Iterator[Tensor]:
-        """DecodedImages as the model's caller has them, uint8 (1, C, H, W), one size each. One at a time: each may take a
-        hundred megabytes."""
-        for file in self.files:
-            yield decode_image(file, self.square.shape[1])[None]
-        if not self.files:
-            yield from self.square.split(1)
-
-
-def take_sample(
-    info: ModelInfo,
-    folder: Path | None,
-    data_dir: str | None = None,
-    *,
-    count: int,
-    skip_unreadable: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-) -> Sample:
-    """From a folder of pictures, without labels; where none is named, from the data that the model was trained on.
-
-    Args:
-        info: of the model.
-        folder: of pictures.
-        data_dir: the folder with the files of the data that the model was trained on.
-        count: pictures at the most, test images not counted.
-        skip_unreadable: leave pictures of that data out that cannot be read.
-        say: gets what is found there, line by line.
+@quietly()
+def write_graph(model: ExportableModel, to: Format, path: Path) -> None:
+    """Write the model and its metadata to a file, and for OpenVINO a `.bin` file next to it.
 
     Raises:
-        UserError: where there are no pictures, or one cannot be read.
+        RunError: if the disk is full.
     """
-    if folder is not None:
-        files = list(image_files([folder]))
-        order = torch.randperm(len(files), generator=torch.Generator().manual_seed(0))
-        chosen = [files[number] for number in order[:count].tolist()]
-        spec = info.input
-        square = decode_images(chosen, spec.channels, spec.decoded_size, resize=spec.resize)
-        for error in square.errors.values():
-            raise UserError(error)
-        return Sample(square.images, tuple(chosen))
-    if "data" not in info.recipe:
-        raise UserError("the model file does not say what it was trained on: name a folder of pictures: --calibration")
-    data = load_eval_data(info, data_dir=data_dir, skip_unreadable=skip_unreadable, say=say)
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
-    return Sample(data.train.images[order[:count]], test_images=data.test.images, test_labels=data.test.labels)
+    spec, metadata = model.info.input, json.dumps(model.metadata)
+    dynamic: dict[int, Any] = {0: torch.export.Dim("N")}
+    example = torch.zeros(2, spec.channels, spec.size, spec.size)
+    if model.preprocessing:
+        dynamic |= {axis: torch.export.Dim(name, min=1, max=MAX_SIDE) for axis, name in ((2, "H"), (3, "W"))}
+        example = torch.zeros(2, spec.channels, 100, 120, dtype=torch.uint8)
+    output = "probabilities" if model.preprocessing else "logits"
+    if to == "onnx":
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=(dynamic,),
+            input_names=["images"],
+            output_names=[output],
+            verbose=False,
+        )
+        assert program is not None
+        program.model.metadata_props[METADATA_KEY] = metadata
+        program.save(path)
+        return
+    if to == "torch-export":
+        exported = torch.export.export(model, (example,), dynamic_shapes=(dynamic,))
+        save = partial(torch.export.save, exported, path, extra_files={METADATA_KEY: metadata})
+    else:
+        import openvino
+
+        graph = openvino.convert_model(model, example_input=example)
+        side = -1 if model.preprocessing else spec.size
+        graph.reshape([-1, spec.channels, side, side])
+        graph.inputs[0].get_tensor().set_names({"images"})
+        graph.outputs[0].get_tensor().set_names({output})
+        graph.set_rt_info(metadata, METADATA_KEY)
+        save = partial(openvino.save_model, graph, path, compress_to_fp16=False)
+    try:
+        save()
+    except RuntimeError as error:  # torch and OpenVINO do not raise OSError for a full disk
+        raise RunError(f"cannot write {path.name}: {reason_of(error)}") from error
+
+
+@quietly()
+def quantize_onnx(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
+    """Write the exported file `path` to `target` with int8 convolutions, calibrated on `batches`.
+
+    Matrix products stay in floating point: they resize images, and compute the logits.
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches: Iterator[Tensor] = iter(batches)
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    folded = path.with_suffix(".folded.onnx")
+    quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)  # folds batch norm
+    quantization.quantize_static(
+        str(folded),
+        str(target),
+        Reader(),
+        op_types_to_quantize=["Conv", "MaxPool", "Relu", "Concat", "Split"],
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+    quantized = onnx.load(target)
+    onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in onnx.load(path).metadata_props})
+    onnx.save(quantized, target)
+
+
+@quietly()
+def quantize_openvino(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
+    """See `quantize_onnx`."""
+    arrays, logger_class = [batch.numpy() for batch in batches], logging.getLoggerClass()
+    import nncf
+    import openvino
+
+    logging.setLoggerClass(logger_class)  # which nncf replaces for the whole process
+    graph = openvino.Core().read_model(path)
+    with contextlib.redirect_stdout(sys.stderr):  # NNCF draws progress bars, and standard output is for results
+        quantized = nncf.quantize(
+            graph,
+            nncf.Dataset(arrays),
+            subset_size=len(arrays),
+            ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
+        )
+    quantized.set_rt_info(graph.get_rt_info(METADATA_KEY).astype(str), METADATA_KEY)
+    openvino.save_model(quantized, target, compress_to_fp16=False)

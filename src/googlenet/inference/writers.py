@@ -1,4 +1,4 @@
-"""Predictions written to a file as they come: CSV, JSON lines or Parquet; and taken up again where they stopped."""
+"""Write predictions to a CSV, JSON lines or Parquet file as they come, and resume such a file."""
 
 from __future__ import annotations
 
@@ -6,289 +6,227 @@ import contextlib
 import csv
 import io
 import json
-import os
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
-
-from googlenet.data.decode import image_files
+from googlenet.console import log, progress
+from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write, check_writable, disk_errors, printable
-from googlenet.inference.predictor import TOP, Prediction, Predictor
+from googlenet.files import atomic_write, check_writable, disk_errors, expand, printable, write_json
+from googlenet.inference.predictor import Prediction, Predictor
 
-COLUMNS = ("file", "rank", "class", "probability", "sure", "error")
-STDIN = Path("-")
-_ROWS_A_GROUP = 10_000
-
-
-Writer = Callable[[Prediction], None]
-Row = tuple[str, int, str, float | None, bool, str]
-
-
-def rows(answer: Prediction) -> list[Row]:
-    """One row a class named, as CSV and Parquet have them; one with its error for a file that could not be read."""
-    if answer.error is not None:
-        return [(answer.file, 0, "", None, False, answer.error)]
-    ranked = enumerate(zip(answer.classes, answer.probabilities, strict=True), start=1)
-    return [(answer.file, rank, name, probability, answer.sure, "") for rank, (name, probability) in ranked]
+COLUMNS = ("file", "rank", "class", "probability", "confident", "error")
+_HEADER = ",".join(COLUMNS) + "\n"
+_ROW_GROUP = 10_000
+Write = Callable[[Prediction], None]
 
 
 def write_predictions(
-    predictor: Predictor, pictures: Iterable[Path], output: Path, *, resume: bool, **settings: Any
+    predictor: Predictor,
+    files: Iterable[Path],
+    output: str | Path,
+    *,
+    total: int | None = None,
+    resume: bool = False,
+    top: int = 3,
+    batch_size: int = 32,
+    confidence: float = 0.0,
 ) -> tuple[int, int]:
-    """Predict every file into `output`, with a progress bar: how many were answered, how many could not be read.
+    """Write the predictions of image files to `output`.
 
-    `settings` are those of `Predictor.predict`. What shapes the answers is noted beside them, in `answers.csv.json`.
+    What the predictions depend on is recorded next to them, in `predictions.csv.json`.
+
+    Args:
+        predictor: predicts.
+        files: the image files.
+        output: a .csv, .jsonl or .parquet file.
+        total: number of files, for the progress bar; None: not known.
+        resume: continue an earlier output; files that are in it are skipped.
+        top, batch_size, confidence: see `Predictor.predict`.
+
+    Returns:
+        The number of files predicted, and of files that could not be read.
 
     Raises:
-        UserError: for an output that is there already, or to be gone on with by another model or settings.
-        RunError: where it cannot be written.
+        UserError: if the output exists already, or is to be resumed with another model or other settings.
+        RunError: if it cannot be written.
     """
-    _check_suffix(output)
+    output = expand(output)
+    if output.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
+        raise UserError(f"{output}: the output is a .csv, .jsonl or .parquet file")
     check_writable(output)
-    ranks = min(settings.get("top", TOP), len(predictor.info.classes))
-    confidence = settings.get("confidence", 0.0)
-    made_with = {"model_sha256": predictor.digest, "top": ranks, "confidence": confidence}
-    if resume and output.exists():
+    top = min(top, len(predictor.info.classes))
+    made_with = {"model_sha256": predictor.digest, "top": top, "confidence": confidence}
+    done, size = set[str](), None
+    if output.exists():
+        if not resume:
+            raise UserError(f"{output} exists already: use --resume to continue it, or another --output")
         _check_made_with(output, made_with)
-    done = answered(output, ranks) if resume else set()
-    files = (file for file in _named(pictures) if printable(file) not in done)
-    # What is wrong with these is said before there is a file
-    answers, total = predictor.predict(files, **settings), _count(pictures)
-    with open_writer(output, resume=resume, made_with=made_with) as write:
-        outcomes = Counter[bool]()
-        for answer in _with_progress(answers, total, len(done)):
-            write(answer)
-            _complain(answer)
-            outcomes[answer.error is None] += 1
-    return outcomes[True], outcomes[False]
+        done, size = read_predicted(output, top)
+    remaining = (file for file in files if printable(file) not in done)
+    # Checks its arguments now, before there is an output
+    predictions = predictor.predict(remaining, top=top, batch_size=batch_size, confidence=confidence)
+    predicted = failed = 0
+    with open_writer(output, made_with, size=size) as write, progress("predicting", total, len(done)) as bar:
+        for prediction in predictions:
+            write(prediction)
+            if prediction.error is None:
+                predicted += 1
+            else:
+                failed += 1
+                log.warning("%s: %s", prediction.file, prediction.error)
+            bar.advance()
+    return predicted, failed
 
 
-def _note_of(output: Path) -> Path:
-    return output.with_name(output.name + ".json")
+def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:
+    """The files that an output has predictions for, and the size in bytes of these predictions.
 
+    An incomplete last prediction, left by a crash or a full disk, does not count: half a line, or in CSV fewer than
+    `top` rows. The output is not modified.
 
-def _note(output: Path, made_with: dict[str, Any]) -> None:
-    with atomic_write(_note_of(output)) as temporary:
-        temporary.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
-
-
-def _check_made_with(output: Path, made_with: dict[str, Any]) -> None:
-    anew = "another --output starts anew"
+    Raises:
+        UserError: if it is not an output of `predict`.
+        RunError: if it cannot be read.
+    """
     try:
-        before = json.loads(_note_of(output).read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("it says something else")
-    except (OSError, ValueError) as error:
-        note = _note_of(output)
-        raise UserError(f"cannot read {note}, which says what made {output}: {reason_of(error)}; {anew}") from error
-    for name, value in made_with.items():
-        if before.get(name) != value:
-            what = "another model" if name == "model_sha256" else f"{name} = {before.get(name)}, not {value}"
-            raise UserError(f"{output} was made with {what}; {anew}")
+        if path.suffix.lower() == ".parquet":
+            require("pyarrow", "Parquet output")
+            from pyarrow import parquet
+
+            return set(parquet.read_table(path, columns=["file"])["file"].to_pylist()), path.stat().st_size
+        names, size = set[str](), 0
+        with path.open("rb") as file:
+            start = file.readline()
+            file.seek(0)
+            if path.suffix.lower() == ".jsonl":
+                if not start.startswith(b'{"file"'[: len(start)]):
+                    raise ValueError("it does not start with a prediction")
+                for line in file:
+                    if line.endswith(b"\n"):
+                        names.add(json.loads(line)["file"])
+                        size += len(line)
+                return names, size
+            if not _HEADER.encode().startswith(start):
+                raise ValueError(f"it does not have the columns {', '.join(COLUMNS)}")
+
+            def whole_lines() -> Iterator[str]:
+                nonlocal size
+                for line in file:
+                    if line.endswith(b"\n"):
+                        size += len(line)
+                        yield line.decode()
+
+            last: list[dict[str, str]] = []
+            for row in csv.DictReader(whole_lines()):
+                last = [row] if row["rank"] in ("0", "1") else [*last, row]
+                names.add(row["file"])
+        if last and last[0]["rank"] != "0" and len(last) < top:
+            names.discard(last[0]["file"])
+            size -= len(_csv(row.values() for row in last).encode())
+        return names, size
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {reason_of(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not an output of predict that can be resumed ({reason_of(error)})") from error
 
 
-def print_predictions(predictor: Predictor, pictures: Iterable[Path], form: str, **settings: Any) -> int:
-    """Predict every file to standard output, as `table`, `csv` or `json`: how many could not be read."""
-    failed, collected = 0, []
-    answers = predictor.predict(_named(pictures), **settings)
-    if form == "csv":
-        print(",".join(COLUMNS))
-    for answer in answers:
-        _complain(answer)
-        failed += answer.error is not None
-        if form == "json":
-            collected.append(answer.to_dict())
-        elif form == "csv":
-            print(csv_lines(answer), end="")
-        elif answer.classes:
-            ranked = zip(answer.classes, answer.probabilities, strict=True)
-            start = answer.file + ("  " if answer.sure else "  unsure: ")
-            print(start + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
-    if form == "json":
-        print(json.dumps(collected, indent=2))
-    return failed
+@contextlib.contextmanager
+def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = None) -> Iterator[Write]:
+    """A function that writes one prediction. CSV and JSON lines are written at once, Parquet when all is done.
+
+    Args:
+        path: the output.
+        made_with: the model and the settings, recorded first: predictions without them could not be resumed.
+        size: to resume the output, the bytes of it to keep (from `read_predicted`); None: write a new one.
+
+    Raises:
+        UserError: if another file has the name of the record.
+        RunError: if the output cannot be written.
+    """
+    record = path.with_name(f"{path.name}.json")
+    if record.exists() and b'"model_sha256"' not in record.read_bytes():
+        raise UserError(f"{record} exists and was not written by predict: use another --output")
+    if path.suffix.lower() == ".parquet":
+        with _write_parquet(path) as write:
+            yield write
+            write_json(record, made_with)
+        return
+    write_json(record, made_with)
+    is_csv = path.suffix.lower() == ".csv"
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+        if size is not None:
+            file.truncate(size)
+        if is_csv and not size:
+            file.write(_HEADER)
+
+        def write_text(prediction: Prediction) -> None:
+            file.write(csv_lines(prediction) if is_csv else json.dumps(prediction.to_dict()) + "\n")
+            file.flush()
+
+        yield write_text
 
 
-def _named(pictures: Iterable[Path]) -> Iterator[Path]:
-    """The files that are named, in folders too; `STDIN` stands for a list of files on standard input, one a line."""
-    for path in pictures:
-        if path == STDIN:
-            yield from (Path(line) for line in map(str.strip, sys.stdin) if line)
-        else:
-            yield from image_files([path])
+def csv_lines(prediction: Prediction) -> str:
+    """One line per class, or one with the error."""
+    return _csv((*row[:4], str(row[4]).lower(), row[5]) for row in _rows(prediction))
 
 
-def _count(pictures: Iterable[Path]) -> int | None:
-    """How many files there are, so that the time left can be told; None for a list that has yet to come."""
-    named = list(pictures)
-    return None if STDIN in named else sum(1 for _ in image_files(named))
+def _rows(prediction: Prediction) -> list[tuple[Any, ...]]:
+    """The rows of CSV and Parquet, with the columns of `COLUMNS`."""
+    if prediction.error is not None:
+        return [(prediction.file, 0, "", None, False, prediction.error)]
+    ranked = enumerate(zip(prediction.classes, prediction.probabilities, strict=True), start=1)
+    return [(prediction.file, rank, name, share, prediction.confident, "") for rank, (name, share) in ranked]
 
 
-def _with_progress(answers: Iterator[Prediction], total: int | None, done: int) -> Iterator[Prediction]:
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("predicting", total=total, completed=done)
-        for answer in answers:
-            yield answer
-            progress.advance(task)
-
-
-def _complain(answer: Prediction) -> None:
-    if answer.error is not None:
-        print(f"googlenet: {answer.file}: {answer.error}", file=sys.stderr)
-
-
-def csv_lines(answer: Prediction) -> str:
-    return _as_csv((*row[:4], str(row[4]).lower(), row[5]) for row in rows(answer))
-
-
-def _as_csv(lines: Iterable[Iterable[Any]]) -> str:
+def _csv(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def answered(path: Path, ranks: int = 1) -> set[str]:
-    """The files that an output already has an answer for; a last one that was cut off is taken out of it: half a line,
-    or in CSV, which has a line for each class named, fewer lines than `ranks`.
-
-    Raises:
-        UserError: where it is no output of `predict`.
-        RunError: where it cannot be read or written.
-    """
-    if not path.exists():
-        return set()
+def _check_made_with(output: Path, made_with: dict[str, Any]) -> None:
+    """Raises `UserError` if an output was made with another model or other settings."""
+    record = output.with_name(f"{output.name}.json")
     try:
-        if _kind(path) == ".parquet":
-            return set(_parquet().read_table(path, columns=["file"])["file"].to_pylist())
-        _check_start(path)
-        _drop_cut_line(path)
-        with path.open(encoding="utf-8", newline="") as file:
-            if _kind(path) == ".jsonl":
-                return {json.loads(line)["file"] for line in file}
-            table = csv.DictReader(file)
-            if table.fieldnames and tuple(table.fieldnames) != COLUMNS:
-                raise ValueError("other columns")
-            names, last = set[str](), list[dict[str, str]]()
-            for row in table:
-                last = [*last, row] if last and row["file"] == last[0]["file"] else [row]
-                names.add(row["file"])
-        if last and not last[0]["error"] and len(last) < ranks:
-            names.discard(last[0]["file"])
-            os.truncate(path, path.stat().st_size - len(_as_csv(row.values() for row in last).encode()))
-        return names
-    except OSError as error:
-        raise RunError(f"cannot go on with {path}: {reason_of(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no output of predict to go on with ({reason_of(error)})") from error
+        before = json.loads(record.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("not a JSON object")
+    except (OSError, ValueError) as error:
+        reason = f"its record {record} cannot be read ({reason_of(error)})"
+        raise UserError(f"{output} cannot be resumed: {reason}; use another --output") from error
+    for name, value in made_with.items():
+        if before.get(name) != value:
+            what = "another model" if name == "model_sha256" else f"{name} = {before.get(name)}, not {value}"
+            raise UserError(f"{output} was made with {what}: use another --output")
 
 
 @contextlib.contextmanager
-def open_writer(path: Path, *, resume: bool, made_with: dict[str, Any]) -> Iterator[Writer]:
-    """What takes the answers one by one. CSV and JSON lines are there as they come; Parquet at the end, whole.
-
-    What they are `made_with` is noted first: a note without answers does no harm, answers without one cannot be gone
-    on with.
-
-    Raises:
-        UserError: for another suffix, or an output that is there already and is not to be gone on with.
-        RunError: where it cannot be written.
-    """
-    _check_suffix(path)
-    if path.exists() and not resume:
-        raise UserError(f"{path} is there already; --resume goes on with it, another --output starts anew")
-    note = _note_of(path)
-    if note.exists() and b'"model_sha256"' not in note.read_bytes():
-        raise UserError(f"{note}, which is no note of predict, is in the way; take another --output")
-    if _kind(path) == ".parquet":
-        with _parquet_writer(path) as take:
-            yield take
-            _note(path, made_with)
-        return
-    _note(path, made_with)
-    is_new = not path.exists() or path.stat().st_size == 0
-    as_text = _json_line if _kind(path) == ".jsonl" else csv_lines
-    with disk_errors(path), path.open("a", encoding="utf-8", newline="") as file:
-        if is_new and _kind(path) == ".csv":
-            file.write(",".join(COLUMNS) + "\n")
-
-        def write(answer: Prediction) -> None:
-            file.write(as_text(answer))
-            file.flush()  # an answer is in the file whole, or, after a crash, not at all
-
-        yield write
-
-
-def _json_line(answer: Prediction) -> str:
-    return json.dumps(answer.to_dict()) + "\n"
-
-
-def _kind(path: Path) -> str:
-    return path.suffix.lower()
-
-
-def _check_suffix(path: Path) -> None:
-    if _kind(path) not in (".csv", ".jsonl", ".parquet"):
-        raise UserError(f"{path}: answers are written to a .csv, .jsonl or .parquet file")
-
-
-def _check_start(path: Path) -> None:
-    """Nothing is cut off a file that did not come from here. Raises `ValueError` for one that did not."""
-    with path.open("rb") as file:
-        start = file.readline()
-    header = (",".join(COLUMNS) + "\n").encode()
-    ours = header.startswith(start) if _kind(path) == ".csv" else not start or start.startswith(b'{"file"')
-    if not ours:
-        raise ValueError("it begins otherwise")
-
-
-def _drop_cut_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        whole = 0
-        for line in file:
-            if line.endswith(b"\n"):
-                whole += len(line)
-        file.truncate(whole)
-
-
-@contextlib.contextmanager
-def _parquet_writer(path: Path) -> Iterator[Writer]:
-    parquet = _parquet()
+def _write_parquet(path: Path) -> Iterator[Write]:
+    require("pyarrow", "Parquet output")
     import pyarrow
+    from pyarrow import parquet
 
-    kinds = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float64(), pyarrow.bool_(), pyarrow.string())
-    schema = pyarrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+    types = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float64(), pyarrow.bool_(), pyarrow.string())
+    schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
     with atomic_write(path) as temporary, parquet.ParquetWriter(temporary, schema) as table:
         if path.exists():
             for batch in parquet.ParquetFile(path).iter_batches():
                 table.write_batch(batch)
-        waiting: list[tuple[Any, ...]] = []
+        rows: list[tuple[Any, ...]] = []
 
         def flush() -> None:
-            columns = list(zip(*waiting, strict=True)) or [()] * len(COLUMNS)
-            table.write_table(pyarrow.table([pyarrow.array(c, k) for c, k in zip(columns, kinds, strict=True)], schema))
-            waiting.clear()
+            columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+            arrays = [pyarrow.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
+            table.write_table(pyarrow.table(arrays, schema))
+            rows.clear()
 
-        def write(answer: Prediction) -> None:
-            waiting.extend(rows(answer))
-            if len(waiting) >= _ROWS_A_GROUP:
+        def write(prediction: Prediction) -> None:
+            rows.extend(_rows(prediction))
+            if len(rows) >= _ROW_GROUP:
                 flush()
 
         yield write
         flush()
-
-
-def _parquet() -> Any:
-    if not find_spec("pyarrow"):
-        raise UserError("Parquet needs pyarrow, which is not installed: pip install pyarrow; or say .csv")
-    import pyarrow.parquet
-
-    return pyarrow.parquet

@@ -1,0 +1,120 @@
+"""googlenet predict, called in this process."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from googlenet import TrainingResult
+from googlenet.inference import predictor
+from tests.conftest import Call
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+
+def test_formats(call: Call, images: Path, trained: TrainingResult) -> None:
+    out, err = call("predict", trained.folder, images, "--json", code=1)
+    predictions = json.loads(out)
+    assert [Path(prediction["file"]).name for prediction in predictions] == [
+        *(f"{number}.png" for number in range(5)),
+        "broken.png",
+    ]
+    assert err.count("\n") == 1 and "broken.png" in err
+    assert call("predict", trained.folder, images, "--format", "json", code=1)[0] == out
+    threshold = sorted(p["probabilities"][0] for p in predictions if p["error"] is None)[2]
+    arguments = ("predict", trained.folder, images, "--confidence", threshold, "--top", 1)
+    predictions = json.loads(call(*arguments, "--json", code=1)[0])
+    unconfident = {p["file"] for p in predictions if not p["confident"] and p["error"] is None}
+    assert len(unconfident) == 2
+    rows = list(csv.DictReader(io.StringIO(call(*arguments, "--format", "csv", code=1)[0])))
+    assert {row["file"] for row in rows if row["confident"] == "false" and not row["error"]} == unconfident
+    assert {row["confident"] for row in rows} == {"true", "false"}
+    lines = call(*arguments, code=1)[0].splitlines()
+    assert {line.partition("  ")[0] for line in lines if "  not confident: " in line} == unconfident
+    assert [line.partition("  ")[0] for line in lines] == [str(images / f"{number}.png") for number in range(5)]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_names_on_standard_input_keep_their_spaces(
+    mark: bytes, line_end: bytes, call: Call, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [" a.png", "b.png ", " ", "\ttab.png", "ü.png", "plain.png"]
+    for name in names:
+        Image.new("L", (28, 28)).save(name, format="png")
+    type_in(monkeypatch, mark + line_end.join(name.encode() for name in ["", *names, "", names[0]]))
+    predictions = json.loads(call("predict", trained.folder, "--stdin", "--json")[0])
+    assert [p["file"].replace("\\x09", "\t") for p in predictions] == [*names, names[0]]
+
+
+def test_a_name_on_standard_input_that_is_not_text(
+    call: Call, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (28, 28)).save("x.png")
+    Path("x.png").rename(b"\xff\r.png".decode(errors="surrogateescape"))
+    type_in(monkeypatch, b"\xff\r.png\n")
+    (prediction,) = json.loads(call("predict", trained.folder, "--stdin", "--json")[0])
+    assert (prediction["file"], prediction["error"]) == ("\\xff\\x0d.png", None)
+
+
+def test_output_and_resume(call: Call, images: Path, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("predict", trained.folder, images, "--output")
+    out, err = call(*arguments, "a.csv", "--json", code=1)
+    assert json.loads(out) == {"output": "a.csv", "predicted": 5, "failed": 1}
+    assert "broken.png" in err
+    before = Path("a.csv").read_bytes()
+    _, err = call(*arguments, "a.csv", code=2)
+    assert "--resume" in err
+    Path("a.csv").write_bytes(before + b"cut")
+    _, err = call(*arguments, "a.csv", "--resume", "--top", 1, code=2)
+    assert "a.csv" in err and Path("a.csv").read_bytes() == before + b"cut"
+    out, _ = call(*arguments, "a.csv", "--resume", "--json")
+    assert json.loads(out)["predicted"] == 0
+    assert Path("a.csv").read_bytes() == before
+    type_in(monkeypatch, f"{images / '0.png'}\n".encode())
+    assert "b.jsonl" in call("predict", trained.folder, "--stdin", "-o", "b.jsonl")[0]
+    monkeypatch.setenv("HOME", str(Path.cwd() / "home"))
+    call("predict", trained.folder, images / "0.png", "--output=~/c.csv")
+    assert Path("home/c.csv").exists() and not Path("~").exists()
+
+
+def test_links_to_themselves_in_a_folder(call: Call, images: Path, trained: TrainingResult) -> None:
+    (images / "broken.png").unlink()
+    (images / "loop").symlink_to("loop")
+    (images / "again").symlink_to(images)
+    out, _ = call("predict", trained.folder, images, "--json")
+    assert len(json.loads(out)) == 5
+
+
+def test_compiled(call: Call, images: Path, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/inference/test_compiled.py compiles; this is about the command."""
+    monkeypatch.setattr(predictor, "compiled_backend", lambda net, dtype: lambda batch: net(batch.to(dtype)).float())
+    out, err = call("predict", trained.folder, images / "0.png", "--backend", "compiled", "--json")
+    assert len(json.loads(out)) == 1 and "compil" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((), "--stdin"),
+        (("x.png", "--resume"), "--output"),
+        (("x.png", "--output", "a.csv", "--format", "json"), "--format"),
+        (("x.png", "--output", "a.txt"), ".csv"),
+        (("x.png", "--top", 0), "top"),
+        (("x.png", "--confidence", 80), "confidence"),
+        (("x.png", "--backend", "tensorrt"), "--backend"),
+    ],
+)
+def test_usage_errors(arguments: tuple[object, ...], name: str, call: Call, trained: TrainingResult) -> None:
+    assert name in call("predict", trained.folder, *arguments, code=2)[1]
+    assert list(Path().iterdir()) == []
