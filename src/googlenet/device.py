@@ -27,11 +27,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """`auto` is the first GPU, else Apple's GPU, else the CPU.
-
-    Raises:
-        UserError: if PyTorch does not know the device, or this machine does not have it.
-    """
+    """`auto` is the first GPU, else Apple's GPU, else the CPU. Raises `UserError` if this machine lacks the device."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -47,11 +43,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bf16 if the device computes in it natively, fp16 on older GPUs, else fp32.
-
-    Raises:
-        UserError: for fp16 on a CPU.
-    """
+    """`auto` is bf16 if it is native, fp16 on older GPUs, else fp32. Raises `UserError` for fp16 on a CPU."""
     if precision == "fp16" and device.type == "cpu":
         raise UserError("precision fp16 needs a GPU; on a CPU use auto, fp32 or bf16")
     if precision != "auto":
@@ -88,22 +80,18 @@ def keep_freed_memory() -> Iterator[None]:
     Each step frees and allocates the same few hundred MiB, and every page that comes fresh from the system costs a page
     fault: a quarter of a step at 224x224 and batch 64. Does nothing if the C library is not glibc.
     """
-    mallopt = None
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            libc = ctypes.CDLL(None)
-            mallopt, trim = libc.mallopt, libc.malloc_trim
-    if mallopt is None:
+    libc: Any = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if not hasattr(libc, "malloc_trim"):
         yield
         return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield
     finally:
-        mallopt(_M_MMAP_MAX, _MMAP_MAX)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-        trim(0)
+        libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        libc.malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -174,9 +162,7 @@ def memory_bytes() -> int:
 
 
 def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return platform.processor() or platform.machine()

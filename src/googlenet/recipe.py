@@ -57,10 +57,7 @@ RENAMED = {
 
 REMOVED = {
     "num_workers": "images are decoded once and batches are prepared on the device",
-    "normalization": "choose a variant, or hand your own network to googlenet.train(model=...)",
-    "blocks": "hand your own network to googlenet.train(model=...)",
-    "head_grid": "hand your own network to googlenet.train(model=...)",
-    "head_width": "hand your own network to googlenet.train(model=...)",
+    **dict.fromkeys(("normalization", "blocks", "head_grid", "head_width"), "use googlenet.train(model=...)"),
 }
 """Settings of version 0.1 that are gone, and what to do instead."""
 
@@ -73,6 +70,7 @@ def path_as_text(path: Any) -> Any:
 
 
 _Path = BeforeValidator(path_as_text)
+OptionalPath = Annotated[str | None, _Path]
 
 
 class Recipe(BaseModel):
@@ -83,43 +81,29 @@ class Recipe(BaseModel):
     # Network
     variant: Variant = Field("bn", description="which GoogLeNet")
     initialization: Initialization | None = Field(None, description="how weights are drawn; default: the variant's")
-    whiten: bool = Field(
-        False, description="start the first convolution as a whitening of the images; needs batch norm"
-    )
+    whiten: bool = Field(False, description="start conv1 as a whitening of the images; needs batch norm")
     dropout: float | None = Field(None, ge=0, lt=1, description="before the classifier; default: the variant's")
     stem_stride: int | None = Field(None, ge=1, le=4, description="stride of the first convolution, pixels; default: 2")
     auxiliary: bool | None = Field(None, description="auxiliary heads; default: the variant's")
     auxiliary_weight: float = Field(0.3, ge=0, description="weight of each auxiliary head's loss")
     # Starting weights
-    weights: Annotated[str | None, _Path] = Field(
-        None, description="model file, run folder or other weights to start from"
-    )
-    freeze_fraction: float = Field(
-        0.0, ge=0, lt=1, description="fraction of the steps in which only the classifier learns"
-    )
+    weights: OptionalPath = Field(None, description="model file, run folder or other weights to start from")
+    freeze_fraction: float = Field(0.0, ge=0, lt=1, description="fraction of the steps that train the classifier only")
     backbone_lr_scale: float = Field(1.0, gt=0, le=1, description="learning rate of all but the classifier, relative")
     # Data
     data: Annotated[str, _Path] = Field("fashion-mnist", description="name of a data set, or folder with CLASS/*.jpg")
-    data_dir: Annotated[str | None, _Path] = Field(
-        None, description="folder of a named data set, or bundled; default: search"
-    )
+    data_dir: OptionalPath = Field(None, description="folder of a named data set, or bundled; default: search")
     validation: float = Field(0.0, ge=0, lt=1, description="fraction of the training images held out for validation")
     skip_unreadable: bool = Field(False, description="skip and list image files that cannot be read")
     balance: Literal["none", "loss", "sampling"] = Field("none", description="weight or sample classes equally")
     image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
-    normalize: bool = Field(
-        True, description="subtract the mean, divide by the standard deviation; else pixels are 0 to 1"
-    )
+    normalize: bool = Field(True, description="subtract the mean and divide by the std; else pixels are 0 to 1")
     # Augmentation
     augment: Augment | None = Field(None, description="preset for all of these but crop_padding")
     hflip: bool = Field(True, description="mirror half of the training images left to right")
     crop_padding: int = Field(0, ge=0, description="random shift by up to this many pixels, before resizing")
-    crop_scale: float = Field(
-        1.0, gt=0, le=1, description="smallest fraction of the area that a random crop keeps; 1: off"
-    )
-    color_jitter: float = Field(
-        0.0, ge=0, lt=1, description="largest relative change of brightness, contrast, saturation"
-    )
+    crop_scale: float = Field(1.0, gt=0, le=1, description="smallest fraction of the area in a random crop; 1: off")
+    color_jitter: float = Field(0.0, ge=0, lt=1, description="largest change of brightness, contrast, saturation")
     random_erasing: float = Field(0.0, ge=0, le=1, description="probability that noise covers a rectangle of an image")
     mixup: float = Field(0.0, ge=0, description="alpha of mixup (pairs of images blended); 0: off")
     cutmix: float = Field(0.0, ge=0, description="alpha of cutmix (part of one image on another); 0: off")
@@ -144,20 +128,12 @@ class Recipe(BaseModel):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the moving average of the weights; 0: off")
     seed: int = Field(0, ge=0, lt=2**31, description="same seed and same machine: same weights, to the bit")
     # Evaluation
-    select_by: SelectBy = Field(
-        "auto", description="split that selects the saved model; auto: validation if any, else last"
-    )
-    patience: int | None = Field(
-        None, ge=1, description="stop after this many epochs without improvement; default: never"
-    )
-    max_test_images: int | None = Field(
-        None, ge=1, description="test images to use, spread over the split; default: all"
-    )
+    select_by: SelectBy = Field("auto", description="split that selects the model; auto: validation if any, else last")
+    patience: int | None = Field(None, ge=1, description="stop after this many epochs without progress; default: never")
+    max_test_images: int | None = Field(None, ge=1, description="test images, spread over the split; default: all")
     # Machine
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
-    precision: Precision = Field(
-        "auto", description="of the computation (weights stay fp32); auto: bf16 if it is native"
-    )
+    precision: Precision = Field("auto", description="of the computation; weights stay fp32; auto: bf16 if native")
     channels_last: bool = Field(True, description="channels-last memory layout: same results, faster")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more after each epoch")
     # Logging
@@ -184,15 +160,9 @@ class Recipe(BaseModel):
 
 
 GROUPS = {
-    "variant": "Network",
-    "weights": "Starting weights",
-    "data": "Data",
-    "augment": "Augmentation",
-    "epochs": "Optimization",
-    "select_by": "Evaluation",
-    "device": "Machine",
-    "log_every": "Logging",
-}
+    "variant": "Network", "weights": "Starting weights", "data": "Data", "augment": "Augmentation",
+    "epochs": "Optimization", "select_by": "Evaluation", "device": "Machine", "log_every": "Logging",
+}  # fmt: skip
 """The groups of settings in the help, by their first setting."""
 
 
@@ -236,12 +206,8 @@ def load_recipe(recipe: str | Path | Recipe = "fast", **settings: Any) -> Recipe
 
 
 def stored_recipe(settings: dict[str, Any]) -> Recipe:
-    """The recipe that an earlier version of the package stored in a checkpoint.
-
-    Raises:
-        UserError: if the run used a setting that does not exist any more.
-    """
-    values = {RENAMED.get(name, name): value for name, value in settings.items() if name not in ("num_workers",)}
+    """The recipe in a checkpoint, also of version 0.1. Raises `UserError` for a setting that does not exist now."""
+    values = {RENAMED.get(name, name): value for name, value in settings.items() if name != "num_workers"}
     if values.get("schedule") == "one-cycle":
         values["schedule"] = "linear"
     return _validated(values, "the run's recipe: ")

@@ -12,8 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from googlenet.console import log, progress
-from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.dataset import is_folder, load_dataset
+from googlenet.data.dataset import ImageDataset, ImageSplit, is_folder, load_dataset
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import (

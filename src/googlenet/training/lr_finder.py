@@ -79,7 +79,9 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
                 )
                 losses.append(float(loss))
                 bar.advance()
-                if _has_diverged(losses):
+                if not math.isfinite(losses[-1]):
+                    break
+                if step >= 10 and statistics.fmean(losses[-5:]) >= 4 * min(_smoothed(losses)):
                     break
     suggestion = suggest_learning_rate(rates, losses)
     finite = [loss for loss in losses if math.isfinite(loss)]
@@ -89,13 +91,9 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
 
 
 def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The rate with the lowest smoothed loss.
+    """The rate with the lowest smoothed loss. Raises `UserError` if the loss falls by no more than its noise.
 
-    If the last loss is NaN or infinite, the rates just before it are not suggested: their means do not show yet what is
-    coming.
-
-    Raises:
-        UserError: if the loss falls by no more than its noise, or is NaN from the beginning.
+    If the last loss is NaN or infinite, the rates just before it are not suggested: their means do not show it yet.
     """
     finite = len(losses) if math.isfinite(losses[-1]) else len(losses) - 1
     if finite < _MIN_STEPS // 2:
@@ -111,12 +109,6 @@ def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> fl
             f"larger batches differ less: --batch-size"
         )
     return float(f"{rates[lowest]:.1e}")
-
-
-def _has_diverged(losses: Sequence[float]) -> bool:
-    if not math.isfinite(losses[-1]):
-        return True
-    return len(losses) > 10 and statistics.fmean(losses[-5:]) >= 4 * min(_smoothed(losses))
 
 
 def _smoothed(losses: Sequence[float]) -> list[float]:

@@ -29,11 +29,7 @@ def training_loss(
 ) -> Tensor:
     """Mean cross-entropy per image, in nats, plus the weighted losses of the auxiliary heads (paper, section 5).
 
-    Args:
-        output: of the network in training mode.
-        targets: labels (N,), or class probabilities (N, num_classes).
-        recipe: label smoothing and the weight of the auxiliary heads.
-        class_weights: (num_classes,); None: all classes count the same.
+    `targets` are labels (N,) or class probabilities (N, num_classes); `class_weights` are (num_classes,).
     """
 
     def loss(logits: Tensor) -> Tensor:
@@ -86,33 +82,26 @@ def make_optimizer(net: nn.Module, heads: Sequence[nn.Module], recipe: Recipe) -
     """
     head_parameters = {id(parameter) for head in heads for parameter in head.parameters()}
     kernels = {id(module.weight) for module in net.modules() if isinstance(module, nn.Conv2d)}
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], dict[str, Any]] = {}
     for parameter in net.parameters():
         orthogonal = recipe.optimizer == "muon" and id(parameter) in kernels
         backbone = recipe.weights is not None and id(parameter) not in head_parameters
-        groups.setdefault((orthogonal, parameter.ndim > 1, backbone), []).append(parameter)
-    described = [
-        {
-            "params": parameters,
-            "weight_decay": recipe.weight_decay if decayed else 0.0,
-            "backbone": backbone,
-            **({"orthogonal": True} if orthogonal else {}),
-        }
-        for (orthogonal, decayed, backbone), parameters in groups.items()
-    ]
-    rate = recipe.learning_rate
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        group = {"params": [], "weight_decay": decay, "backbone": backbone, "orthogonal": orthogonal}
+        groups.setdefault((orthogonal, parameter.ndim > 1, backbone), group)["params"].append(parameter)
+    described, rate, momentum = list(groups.values()), recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(described, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+        return torch.optim.SGD(described, rate, momentum=momentum, nesterov=recipe.nesterov, fused=True)
     if recipe.optimizer == "muon":
         native = resolve_precision("auto", next(net.parameters()).device) == "bf16"
         dtype = torch.bfloat16 if native else torch.float32
-        return Muon(described, rate, momentum=recipe.momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
+        return Muon(described, rate, momentum=momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
     rule = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return rule(described, rate, betas=(recipe.momentum, 0.999), fused=True)
+    return rule(described, rate, betas=(momentum, 0.999), fused=True)
 
 
 class Muon(torch.optim.AdamW):
-    """Muon (momentum with orthogonalized updates) for groups with `orthogonal=True`, AdamW for the others.
+    """Muon (momentum with orthogonalized updates) for groups that are `orthogonal`, AdamW for the others.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. PyTorch's own Muon takes matrices only; here
     a convolution's kernel is a matrix of (C_out, C_in * height * width). Orthogonal updates are scaled to the size that
@@ -127,7 +116,7 @@ class Muon(torch.optim.AdamW):
         dtype: torch.dtype = torch.bfloat16,
         **adamw: Any,
     ) -> None:
-        super().__init__([{"orthogonal": False, **group} for group in groups], lr, **adamw)
+        super().__init__(groups, lr, **adamw)
         self.momentum = momentum
         self.dtype = dtype
         """Of the orthogonalization; bfloat16 is enough, and slow if the device does not compute in it."""

@@ -103,13 +103,9 @@ class Trainer:
         if self.select_by == "auto":
             self.select_by = "last" if self.validation is None else "validation"
         self.eval_split = "validation" if self.validation is not None and self.select_by != "test" else "test"
-        self.environment = {
-            "precision": self.precision,
-            "processes": processes,
-            "data": provenance,
-            "selected_by": self.select_by,
-        }
-        """What environment.json says about the run besides the machine."""
+        # What environment.json says about the run besides the machine
+        run = {"precision": self.precision, "processes": processes, "selected_by": self.select_by}
+        self.environment = {**run, "data": provenance}
         # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
         whole, rest = divmod(images, recipe.batch_size)
         self.steps_per_epoch = whole + (rest > processes)
