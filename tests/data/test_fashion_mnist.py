@@ -194,7 +194,7 @@ def test_a_broken_transfer_is_resumed(mirror: Mirror, ignore_ranges: bool) -> No
     mirror.ignore_ranges = ignore_ranges
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1"):
         fashion_mnist.fetch()
-    part = fashion_mnist.cache_folder() / "train-images-idx3-ubyte.gz.part"
+    part = fashion_mnist.cache_folder() / "train-images-idx3-ubyte.part.gz"
     assert part.stat().st_size == 1000
     assert load_dataset("fashion-mnist").note
     mirror.break_after = None
@@ -263,7 +263,7 @@ def test_a_complete_part_is_used(mirror: Mirror) -> None:
     whole = (mirror.folder / "t10k-labels-idx1-ubyte.gz").read_bytes()
     target = fashion_mnist.cache_folder() / "t10k-labels-idx1-ubyte.gz"
     target.parent.mkdir(parents=True)
-    target.with_name(f"{target.name}.part").write_bytes(whole)
+    target.with_stem(f"{target.stem}.part").write_bytes(whole)
     url = f"http://127.0.0.1:{mirror.server_port}/{target.name}"
     download.download(url, target, lambda file: None)
     assert target.read_bytes() == whole

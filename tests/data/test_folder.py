@@ -71,9 +71,7 @@ def test_a_file_that_cannot_be_read_is_an_error_or_skipped(pets: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=5),
-    fraction=st.floats(0.05, 0.95),
-    seed=st.integers(0, 99),
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=5), fraction=st.floats(0.05, 0.95), seed=st.integers(0, 99)
 )
 def test_every_image_is_in_one_split_and_classes_are_split_alike(sizes: list[int], fraction: float, seed: int) -> None:
     files = [

@@ -10,7 +10,7 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -30,44 +30,29 @@ def sha256(content: bytes) -> str:
 def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     """Download `url` to `target`, unless it exists; it is always complete and verified.
 
-    A broken transfer leaves `target.part`, from which the next call resumes. Processes that download to the same folder
-    wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted. Raises
+    A broken transfer leaves a file `*.part.*`, from which the next call resumes. Processes that download to the same
+    folder wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted. Raises
     `DownloadError` if there is no such file to be had, or the folder cannot be written.
     """
+    part = target.with_stem(f"{target.stem}.part")
+    lock = FileLock(target.parent.with_name(f".{target.parent.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent):
-            if not target.exists():
-                _download(url, target, verify)
+        with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
+            lock.acquire()
+        if not target.exists():
+            _transfer(url, part)
+            verify(part)
+            part.replace(target)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{url} answered {error.code} {error.reason}") from error
     except UserError as error:
+        part.unlink(missing_ok=True)
         raise DownloadError(f"{url} answered with a different file: its SHA-256 is not the expected one") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {getattr(error, 'reason', error)}") from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder against other processes, if its file system has locks."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
-    with contextlib.suppress(OSError, NotImplementedError):
-        lock.acquire()
-    try:
-        yield
     finally:
         lock.release()
-
-
-def _download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
-    part, unverified = target.with_name(f"{target.name}.part"), target.with_name(f".checking-{target.name}")
-    _transfer(url, part)
-    part.replace(unverified)
-    try:
-        verify(unverified)
-        unverified.replace(target)
-    finally:
-        unverified.unlink(missing_ok=True)
 
 
 def _transfer(url: str, part: Path) -> None:
@@ -84,8 +69,7 @@ def _transfer(url: str, part: Path) -> None:
     with response, part.open("ab" if have else "wb") as file:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        description = f"downloading {part.name.removesuffix('.part')} (MB)"
-        with progress(description, total and total / 1e6, have / 1e6) as bar:
+        with progress(f"downloading {url.rpartition('/')[2]} (MB)", total and total / 1e6, have / 1e6) as bar:
             while chunk := response.read(1 << 16):
                 file.write(chunk)
                 bar.advance(len(chunk) / 1e6)

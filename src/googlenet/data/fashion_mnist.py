@@ -17,7 +17,6 @@ import tempfile
 import zlib
 from collections.abc import Collection
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +29,7 @@ from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, cache_dir, expand
 
 DESCRIPTION = "60,000 + 10,000 grayscale 28x28 images of clothes in 10 classes (Xiao et al. 2017)"
-CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 # SHA-256 of the unpacked files: the .gz files of the official address and of Debian differ in their headers only
 DIGESTS = {
@@ -41,17 +38,16 @@ DIGESTS = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-BUNDLED_DIGESTS = {
+BUNDLED_DIGESTS = DIGESTS | {
     "train-images-idx3-ubyte": "d33512cfdc636a0d8972818e6659995be209a88891df7fa2109d7895922c8985",
     "train-labels-idx1-ubyte": "620cb8e3b9348037c5ff9a07b02d773ab165330e072dfd19e0d21c59f8042dcf",
-    "t10k-images-idx3-ubyte": DIGESTS["t10k-images-idx3-ubyte"],
-    "t10k-labels-idx1-ubyte": DIGESTS["t10k-labels-idx1-ubyte"],
 }
 OFFICIAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BUNDLED = "bundled"
-BUNDLED_NOTE = (
+BUNDLED_NOTE = "the bundled part of Fashion-MNIST: 10,000 training images, all test images"
+NOT_FOUND_NOTE = (
     "only the bundled part of Fashion-MNIST was found: 10,000 of its 60,000 training images, all 10,000 test images; "
     "to get all of it: googlenet data fetch fashion-mnist"
 )
@@ -72,18 +68,18 @@ def read(data_dir: str | Path | None = None, splits: Collection[str] = ("train",
 
     Splits not in `splits` are empty. Raises `UserError` if `data_dir` does not have it, or a file is damaged.
     """
-    if data_dir == BUNDLED:
-        return _read_bundled(splits, "the bundled part of Fashion-MNIST: 10,000 training images, all test images")
-    if folder := find(data_dir):
-        return _read(folder, DIGESTS, splits)
-    try:
-        return _read(fetch(), DIGESTS, splits)
-    except RunError:  # no network, or no space on the disk
-        return _read_bundled(splits, BUNDLED_NOTE)
+    note = BUNDLED_NOTE
+    if data_dir != BUNDLED:
+        try:
+            return _read(find(data_dir) or fetch(), DIGESTS, splits)
+        except RunError:  # no network, or no space on the disk
+            note = NOT_FOUND_NOTE
+    content = _read(Path(__file__).with_name(BUNDLED), BUNDLED_DIGESTS, splits)
+    return content._replace(source="bundled with googlenet", note=note)
 
 
 def find(data_dir: str | Path | None = None) -> Path | None:
-    """The folder on this machine that `load` would read, or None if it would have to download the files.
+    """The folder on this machine that `read` would read, or None if it would have to download the files.
 
     Raises `UserError` if `data_dir` or `$GOOGLENET_DATA` is given and does not have the files.
     """
@@ -104,16 +100,11 @@ def fetch() -> Path:
 
     Raises `RunError` if that is not possible, and `UserError` if a file in the cache is damaged.
     """
-    folder = cache_folder()
-    if all(_exist(folder)):
-        for name, digest in DIGESTS.items():
-            _read_verified(_path(folder, name), name, digest)
-        return folder
-    base = os.environ.get("GOOGLENET_MIRROR", OFFICIAL).rstrip("/")
+    folder, base = cache_folder(), os.environ.get("GOOGLENET_MIRROR", OFFICIAL).rstrip("/")
     try:
         for name, digest in DIGESTS.items():
-            verify = partial(_read_verified, name=name, digest=digest)
-            download(f"{base}/{name}.gz", folder / f"{name}.gz", verify)
+            path, verify = _path(folder, name), partial(_read_verified, name=name, digest=digest)
+            verify(path) if path.exists() else download(f"{base}/{name}.gz", path, verify)
     except DownloadError as error:
         try:
             _fetch_through_apt(folder)
@@ -135,33 +126,25 @@ def _path(folder: Path, name: str) -> Path:
     return plain if plain.exists() else folder / f"{name}.gz"
 
 
-def _read(folder: Path, digests: dict[str, str], splits: Collection[str], note: str = "") -> Content:
-    def read_split(split: str, prefix: str) -> tuple[Tensor, Tensor]:
-        if split not in splits:
-            return torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-        arrays = []
-        for name, dimensions in ((f"{prefix}-images-idx3-ubyte", 3), (f"{prefix}-labels-idx1-ubyte", 1)):
-            path = _path(folder, name)
-            arrays.append(parse_idx(_read_verified(path, name, digests[name]), dimensions, str(path)))
-        return torch.from_numpy(arrays[0].copy())[:, None], torch.from_numpy(arrays[1].astype("int64"))
-
-    content = {"train": read_split("train", "train"), "test": read_split("test", "t10k")}
-    source = "bundled with googlenet" if note else str(folder)
-    return Content(content, source, sha256("".join(digests.values()).encode()), note)
+def _read(folder: Path, digests: dict[str, str], splits: Collection[str]) -> Content:
+    content = {}
+    for split, prefix in (("train", "train-"), ("test", "t10k-")):
+        images, labels = torch.empty(0, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        if split in splits:
+            names = [name for name in digests if name.startswith(prefix)]
+            arrays = (_read_verified(_path(folder, name), name, digests[name]) for name in names)
+            images, labels = map(torch.tensor, arrays)
+        content[split] = images[:, None], labels.long()
+    return Content(content, str(folder), sha256("".join(digests.values()).encode()))
 
 
-def _read_bundled(splits: Collection[str], note: str) -> Content:
-    with resources.as_file(resources.files("googlenet.data") / "bundled") as folder:
-        return _read(folder, BUNDLED_DIGESTS, splits, note)
-
-
-def _read_verified(path: Path, name: str, digest: str) -> bytes:
-    """The unpacked content of a file. Raises `UserError` if it is damaged or another file."""
+def _read_verified(path: Path, name: str, digest: str) -> np.ndarray:
+    """The values in a file. Raises `UserError` if it is damaged or another file."""
     content = read_unpacked(path)
+    values = parse_idx(content, 3 if "images" in name else 1, str(path))
     if sha256(content) != digest:
-        parse_idx(content, 3 if "images" in name else 1, str(path))  # says more if this is not an IDX file
         raise UserError(f"{path} is not {name} of Fashion-MNIST: its SHA-256 differs; delete it and fetch it again")
-    return content
+    return values
 
 
 def _fetch_through_apt(folder: Path) -> None:
@@ -173,22 +156,16 @@ def _fetch_through_apt(folder: Path) -> None:
         state = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User=root"]
         for part in ("lists/partial", "cache/archives/partial"):
             (Path(scratch) / part).mkdir(parents=True)
-        for command in (["update"], ["download", DEBIAN_PACKAGE]):
-            subprocess.run(
-                ["apt-get", "-q", *state, *command], cwd=scratch, capture_output=True, timeout=120, check=True
-            )
+        run = partial(subprocess.run, cwd=scratch, capture_output=True, timeout=120, check=True)
+        run(["apt-get", "-q", *state, "update"])
+        run(["apt-get", "-q", *state, "download", DEBIAN_PACKAGE])
         for package in Path(scratch).glob(f"{DEBIAN_PACKAGE}*.deb"):
-            subprocess.run(["dpkg-deb", "-x", str(package), f"{scratch}/unpacked"], check=True, capture_output=True)
-        unpacked = Path(scratch) / "unpacked" / "usr/share/datasets/fashion-mnist"
+            run(["dpkg-deb", "-x", package.name, "unpacked"])
+        unpacked = Path(scratch) / "unpacked/usr/share/datasets/fashion-mnist"
         for name, digest in DIGESTS.items():
             _read_verified(unpacked / f"{name}.gz", name, digest)
             with atomic_write(folder / f"{name}.gz") as temporary:
                 shutil.copyfile(unpacked / f"{name}.gz", temporary)
-
-
-# The IDX format: two zero bytes, the type of the values, the number of dimensions, the size of each dimension as a
-# big-endian 32-bit integer, then the values
-_UNSIGNED_BYTE = 0x08
 
 
 def read_unpacked(path: Path) -> bytes:
@@ -200,17 +177,16 @@ def read_unpacked(path: Path) -> bytes:
         raise UserError(f"{path} is missing or damaged ({reason_of(error)}); delete it and fetch it again") from error
 
 
+# The IDX format: two zero bytes, 8 for unsigned bytes, the number of dimensions, the size of each dimension as a
+# big-endian 32-bit integer, then the values
 def parse_idx(content: bytes, dimensions: int, name: str) -> np.ndarray:
     """The array of unsigned bytes in the content of an IDX file with 3 (images) or 1 (labels) `dimensions`.
 
     Raises `UserError`, with the `name`, for another type or shape, or more or fewer values than the header says.
     """
-    header, magic = 4 + 4 * dimensions, bytes((0, 0, _UNSIGNED_BYTE, dimensions))
-    if content[:4] != magic or len(content) < header:
-        start = content[:4].hex()
-        raise UserError(
-            f"{name} is not an IDX file with {dimensions} dimensions: it starts with {start}, not {magic.hex()}"
-        )
+    header, start = 4 + 4 * dimensions, content[:4]
+    if start != bytes((0, 0, 8, dimensions)) or len(content) < header:
+        raise UserError(f"{name} is not an IDX file with {dimensions} dimensions: it starts with {start.hex()}")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != math.prod(shape):
         raise UserError(f"{name} is damaged: it has {len(content) - header:,} values instead of {math.prod(shape):,}")
@@ -219,5 +195,4 @@ def parse_idx(content: bytes, dimensions: int, name: str) -> np.ndarray:
 
 def dump_idx(values: np.ndarray) -> bytes:
     """The IDX file of an array of unsigned bytes."""
-    header = bytes((0, 0, _UNSIGNED_BYTE, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape)
-    return header + values.tobytes()
+    return struct.pack(f">4B{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
