@@ -62,11 +62,6 @@ class ProgressBar:
         self._is_live = not bars.disable
         self.task = bars.add_task(description, total=total, completed=int(completed))
 
-    @property
-    def seconds_left(self) -> float:
-        done = max(self._completed - self._first, 1e-9)
-        return (time.monotonic() - self._start) / done * ((self._total or self._completed) - self._completed)
-
     def advance(self, n: float = 1, description: str = "") -> None:
         """`n` more are done. A `description` replaces the text in front of the bar, and leaves lines to the caller."""
         self._completed += n
@@ -77,20 +72,18 @@ class ProgressBar:
 
     def line(self, text: str) -> None:
         """Print a plain line with the time left."""
-        self._last_line = time.monotonic()
+        self._last_line = now = time.monotonic()
+        left = ""
+        if self._total:
+            pace = (now - self._start) / max(self._completed - self._first, 1e-9)
+            left = f"  left {clock(pace * (self._total - self._completed))}"
         if not self._is_live:
-            log.info("%s%s", text, f"  left {clock(self.seconds_left)}" if self._total else "")
+            log.info("%s%s", text, left)
 
 
 @contextlib.contextmanager
 def progress(description: str, total: float | None = None, completed: float = 0) -> Iterator[ProgressBar]:
-    """Shows how far a long task is; call `.advance(n)` on what it gives.
-
-    Args:
-        description: what is done, as "decoding".
-        total: how much there is; None: not known.
-        completed: how much of it is done already.
-    """
+    """Shows how far a long task is: call `.advance(n)` on what it gives. `total` None: not known."""
     global _bars
     outer = bars = _bars
     if bars is None:

@@ -65,14 +65,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     )
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work; on a CPU it has when a call returns."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 @contextlib.contextmanager
 def keep_freed_memory() -> Iterator[None]:
     """Let the C library keep freed memory for the next training step instead of returning it to the system.

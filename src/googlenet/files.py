@@ -93,7 +93,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically. Raises `RunError` as `atomic_write` does."""
+    """Write a UTF-8 file atomically; errors as in `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

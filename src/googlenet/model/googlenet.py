@@ -124,23 +124,16 @@ class AuxiliaryHead(nn.Module):
     5x5 skip the first pool.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        average_pool: bool,
-        dropout: float,
-        batch_norm_epsilon: float | None,
-    ) -> None:
+    def __init__(self, in_channels: int, architecture: Architecture, batch_norm_epsilon: float | None) -> None:
         super().__init__()
-        self.avgpool = nn.AvgPool2d(kernel_size=5, stride=3) if average_pool else nn.Identity()
+        is_paper = architecture.auxiliary_pool == "average"
+        self.avgpool = nn.AvgPool2d(kernel_size=5, stride=3) if is_paper else nn.Identity()
         self.fit = nn.AdaptiveAvgPool2d(4)
         self.conv = Convolution(in_channels, 128, 1, batch_norm_epsilon=batch_norm_epsilon)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
         self.relu = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(dropout)
-        self.fc2 = _classifier(1024, num_classes)
+        self.dropout = nn.Dropout(architecture.auxiliary_dropout)
+        self.fc2 = _classifier(1024, architecture.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[2:]) >= 5:
@@ -167,12 +160,9 @@ class GoogLeNet(nn.Module):
     (N, in_channels, H, W) -> (N, num_classes) logits; in training mode with auxiliary heads, a `GoogLeNetOutput`.
     H and W are free down to `architecture.smallest_input()`.
 
-    Without auxiliary heads, the children are in the order of the computation: passing a batch through
-    `named_children()` one by one gives what `forward` gives, which is how the tutorial checks its shapes.
-
-    Raises:
-        UserError: for an architecture with an impossible value; from `forward`, for a batch of another shape or of
-            fewer pixels than the pools allow.
+    Without auxiliary heads, passing a batch through `named_children()` one by one gives what `forward` gives, which is
+    how the tutorial checks its shapes. Raises `UserError` for an impossible architecture, and in `forward` for a batch
+    of another shape or of fewer pixels than the pools allow.
     """
 
     num_features = 1024
@@ -199,15 +189,7 @@ class GoogLeNet(nn.Module):
             return Inception(*row[1:], third_branch_kernel=kernel, batch_norm_epsilon=epsilon)
 
         def auxiliary_head(in_channels: int) -> AuxiliaryHead | None:
-            if not architecture.auxiliary:
-                return None
-            return AuxiliaryHead(
-                in_channels,
-                architecture.num_classes,
-                average_pool=architecture.auxiliary_pool == "average",
-                dropout=architecture.auxiliary_dropout,
-                batch_norm_epsilon=epsilon,
-            )
+            return AuxiliaryHead(in_channels, architecture, epsilon) if architecture.auxiliary else None
 
         blocks = {row.name: block(row) for row in TABLE_1}
         self.conv1 = conv(architecture.in_channels, 64, 7, architecture.stem_stride)
@@ -333,11 +315,9 @@ def create_model(variant: str = "bn", **changes: Any) -> GoogLeNet:
 
     Args:
         variant: `bn` (batch norm; trains best), `tutorial`, `paper` or `torchvision`.
-        changes: any field of `Architecture`: `num_classes` (1000), `in_channels` (3), `dropout`, `auxiliary`,
-            `initialization`, ...
+        changes: any field of `Architecture`: `num_classes` (1000), `in_channels` (3), `dropout`, `auxiliary`, ...
 
-    Raises:
-        UserError: for an unknown variant or field, or an impossible value.
+    Raises `UserError` for an unknown variant or field, or an impossible value.
     """
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")

@@ -35,6 +35,9 @@ from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer, make_accelerator, resolve_recipe
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
 
+OnStep = Callable[[Trainer], None]
+Criterion = Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor]
+"""Mean loss of an output and targets."""
 EVAL_BATCH_SIZE = 256
 LINE_EVERY, LINE_SECONDS = 100, 60
 """Without a terminal, a progress line follows the last one after this many steps (as in the tutorial) or seconds."""
@@ -56,14 +59,9 @@ class TrainingResult:
 
 
 def train(
-    recipe: str | Path | Recipe | None = None,
-    *,
-    output: str | Path | None = None,
-    resume: bool = False,
-    model: nn.Module | None = None,
-    on_step: Callable[[Trainer], None] | None = None,
-    **settings: Any,
-) -> TrainingResult:
+    recipe: str | Path | Recipe | None = None, *, output: str | Path | None = None, resume: bool = False,
+    model: nn.Module | None = None, on_step: OnStep | None = None, **settings: Any,
+) -> TrainingResult:  # fmt: skip
     """Train a network.
 
     Args:
@@ -119,7 +117,7 @@ def train(
         return fit(trainer, folder, on_step)
 
 
-def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] | None = None) -> TrainingResult:
+def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, draw the plots."""
     accelerator, state, evaluation = trainer.accelerator, trainer.state, None
     with fused(trainer.net), _Interruption() as interruption:
@@ -150,11 +148,7 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: Callable[[Trainer], None] 
 
 
 def train_epoch(
-    trainer: Trainer,
-    folder: RunFolder,
-    bar: ProgressBar,
-    interruption: _Interruption,
-    on_step: Callable[[Trainer], None] | None,
+    trainer: Trainer, folder: RunFolder, bar: ProgressBar, interruption: _Interruption, on_step: OnStep | None
 ) -> tuple[Row, bool]:
     """The steps that are left of this epoch: their mean loss and accuracy, and whether the epoch is complete."""
     recipe, state, accelerator = trainer.recipe, trainer.state, trainer.accelerator
@@ -179,15 +173,9 @@ def train_epoch(
             group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
         with _explained_errors(recipe, len(inputs)):
             loss, logits = train_step(
-                trainer.model,
-                trainer.optimizer,
-                inputs,
-                targets,
-                criterion,
-                accelerator=accelerator,
-                parts=recipe.gradient_accumulation,
-                gradient_clip=recipe.gradient_clip,
-            )
+                trainer.model, trainer.optimizer, inputs, targets, criterion,
+                accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
+            )  # fmt: skip
         batch, state.step = batch + 1, state.step + 1
         if trainer.ema is not None:
             update_ema(trainer.ema, trainer.net, state.step, recipe.ema_decay)
@@ -231,29 +219,14 @@ def train_epoch(
 
 
 def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    targets: Tensor,
-    criterion: Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor],
-    *,
-    accelerator: Accelerator,
-    parts: int = 1,
-    gradient_clip: float | None = None,
-) -> tuple[Tensor, Tensor]:
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, criterion: Criterion, *,
+    accelerator: Accelerator, parts: int = 1, gradient_clip: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.
 
-    Args:
-        model: in training mode, as accelerate wrapped it.
-        optimizer: its learning rates are set.
-        inputs: prepared images (N, C, H, W).
-        targets: labels (N,) or class probabilities (N, num_classes).
-        criterion: mean loss of an output and targets.
-        accelerator: mixed precision, several processes.
-        parts: gradient accumulation: the batch is computed in this many parts, but never in parts of one image, on
-            which batch norm cannot work.
-        gradient_clip: largest L2 norm of the gradient; None: no limit.
+    `inputs` are prepared images (N, C, H, W), `targets` labels (N,) or class probabilities (N, num_classes).
     """
+    # Gradient accumulation; never in parts of one image, on which batch norm cannot work
     parts = max(1, min(parts, len(inputs) // 2))
     total, logits = torch.zeros((), device=inputs.device), []
     for number, (x, y) in enumerate(zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1):
@@ -296,14 +269,9 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
     images_per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
     with fused(net), progress(f"evaluating on {name} images", len(part)) as bar:
         logits = collect_logits(
-            net,
-            part,
-            trainer.input_spec,
-            device=accelerator.device,
-            precision=trainer.precision,
-            batch_size=min(EVAL_BATCH_SIZE, 4 * images_per_part),
-            advance=bar.advance,
-        )
+            net, part, trainer.input_spec, device=accelerator.device, precision=trainer.precision,
+            batch_size=min(EVAL_BATCH_SIZE, 4 * images_per_part), advance=bar.advance,
+        )  # fmt: skip
     if world > 1:
         padded = torch.zeros(-(-len(split) // world), logits.shape[1])
         padded[: len(logits)] = logits
@@ -443,15 +411,10 @@ def _row(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float
             f"{trainer.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
         )
     return {
-        "step": step,
-        "epoch": epoch,
-        "split": split,
-        "loss": loss,
-        "accuracy": accuracy,
-        "learning_rate": learning_rate,
-        "images_per_second": round(rate, 1),
+        "step": step, "epoch": epoch, "split": split, "loss": loss, "accuracy": accuracy,
+        "learning_rate": learning_rate, "images_per_second": round(rate, 1),
         "seconds": round(trainer.state.seconds, 3),
-    }
+    }  # fmt: skip
 
 
 def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:

@@ -68,15 +68,9 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
                 for group in trainer.optimizer.param_groups:
                     group["lr"] = rates[-1] * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
                 loss, _ = train_step(
-                    trainer.model,
-                    trainer.optimizer,
-                    inputs,
-                    targets,
-                    criterion,
-                    accelerator=accelerator,
-                    parts=recipe.gradient_accumulation,
-                    gradient_clip=recipe.gradient_clip,
-                )
+                    trainer.model, trainer.optimizer, inputs, targets, criterion,
+                    accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
+                )  # fmt: skip
                 losses.append(float(loss))
                 bar.advance()
                 if not math.isfinite(losses[-1]):
