@@ -6,19 +6,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
-from googlenet import Evaluation, ImageSplit, InputSpec, UserError
-from googlenet.evaluation.metrics import (
-    check_confidence,
-    check_split,
-    collect_logits,
-    coverage_at,
-    eval_mode,
-    on_device,
-)
+from googlenet import Architecture, Evaluation, ImageSplit, InputSpec, ModelInfo, UserError
+from googlenet.evaluation.metrics import check_confidence, collect_logits, coverage_at, eval_mode, on_device
+from googlenet.evaluation.report import eval_split
 
 CLASSES = ("a", "b", "c")
 SPEC = InputSpec(1, 2, (0.0,), (1.0,))
@@ -192,4 +185,4 @@ def test_confidence_must_be_a_probability(value: float) -> None:
 )
 def test_data_that_does_not_fit_the_network(split: ImageSplit, spec: InputSpec, name: str) -> None:
     with pytest.raises(UserError, match=name):
-        check_split(split, spec, CLASSES)
+        eval_split(ModelInfo(Architecture("bn", 3, spec.channels), CLASSES, spec), split)

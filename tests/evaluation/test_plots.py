@@ -20,7 +20,6 @@ from googlenet.evaluation.plots import (
     plot_learning_rates,
     plot_predictions,
     plot_sample,
-    prediction_captions,
 )
 from tests.evaluation.test_metrics import CLASSES
 
@@ -77,16 +76,17 @@ def test_predictions_are_spread_over_a_split_sorted_by_class(tmp_path: Path, mon
     evaluation = Evaluation(CLASSES, torch.eye(3)[labels], labels, 1.0)
     shown: list[str] = []
     monkeypatch.setattr(plots, "plot_contact_sheet", lambda images, captions, *_, **__: shown.extend(captions))
-    plot_predictions(evaluation, torch.zeros(150, 1, 2, 2, dtype=torch.uint8), tmp_path / "predictions.png", count=12)
+    images = torch.zeros(150, 1, 2, 2, dtype=torch.uint8)
+    plot_predictions(images, evaluation.captions, tmp_path / "predictions.png", count=12)
     assert sorted(caption.split("\n")[1] for caption in shown) == [*"aaaabbbbcccc"]
 
 
 def test_captions_show_the_calibrated_confidence_and_the_true_class() -> None:
     logits = torch.tensor([[0.9, 0.1]]).log()
     evaluation = Evaluation(("a", "b"), logits, torch.tensor([1]), 1.0)
-    assert prediction_captions(evaluation, [0]) == ["a (90%)\nb"]
+    assert evaluation.captions == ["a (90%)\nb"]
     hotter = dataclasses.replace(evaluation, temperature=2 * np.log(3) / np.log(1.5))
-    assert prediction_captions(hotter, [0]) == ["a (60%)\nb"]
+    assert hotter.captions == ["a (60%)\nb"]
 
 
 @pytest.mark.usefixtures("small_data")
@@ -135,8 +135,7 @@ def test_a_cjk_font_is_used_if_one_is_installed(monkeypatch: pytest.MonkeyPatch,
 
 def test_the_confusion_matrix_has_room_for_long_names(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     names = tuple(f"{number} " + "a name of many words " * 5 for number in range(3))
-    logits = torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 2]), 3).double()
-    plot_confusion_matrix(Evaluation(names, logits, torch.tensor([0, 1, 2, 1]), 1.0), tmp_path / "matrix.png")
+    plot_confusion_matrix(torch.eye(3, dtype=torch.int64), names, tmp_path / "matrix.png")
     assert not recwarn.list
 
 

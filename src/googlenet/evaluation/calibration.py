@@ -14,22 +14,17 @@ from torch import Tensor
 
 from googlenet.errors import UserError
 
-BINS = 15
-"""As in the paper's tables."""
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0
-"""The search interval; trained networks need 0.5 to 5."""
+BINS = 15  # as in the paper's tables
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0  # the search interval; trained networks need 0.5 to 5
 
 
 @dataclass(frozen=True)
 class Reliability:
     """Images in bins of equal width by confidence, which is the probability of the predicted class."""
 
-    images: Tensor
-    """int64, (bins,): images in each bin."""
-    confidence: Tensor
-    """float64, (bins,): mean confidence; 0 for an empty bin."""
-    accuracy: Tensor
-    """float64, (bins,): fraction of correct predictions; 0 for an empty bin."""
+    images: Tensor  # int64, (bins,)
+    confidence: Tensor  # float64, (bins,): mean; 0 for an empty bin
+    accuracy: Tensor  # float64, (bins,): fraction of correct predictions; 0 for an empty bin
 
     @property
     def expected_calibration_error(self) -> float:
@@ -38,10 +33,8 @@ class Reliability:
         return float((weights * (self.accuracy - self.confidence).abs()).sum())
 
     def to_dict(self) -> dict[str, list[Any]]:
-        return {
-            "images": self.images.tolist(),
-            **{name: [round(v, 4) for v in getattr(self, name).tolist()] for name in ("confidence", "accuracy")},
-        }
+        columns = {"images": self.images, "confidence": self.confidence, "accuracy": self.accuracy}
+        return {name: [round(value, 4) for value in column.tolist()] for name, column in columns.items()}
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
@@ -62,12 +55,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     added: if all of a few held-out images are classified correctly, T would otherwise go to 0. For thousands of images
     its effect is negligible.
 
-    Args:
-        logits: (N, classes) of held-out images: neither trained nor tested on.
-        labels: int64, (N,).
-
-    Raises:
-        UserError: without images, or if a logit is not finite.
+    `logits` (N, classes) and `labels` (N,) are those of held-out images, neither trained nor tested on.
+    Raises `UserError` without images, or if a logit is not finite.
     """
     if not len(labels) or not torch.isfinite(logits).all():
         raise UserError("fitting a temperature needs the finite logits of at least 1 image")

@@ -5,21 +5,17 @@ Every image counts exactly once, in eval mode, without gradients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
+from torchmetrics.functional import classification
 
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
@@ -28,24 +24,15 @@ from googlenet.errors import UserError
 from googlenet.evaluation.calibration import Reliability, reliability
 from googlenet.model.fuse import fused
 
-BATCH_SIZE = 256
-
 
 @dataclass(frozen=True)
 class Coverage:
-    """Selective prediction: how many images are confident at each of T thresholds, and how many of those are correct.
+    """How many images are confident, their predicted class at least as likely as a threshold, and correct."""
 
-    A prediction is confident if the probability of the predicted class is at least the threshold.
-    """
-
-    confidence: Tensor
-    """float64, (T,): the thresholds."""
-    confident: Tensor
-    """int64, (T,): confident images."""
-    correct: Tensor
-    """int64, (T,): confident images whose predicted class is the true one."""
-    images: int
-    """All images, confident or not."""
+    confidence: Tensor  # float64, (T,): the thresholds
+    confident: Tensor  # int64, (T,): confident images
+    correct: Tensor  # int64, (T,): confident images whose predicted class is the true one
+    images: int  # all images, confident or not
 
     @property
     def fraction(self) -> Tensor:
@@ -59,13 +46,10 @@ class Coverage:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Lists of length T; accuracy is None if no image is confident."""
+        values = {"confidence": self.confidence, "coverage": self.fraction, "accuracy": self.accuracy}
         return {
-            "confidence": [round(value, 4) for value in self.confidence.tolist()],
-            "coverage": [round(value, 4) for value in self.fraction.tolist()],
-            "accuracy": [
-                round(value, 4) if count else None
-                for value, count in zip(self.accuracy.tolist(), self.confident.tolist(), strict=True)
-            ],
+            name: [None if math.isnan(value) else round(value, 4) for value in tensor.tolist()]
+            for name, tensor in values.items()
         }
 
 
@@ -84,15 +68,11 @@ class Evaluation:
     """The logits of a network for the images of a split, and every metric computed from them."""
 
     classes: tuple[str, ...]
-    logits: Tensor
-    """float32, (N, classes), in the order of the split."""
-    labels: Tensor
-    """int64, (N,)."""
+    logits: Tensor  # float32, (N, classes), in the order of the split
+    labels: Tensor  # int64, (N,)
     images_per_second: float
-    temperature: float = 1.0
-    """Logits are divided by it before the softmax. It does not change the predicted class."""
-    confidence: float = 0.0
-    """The threshold of `coverage`: a probability from 0 to 1."""
+    temperature: float = 1.0  # logits are divided by it before the softmax; it does not change the predicted class
+    confidence: float = 0.0  # the threshold of `coverage`: a probability from 0 to 1
 
     @property
     def loss(self) -> float:
@@ -120,11 +100,6 @@ class Evaluation:
         return reliability(self.probabilities, self.labels)
 
     @property
-    def uncalibrated_reliability(self) -> Reliability:
-        """At temperature 1."""
-        return reliability(self.logits.softmax(dim=1), self.labels)
-
-    @property
     def coverage(self) -> Coverage:
         """At the one threshold `confidence`."""
         return coverage_at(self.probabilities, self.labels, [self.confidence])
@@ -137,7 +112,14 @@ class Evaluation:
     @property
     def confusion_matrix(self) -> Tensor:
         """int64, (true class, predicted class): counts."""
-        return multiclass_confusion_matrix(self.logits, self.labels, num_classes=len(self.classes))
+        return classification.multiclass_confusion_matrix(self.logits, self.labels, num_classes=len(self.classes))
+
+    @property
+    def captions(self) -> list[str]:
+        """For each image, two lines: the predicted class with its probability, and the true class."""
+        confidence, predicted = (values.tolist() for values in self.probabilities.max(dim=1))
+        names, rows = self.classes, zip(predicted, confidence, self.labels.tolist(), strict=True)
+        return [f"{names[guess]} ({probability:.0%})\n{names[label]}" for guess, probability, label in rows]
 
     def worst_mistakes(self, count: int) -> Tensor:
         """Indices of the misclassified images with the highest confidence, highest first: int64, at most (count,)."""
@@ -150,10 +132,15 @@ class Evaluation:
         """Every metric, ready for JSON. Calibration errors are over 15 bins (Guo et al. 2017)."""
         bins, coverage, count = self.reliability, self.coverage, len(self.classes)
         images = torch.bincount(self.labels, minlength=count)
-        scores = {"precision": multiclass_precision, "recall": multiclass_recall, "f1": multiclass_f1_score}
+        options: dict[str, Any] = {"num_classes": count, "average": "none"}
         per_class = {
-            name: score(self.logits, self.labels, num_classes=count, average="none") for name, score in scores.items()
+            "images": images,
+            "precision": classification.multiclass_precision(self.logits, self.labels, **options),
+            "recall": classification.multiclass_recall(self.logits, self.labels, **options),
+            "f1": classification.multiclass_f1_score(self.logits, self.labels, **options),
         }
+        error_before = replace(self, temperature=1.0).reliability.expected_calibration_error
+        confident = {key: value for key, (value,) in coverage.to_dict().items()}
         return {
             "images": len(self.labels),
             "loss": self.loss,
@@ -164,31 +151,25 @@ class Evaluation:
             "images_per_second": round(self.images_per_second, 1),
             "calibration": {
                 "temperature": self.temperature,
-                "expected_calibration_error_before": self.uncalibrated_reliability.expected_calibration_error,
+                "expected_calibration_error_before": error_before,
                 "loss": float(F.cross_entropy(self.logits / self.temperature, self.labels)),
                 "bins": bins.to_dict(),
             },
-            "coverage": {"images": int(coverage.confident), **{k: v for k, (v,) in coverage.to_dict().items()}},
+            "coverage": {"images": int(coverage.confident), **confident},
             "coverage_curve": self.coverage_curve.to_dict(),
             "per_class": {
-                name: {"images": int(images[i]), **{key: float(values[i]) for key, values in per_class.items()}}
-                for i, name in enumerate(self.classes)
+                name: {key: values[number].item() for key, values in per_class.items()}
+                for number, name in enumerate(self.classes)
             },
             "confusion_matrix": self.confusion_matrix.tolist(),
         }
 
 
 def collect_logits(
-    net: nn.Module,
-    split: ImageSplit,
-    spec: InputSpec,
-    *,
-    device: torch.device,
-    precision: str,
-    batch_size: int = BATCH_SIZE,
-    advance: Callable[[int], None] | None = None,
+    net: nn.Module, split: ImageSplit, spec: InputSpec, *, device: torch.device, precision: str,
+    batch_size: int = 256, advance: Callable[[int], None] | None = None,
     forward: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """The logits for every image of a split, in order: float32, (N, classes), on the CPU.
 
     The network must be on the device; it is left as it was. `advance` is called with the size of each batch. `forward`
@@ -229,18 +210,7 @@ def on_device(net: nn.Module, device: torch.device) -> Iterator[None]:
         net.to(origin)
 
 
-def check_split(split: ImageSplit, spec: InputSpec, classes: Sequence[str]) -> None:
-    """Raises `UserError` if a split is empty, or its channels or labels do not fit the network."""
-    if not len(split):
-        raise UserError("the data has no test images")
-    if split.channels != spec.channels:
-        raise UserError(f"the model takes images with {spec.channels} channel(s), the data has {split.channels}")
-    if int(split.labels.max()) >= len(classes):
-        raise UserError(f"the model has {len(classes)} classes, the data has {int(split.labels.max()) + 1}")
-
-
-def check_confidence(confidence: float) -> float:
-    """Returns a confidence threshold as it is. Raises `UserError` unless it is a probability."""
+def check_confidence(confidence: float) -> None:
+    """Raises `UserError` unless a confidence threshold is a probability."""
     if not 0 <= confidence <= 1:
         raise UserError(f"confidence must be a probability from 0 to 1, not {confidence}")
-    return confidence

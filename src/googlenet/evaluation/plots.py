@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,13 @@ def drawing(path: Path, width: float, height: float, *, parse_math: bool = False
 
     With `parse_math`, `$...$` is a formula, as in the labels of a logarithmic axis; names must be shown as they are.
     """
+    font_log = logging.getLogger("matplotlib.font_manager")
+    level = font_log.level
     with matplotlib.rc_context({"text.parse_math": parse_math, "font.family": font_families()}):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
-        font_log = logging.getLogger("matplotlib.font_manager")
-        level = font_log.level
-        font_log.setLevel(logging.ERROR)  # it would warn about CJK fonts without a bold face
         try:
+            font_log.setLevel(logging.ERROR)  # it would warn about CJK fonts without a bold face
             with atomic_write(path) as temporary, warnings.catch_warnings(record=True) as caught:
                 figure.savefig(temporary, dpi=110, format="png")
         finally:
@@ -58,17 +59,15 @@ def drawing(path: Path, width: float, height: float, *, parse_math: bool = False
 @cache
 def font_families() -> list[str]:
     """Matplotlib's default font and, if one is installed, a font with Chinese, Japanese and Korean glyphs."""
-    installed = {Path(file).name: file for file in font_manager.findSystemFonts()}  # matplotlib's own list may be old
-    for name in _CJK_FONT_FILES:
-        if name in installed:
-            font_manager.fontManager.addfont(installed[name])
-            return ["DejaVu Sans", font_manager.get_font(installed[name]).family_name]
+    for file in font_manager.findSystemFonts():  # matplotlib's own list may be old
+        if Path(file).name in _CJK_FONT_FILES:
+            font_manager.fontManager.addfont(file)
+            return ["DejaVu Sans", font_manager.get_font(file).family_name]
     return ["DejaVu Sans"]
 
 
-@cache
+@cache  # once per process
 def _log_missing_glyphs() -> None:
-    """Once per process."""
     log.warning("no installed font has every character of the names: plots show boxes; install fonts-noto-cjk (Debian)")
 
 
@@ -80,21 +79,20 @@ def shorten(line: str, width: int) -> str:
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Loss, accuracy and learning rate by step, from the rows of `metrics.jsonl`."""
+    shown = (
+        ("loss", 1, "loss per image (nats)"),
+        ("accuracy", 100, "accuracy (%)"),
+        ("learning_rate", 1, "learning rate"),
+    )
     with drawing(path, 13, 3.8) as figure:
-        loss, accuracy, rate = figure.subplots(1, 3)
-        for split, style in (("train", {"linewidth": 1}), ("validation", {"marker": "o"}), ("test", {"marker": "o"})):
-            chosen = [row for row in rows if row["split"] == split]
-            if not chosen:
-                continue
-            steps = [row["step"] for row in chosen]
-            loss.plot(steps, [row["loss"] for row in chosen], label=split, **style)
-            accuracy.plot(steps, [100 * row["accuracy"] for row in chosen], label=split, **style)
-            if split == "train":
-                rate.plot(steps, [row["learning_rate"] for row in chosen], color="tab:gray")
-        for axes, title in ((loss, "loss per image (nats)"), (accuracy, "accuracy (%)"), (rate, "learning rate")):
+        for axes, (key, scale, title) in zip(figure.subplots(1, 3), shown, strict=True):
+            for split in ("train",) if key == "learning_rate" else ("train", "validation", "test"):
+                points = [(row["step"], scale * row[key]) for row in rows if row["split"] == split]
+                if points:
+                    style = {"linewidth": 1} if split == "train" else {"marker": "o"}
+                    axes.plot(*zip(*points, strict=True), label=split, **style)
             axes.set(title=title, xlabel="step")
             axes.grid(alpha=0.3)
-        for axes in (loss, accuracy):
             if axes.lines:
                 axes.legend()
 
@@ -111,60 +109,55 @@ def plot_learning_rates(rates: Sequence[float], losses: Sequence[float], suggest
         axes.legend()
 
 
-def plot_confusion_matrix(evaluation: Evaluation, path: Path) -> None:
+def plot_confusion_matrix(matrix: Tensor, classes: Sequence[str], path: Path) -> None:
     """Counts by true class (row) and predicted class (column), colored by the fraction of the row."""
-    matrix = evaluation.confusion_matrix.numpy()
-    fraction = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    count = len(evaluation.classes)
-    side = min(3 + 0.55 * count, 30)
+    fraction = (matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
+    names = [shorten(name, 40) for name in classes]
+    side = min(3 + 0.55 * len(names), 30)
     with drawing(path, side, side) as figure:
         axes = figure.subplots()
         axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
-        names = [shorten(name, 40) for name in evaluation.classes]
-        axes.set_xticks(range(count), names, rotation=45, ha="right")
-        axes.set_yticks(range(count), names)
-        axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%}")
-        if count <= 40:
-            for row, column in np.argwhere(matrix > 0):
-                color = "white" if fraction[row, column] > 0.5 else "black"
-                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {matrix.trace() / matrix.sum():.2%}")
+        for row, column in matrix.nonzero().tolist() if len(names) <= 40 else ():
+            color = "white" if fraction[row, column] > 0.5 else "black"
+            axes.text(column, row, int(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)
 
 
 def plot_reliability(evaluation: Evaluation, path: Path) -> None:
     """Accuracy by confidence, compared with perfect calibration; below, the images in each bin."""
-    shown = [(evaluation.reliability, f"temperature {evaluation.temperature:.3g}", "tab:blue")]
+    shown = [(evaluation, "tab:blue")]
     if evaluation.temperature != 1:
-        shown.insert(0, (evaluation.uncalibrated_reliability, "temperature 1", "tab:orange"))
-    bins = len(shown[0][0].images)
-    middles = (np.arange(bins) + 0.5) / bins
+        shown.insert(0, (replace(evaluation, temperature=1.0), "tab:orange"))
     with drawing(path, 6.5, 8, parse_math=True) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
         upper.plot([0, 1], [0, 1], color="tab:gray", linestyle="--", label="perfect calibration")
-        for number, (curve, name, color) in enumerate(shown):
-            images = curve.images.numpy()
-            points = (curve.confidence[curve.images > 0], curve.accuracy[curve.images > 0])
-            label = f"{name}: error {curve.expected_calibration_error:.2%}"
-            upper.plot(*points, marker="o", color=color, label=label)
-            width = 0.8 / bins / len(shown)
-            bars = lower.bar(middles + (number - (len(shown) - 1) / 2) * width, images, width=width, color=color)
+        for number, (each, color) in enumerate(shown):
+            bins = each.reliability
+            label = f"temperature {each.temperature:.3g}: error {bins.expected_calibration_error:.2%}"
+            images, confidence, accuracy = bins.images.numpy(), bins.confidence.numpy(), bins.accuracy.numpy()
+            upper.plot(confidence[images > 0], accuracy[images > 0], marker="o", color=color, label=label)
+            width = 0.8 / len(images) / len(shown)
+            middles = (np.arange(len(images)) + 0.5) / len(images) + (number - (len(shown) - 1) / 2) * width
+            bars = lower.bar(middles, images, width=width, color=color)
             counts = [f"{count:,}" if count else "" for count in images]
             lower.bar_label(bars, labels=counts, rotation=90, fontsize=7, padding=3)
         upper.set(ylabel="accuracy", ylim=(0, 1.02), title=f"accuracy {evaluation.accuracy:.2%}")
         upper.legend(loc="upper left")
+        upper.grid(alpha=0.3)
         lower.set(xlabel="confidence of the predicted class", ylabel="images", yscale="symlog", xlim=(0, 1))
         lower.margins(y=0.25)
-        for axes in (upper, lower):
-            axes.grid(alpha=0.3)
+        lower.grid(alpha=0.3)
 
 
 def plot_coverage(evaluation: Evaluation, path: Path) -> None:
     """By confidence threshold: the fraction of images that is confident, and the accuracy on those."""
     curve = evaluation.coverage_curve
-    threshold = curve.confidence.numpy()
     with drawing(path, 6.5, 5) as figure:
         axes = figure.subplots()
-        axes.plot(threshold, 100 * curve.accuracy.numpy(), label="accuracy on the confident images")
-        axes.plot(threshold, 100 * curve.fraction.numpy(), label="coverage: confident images")
+        axes.plot(curve.confidence.numpy(), 100 * curve.accuracy.numpy(), label="accuracy on the confident images")
+        axes.plot(curve.confidence.numpy(), 100 * curve.fraction.numpy(), label="coverage: confident images")
         if evaluation.confidence > 0:
             axes.axvline(evaluation.confidence, color="tab:gray", linestyle="--", label="--confidence")
         axes.set(xlabel="confidence threshold", ylabel="%", xlim=(0, 1), ylim=(0, 102))
@@ -184,16 +177,14 @@ def plot_contact_sheet(
         axes = figure.subplots()  # one for all images, because creating axes is slow
         axes.axis("off")
         axes.set(title=title, xlim=(0, columns), ylim=(cell * rows, 0), aspect="equal")
-        for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        for number, (image, caption) in enumerate(zip(images.permute(0, 2, 3, 1).numpy(), captions, strict=True)):
             row, left = divmod(number, columns)
             bottom = cell * (row + 1)
-            pixels = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
             extent = (left + 0.04, left + 0.96, bottom, bottom - 0.92 * aspect)
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=extent)
-            # Not part of the layout: long captions must not shrink the images
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent)
             lines = "\n".join(shorten(line, 25) for line in caption.split("\n"))
-            text = axes.text(left + 0.5, bottom - 0.94 * aspect, lines, fontsize=7)
-            text.set(ha="center", va="bottom", in_layout=False)
+            text = axes.text(left + 0.5, bottom - 0.94 * aspect, lines, fontsize=7, ha="center", va="bottom")
+            text.set_in_layout(False)  # long captions must not shrink the images
 
 
 def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> None:
@@ -207,50 +198,42 @@ def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> 
 def plot_augmented(dataset: ImageDataset, augmentation: Augmentation, path: Path, *, count: int, seed: int) -> None:
     """Random training images, one per row: the original, then seven augmented versions; `count` images in all.
 
-    Raises:
-        UserError: for fewer than two rows, which mixup and CutMix need.
+    Raises `UserError` for fewer than two rows, which mixup and CutMix need.
     """
-    columns = 8
+    columns, names = 8, dataset.classes
     if count < 2 * columns:
         raise UserError(f"count must be {2 * columns} or more to show augmented images, not {count}")
-    split, names = dataset.train, dataset.classes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        chosen = torch.randperm(len(split))[: count // columns]
-        images, labels = split.images[chosen], split.labels[chosen]
+        chosen = torch.randperm(len(dataset.train))[: count // columns]
+        images, labels = dataset.train.images[chosen], dataset.train.labels[chosen]
         versions, captions = [images], [[names[label] for label in labels.tolist()]]
         for _ in range(columns - 1):
             mixed, targets = augmentation.mix(augmentation(images).float(), labels, len(names))
             versions.append(mixed.round().to(torch.uint8))
-            captions.append([_mixture(target, names) if targets.ndim == 2 else "" for target in targets])
-    sheet = torch.stack(versions, dim=1).flatten(0, 1)
+            captions.append([_mixture(target, names) for target in targets])
     by_row = [caption for row in zip(*captions, strict=True) for caption in row]
+    sheet = torch.stack(versions, dim=1).flatten(0, 1)
     plot_contact_sheet(sheet, by_row, path, title="original, then augmented", columns=columns)
 
 
 def _mixture(target: Tensor, names: Sequence[str]) -> str:
-    """The classes of a mixed label (classes,) in percent; empty for a single class."""
-    mixed = (target >= 0.005).nonzero().flatten().tolist()  # less would be shown as 0%
-    return "\n".join(f"{float(target[label]):.0%} {names[label]}" for label in mixed) if len(mixed) > 1 else ""
+    """The classes of a mixed label (classes,) in percent; empty for a single class, and for a label ()."""
+    shown = (target >= 0.005).nonzero().tolist() if target.ndim else []  # less would be shown as 0%
+    return "\n".join(f"{float(target[label]):.0%} {names[label]}" for (label,) in shown) if len(shown) > 1 else ""
 
 
-def plot_mistakes(evaluation: Evaluation, images: Tensor, path: Path, *, count: int = 32) -> None:
-    """The misclassified images (of all, uint8 (N, C, H, W)) with the highest confidence."""
-    worst = evaluation.worst_mistakes(count)
-    title = "most confident mistakes: predicted (confidence), true"
-    plot_contact_sheet(images[worst], prediction_captions(evaluation, worst.tolist()), path, title=title)
+def plot_predictions(
+    images: Tensor, captions: Sequence[str], path: Path, *, mistakes: Tensor | None = None, count: int = 32
+) -> None:
+    """Of the images of a split (N, C, H, W) with `Evaluation.captions`, those with the indices `worst_mistakes`.
 
-
-def plot_predictions(evaluation: Evaluation, images: Tensor, path: Path, *, count: int = 32) -> None:
-    """Images spread evenly over the split (uint8 (N, C, H, W)), which may be sorted by class."""
-    count = min(count, len(images))
-    chosen = torch.arange(count) * len(images) // max(count, 1)
-    title = "predicted (confidence), true"
-    plot_contact_sheet(images[chosen], prediction_captions(evaluation, chosen.tolist()), path, title=title)
-
-
-def prediction_captions(evaluation: Evaluation, indices: Iterable[int]) -> list[str]:
-    """For each image, two lines: the predicted class with its probability, and the true class."""
-    confidence, predicted = evaluation.probabilities.max(dim=1)
-    names, labels = evaluation.classes, evaluation.labels
-    return [f"{names[int(predicted[i])]} ({float(confidence[i]):.0%})\n{names[int(labels[i])]}" for i in indices]
+    Default: `count` images spread evenly over the split, which may be sorted by class.
+    """
+    chosen, title = mistakes, "most confident mistakes: predicted (confidence), true"
+    if chosen is None:
+        chosen, title = (
+            torch.linspace(0, len(images) - 1, min(count, len(images))).long(),
+            "predicted (confidence), true",
+        )
+    plot_contact_sheet(images[chosen], [captions[number] for number in chosen.tolist()], path, title=title)

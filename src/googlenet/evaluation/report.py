@@ -15,15 +15,8 @@ from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit, is_folder, load_dataset
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import UserError, check_counts
-from googlenet.evaluation.metrics import (
-    BATCH_SIZE,
-    Evaluation,
-    check_confidence,
-    check_split,
-    collect_logits,
-    on_device,
-)
-from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_mistakes, plot_reliability
+from googlenet.evaluation.metrics import Evaluation, check_confidence, collect_logits, on_device
+from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_predictions, plot_reliability
 from googlenet.files import write_json
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, load_or_check
@@ -32,16 +25,10 @@ EvalData = str | Path | ImageDataset | ImageSplit | None
 
 
 def evaluate(
-    net: GoogLeNet | str | Path,
-    data: EvalData = None,
-    *,
-    data_dir: str | Path | None = None,
-    skip_unreadable: bool = False,
-    device: str = "auto",
-    precision: str | None = None,
-    batch_size: int = BATCH_SIZE,
+    net: GoogLeNet | str | Path, data: EvalData = None, *, data_dir: str | Path | None = None,
+    skip_unreadable: bool = False, device: str = "auto", precision: str | None = None, batch_size: int = 256,
     confidence: float = 0.0,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Evaluate a network on test images.
 
     Args:
@@ -70,51 +57,41 @@ def evaluate(
 
 
 def run_on_split(
-    net: GoogLeNet,
-    info: ModelInfo,
-    split: ImageSplit,
-    *,
-    device: str,
-    precision: str | None,
-    batch_size: int,
+    net: GoogLeNet, info: ModelInfo, split: ImageSplit, *, device: str, precision: str | None, batch_size: int,
     forward: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`collect_logits` with a progress bar, for the arguments of `evaluate`."""
     resolved = resolve_device(device)
+    precision = resolve_precision(precision or info.recipe.get("precision", "auto"), resolved)
     with on_device(net, resolved), progress("evaluating", len(split)) as bar:
         return collect_logits(
-            net,
-            split,
-            info.input,
-            device=resolved,
-            precision=resolve_precision(precision or info.recipe.get("precision", "auto"), resolved),
-            batch_size=batch_size,
-            advance=bar.advance,
+            net, split, info.input, device=resolved, precision=precision, batch_size=batch_size, advance=bar.advance,
             forward=forward,
-        )
+        )  # fmt: skip
 
 
 def eval_split(
     info: ModelInfo, data: EvalData = None, data_dir: str | Path | None = None, *, skip_unreadable: bool = False
 ) -> ImageSplit:
-    """The images to evaluate on, checked to fit the network. Arguments as in `evaluate`."""
+    """The images to evaluate on; arguments as in `evaluate`. Raises `UserError` if they do not fit the network."""
     if isinstance(data, ImageDataset):
         _check_classes(data.name, data.classes, info)
         data = data.test
     if not isinstance(data, ImageSplit):
         data = load_eval_data(info, data, data_dir, skip_unreadable=skip_unreadable).test
-    check_split(data, info.input, info.classes)
+    if not len(data):
+        raise UserError("the data has no test images")
+    if data.channels != info.input.channels:
+        raise UserError(f"the model takes images with {info.input.channels} channel(s), the data has {data.channels}")
+    if (last := int(data.labels.max())) >= len(info.classes):
+        raise UserError(f"the model has {len(info.classes)} classes, the data has {last + 1}")
     return data
 
 
 def load_eval_data(
-    info: ModelInfo,
-    data: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    *,
-    skip_unreadable: bool = False,
-    splits: tuple[str, ...] = ("test",),
-) -> ImageDataset:
+    info: ModelInfo, data: str | Path | None = None, data_dir: str | Path | None = None, *,
+    skip_unreadable: bool = False, splits: tuple[str, ...] = ("test",),
+) -> ImageDataset:  # fmt: skip
     """A dataset whose labels are the classes of a model.
 
     For the folder that the model was trained on, even if it was moved, the test split is the one of training. For
@@ -129,35 +106,33 @@ def load_eval_data(
     Raises:
         UserError: if the data is unknown, missing, or has other classes.
     """
-    trained_on = info.recipe.get("data")
-    name = data if data is not None else trained_on
-    if name is None:
+    recipe, trained_on = info.recipe, info.recipe.get("data")
+    if data is None and trained_on is None:
         raise UserError("the model file does not name its training data: name a dataset or folder (--data)")
-    name = str(name)
+    name = str(trained_on if data is None else data)
     if data is None and Path(name).is_absolute() and not is_folder(name):
         raise UserError(f"the training data {name} no longer exists: name its folder (--data), or another one")
     options: dict[str, Any] = {
         "size": info.input.decoded_size,
         "resize": info.input.resize,
-        "seed": info.recipe.get("seed", 0),
-        "skip_unreadable": skip_unreadable or info.recipe.get("skip_unreadable", False),
+        "seed": recipe.get("seed", 0),
+        "skip_unreadable": skip_unreadable or recipe.get("skip_unreadable", False),
         "channels": info.input.channels,
+        "classes": info.classes,
         "splits": splits,
     }
     if not is_folder(name):
-        dataset = load_dataset(
-            name, data_dir or (info.recipe.get("data_dir") if name == trained_on else None), **options
-        )
+        dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name == trained_on else None), **options)
         _check_classes(name, dataset.classes, info)
     elif trained_on is not None and Path(name).resolve() == Path(trained_on).resolve():
-        dataset = load_dataset(name, classes=info.classes, **options)
+        dataset = load_dataset(name, **options)
         if info.data_digest not in ("", dataset.digest):
             log.warning("the folder has changed since training: training images may be in the test split")
     else:
-        dataset = load_dataset(name, classes=info.classes, test_fraction=1.0, **options)
+        dataset = load_dataset(name, test_fraction=1.0, **options)
         if info.data_digest == dataset.digest:
             log.info("the folder has the images of the training: its test split is the one of training")
-            dataset = load_dataset(name, classes=info.classes, **options)
+            dataset = load_dataset(name, **options)
     if dataset.note:
         log.info("note: %s", dataset.note)
     return dataset
@@ -172,37 +147,31 @@ def _check_classes(name: str, classes: tuple[str, ...], info: ModelInfo) -> None
 def evaluation_table(evaluation: Evaluation) -> Table:
     """One row per class, and the overall metrics in the caption."""
     metrics = evaluation.to_dict()
-    table = Table()
-    table.add_column("class")
+    caption = (
+        f"{metrics['images']:,} images: accuracy {metrics['accuracy']:.2%}, top 3 {metrics['top_3_accuracy']:.2%}\n"
+        f"loss {metrics['loss']:.4f}, calibration error {metrics['expected_calibration_error']:.2%}, "
+        f"{metrics['images_per_second']:,.0f} images/s"
+    )
+    if evaluation.temperature != 1:
+        before = metrics["calibration"]["expected_calibration_error_before"]
+        caption += f"\ntemperature {evaluation.temperature:.3g}; calibration error without it {before:.2%}"
+    if evaluation.confidence > 0:
+        images, _, fraction, accuracy = metrics["coverage"].values()
+        of_those = "no accuracy" if accuracy is None else f"accuracy {accuracy:.2%}"
+        caption += f"\nconfidence {evaluation.confidence:g} or more: {images:,} images ({fraction:.2%}), {of_those}"
+    table = Table("class", caption=caption, caption_justify="left")
     for heading in ("images", "precision", "recall", "F1"):
         table.add_column(heading, justify="right")
     for name, row in metrics["per_class"].items():
-        scores = (f"{row[key]:.2%}" for key in ("precision", "recall", "f1"))
-        table.add_row(escape(name), f"{row['images']:,}", *scores)
-    lines = [
-        f"{metrics['images']:,} images: accuracy {metrics['accuracy']:.2%}, top 3 {metrics['top_3_accuracy']:.2%}",
-        f"loss {metrics['loss']:.4f}, calibration error {metrics['expected_calibration_error']:.2%}, "
-        f"{metrics['images_per_second']:,.0f} images/s",
-    ]
-    if evaluation.temperature != 1:
-        before = metrics["calibration"]["expected_calibration_error_before"]
-        lines.append(f"temperature {evaluation.temperature:.3g}; calibration error without it {before:.2%}")
-    if evaluation.confidence > 0:
-        coverage = metrics["coverage"]
-        accuracy = "no accuracy" if coverage["accuracy"] is None else f"accuracy {coverage['accuracy']:.2%}"
-        lines.append(
-            f"confidence {evaluation.confidence:g} or more: {coverage['images']:,} images "
-            f"({coverage['coverage']:.2%}), {accuracy}"
-        )
-    table.caption = "\n".join(lines)
-    table.caption_justify = "left"
+        table.add_row(escape(name), f"{row['images']:,}", *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")))
     return table
 
 
 def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path) -> None:
     """Write `evaluation.json` and the plots to `folder`, which is created if needed. Raises `RunError` if it cannot."""
     write_json(folder / "evaluation.json", evaluation.to_dict())
-    plot_confusion_matrix(evaluation, folder / "confusion_matrix.png")
-    plot_mistakes(evaluation, split.images, folder / "mistakes.png")
+    plot_confusion_matrix(evaluation.confusion_matrix, evaluation.classes, folder / "confusion_matrix.png")
+    mistakes, path = evaluation.worst_mistakes(32), folder / "mistakes.png"
+    plot_predictions(split.images, evaluation.captions, path, mistakes=mistakes)
     plot_reliability(evaluation, folder / "reliability.png")
     plot_coverage(evaluation, folder / "coverage.png")

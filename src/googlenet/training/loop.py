@@ -25,7 +25,7 @@ from googlenet.device import describe, scoped_process_state
 from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.metrics import Evaluation, collect_logits
-from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_mistakes, plot_predictions
+from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
 from googlenet.files import expand
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
@@ -477,10 +477,13 @@ def _log_epoch(trainer: Trainer, trained: Row, row: Row, seconds: float) -> None
 
 def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
     """Curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
-    plot_curves(folder.rows(), folder.path / "curves.png")
+    path, rows = folder.path, folder.rows()
     if evaluation is not None:
         split = trainer.validation if evaluated == "validation" else trainer.dataset.test
         assert split is not None
-        plot_confusion_matrix(evaluation, folder.path / "confusion_matrix.png")
-        plot_predictions(evaluation, split.images, folder.path / "predictions.png")
-        plot_mistakes(evaluation, split.images, folder.path / "mistakes.png")
+        images, captions = split.images, evaluation.captions
+        matrix, mistakes = evaluation.confusion_matrix, evaluation.worst_mistakes(32)
+        plot_confusion_matrix(matrix, evaluation.classes, path / "confusion_matrix.png")
+        plot_predictions(images, captions, path / "predictions.png")
+        plot_predictions(images, captions, path / "mistakes.png", mistakes=mistakes)
+    plot_curves(rows, path / "curves.png")
