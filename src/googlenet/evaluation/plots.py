@@ -122,7 +122,7 @@ def plot_confusion_matrix(matrix: Tensor, classes: Sequence[str], path: Path) ->
         axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {matrix.trace() / matrix.sum():.2%}")
         for row, column in matrix.nonzero().tolist() if len(names) <= 40 else ():
             color = "white" if fraction[row, column] > 0.5 else "black"
-            axes.text(column, row, int(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)
+            axes.text(column, row, str(int(matrix[row, column])), ha="center", va="center", color=color, fontsize=8)
 
 
 def plot_reliability(evaluation: Evaluation, path: Path) -> None:

@@ -23,26 +23,19 @@ from googlenet.weights.model_file import ModelInfo, build, read_safetensors, sav
 Weights = dict[str, Tensor]
 
 _BRANCHES = ("branch1.conv", "branch2.0.conv", "branch2.1.conv", "branch3.0.conv", "branch3.1.conv", "branch4.1.conv")
-_TUTORIAL_BRANCHES = dict(
-    zip(("branch1", "branch2_1", "branch2_2", "branch3_1", "branch3_2", "branch4_2"), _BRANCHES, strict=True)
-)
-_CAFFE_BRANCHES = dict(zip(("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj"), _BRANCHES, strict=True))
-_TUTORIAL_STEM = {"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv"}
-_CAFFE_STEM = {
-    "conv1/7x7_s2": "conv1.conv",
-    "conv2/3x3_reduce": "conv2.conv",
-    "conv2/3x3": "conv3.conv",
+_TUTORIAL_BRANCHES = ("branch1", "branch2_1", "branch2_2", "branch3_1", "branch3_2", "branch4_2")
+_CAFFE_BRANCHES = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+_STEM = {
+    **{"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv"},  # the tutorial's
+    **{"conv1/7x7_s2": "conv1.conv", "conv2/3x3_reduce": "conv2.conv", "conv2/3x3": "conv3.conv"},  # Caffe's
     "loss3/classifier": "fc",
 }
 
 
 def import_weights(
-    path: str | Path,
-    *,
-    variant: Variant | None = None,
-    stem_stride: int | None = None,
+    path: str | Path, *, variant: Variant | None = None, stem_stride: int | None = None,
     classes: Sequence[str] | None = None,
-) -> GoogLeNet:
+) -> GoogLeNet:  # fmt: skip
     """A network in eval mode from weights without our description; its `info` is a `ModelInfo`, as after `load`.
 
     Supported: state dicts (`.pt`, `.pth`, `.safetensors`) of the tutorial's code, of torchvision's `googlenet` with or
@@ -64,14 +57,13 @@ def import_weights(
     elif "inception_3a.branch1.weight" in weights:
         weights, variant = _rename_tutorial(weights), variant or "tutorial"
     try:
-        in_channels = weights["conv1.conv.weight"].shape[1]
-        num_classes = weights["fc.weight"].shape[0]
+        in_channels, num_classes = weights["conv1.conv.weight"].shape[1], weights["fc.weight"].shape[0]
         variant = variant or detect_variant(weights)
     except (KeyError, IndexError) as error:
         raise UserError(f"{path} holds the weights of another network: {error} is missing") from error
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
-    detected = dataclasses.replace(
+    found = dataclasses.replace(
         VARIANTS[variant],
         in_channels=in_channels,
         num_classes=num_classes,
@@ -79,21 +71,17 @@ def import_weights(
         stem_stride=VARIANTS[variant].stem_stride if stem_stride is None else stem_stride,
     )
     try:
-        net = build(detected, weights)
+        net = build(found, weights)
     except ValueError as error:
         raise UserError(f"{path} does not fit variant {variant!r}: {reason_of(error)}") from error
-    net.info = ModelInfo(detected, _class_names(detected, classes), _input_spec(detected, from_caffe=from_caffe))
+    net.info = ModelInfo(found, _class_names(found, classes), _input_spec(found, from_caffe=from_caffe))
     return net
 
 
 def import_to_file(
-    path: Path,
-    output: Path | None,
-    *,
-    variant: Variant | None = None,
-    stem_stride: int | None = None,
+    path: Path, output: Path | None, *, variant: Variant | None = None, stem_stride: int | None = None,
     class_file: Path | None = None,
-) -> tuple[Path, ModelInfo]:
+) -> tuple[Path, ModelInfo]:  # fmt: skip
     """Import weights and write them to a model file. Default output: `path` with the suffix .safetensors.
 
     Raises:
@@ -147,14 +135,14 @@ def _read_onnx(path: Path) -> Weights:
 
 def _rename_caffe(weights: Weights) -> Weights:
     """Our names, without tensors that are not weights of a layer; and RGB instead of Caffe's BGR input."""
-    renamed = {}
+    branches, renamed = dict(zip(_CAFFE_BRANCHES, _BRANCHES, strict=True)), {}
     for name, tensor in weights.items():
         layer, _, kind = name.removesuffix("_0").rpartition("_")
         block, _, part = layer.partition("/")
-        if layer in _CAFFE_STEM:
-            layer = _CAFFE_STEM[layer]
-        elif block.startswith("inception_") and part in _CAFFE_BRANCHES:
-            layer = f"inception{block.removeprefix('inception_')}.{_CAFFE_BRANCHES[part]}"
+        if block.startswith("inception_") and part in branches:
+            layer = f"{block.replace('_', '')}.{branches[part]}"
+        elif layer in _STEM:
+            layer = _STEM[layer]
         else:
             continue
         renamed[f"{layer}.{'weight' if kind == 'w' else 'bias'}"] = tensor
@@ -164,13 +152,12 @@ def _rename_caffe(weights: Weights) -> Weights:
 
 
 def _rename_tutorial(weights: Weights) -> Weights:
-    renamed = {}
+    branches, renamed = dict(zip(_TUTORIAL_BRANCHES, _BRANCHES, strict=True)), {}
     for name, tensor in weights.items():
         layer, _, kind = name.rpartition(".")
-        block, _, branch = layer.partition(".")
-        if branch in _TUTORIAL_BRANCHES:
-            layer = f"{block.replace('_', '')}.{_TUTORIAL_BRANCHES[branch]}"
-        renamed[f"{_TUTORIAL_STEM.get(layer, layer)}.{kind}"] = tensor
+        block, _, part = layer.partition(".")
+        layer = f"{block.replace('_', '')}.{branches[part]}" if part in branches else _STEM.get(layer, layer)
+        renamed[f"{layer}.{kind}"] = tensor
     return renamed
 
 
@@ -182,26 +169,23 @@ def detect_variant(weights: Weights) -> Variant:
     return "paper" if "aux1.fc2.weight" in weights else "tutorial"
 
 
-def _class_names(detected: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
-    count = detected.num_classes
-    if classes is not None:
-        if len(classes) != count:
-            raise UserError(f"the weights have {count} classes, but {len(classes)} class names are given")
-        if len(set(classes)) != count:
-            repeated = next(name for number, name in enumerate(classes) if name in classes[:number])
-            raise UserError(f"the class name {repeated!r} is given more than once: class names must be unique")
-        return tuple(classes)
-    if detected.variant == "tutorial" and (detected.in_channels, count) == (1, 10):
-        return fashion_mnist.CLASSES
-    return tuple(map(str, range(count)))
+def _class_names(found: Architecture, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if classes is None:
+        is_tutorial = found.variant == "tutorial" and (found.in_channels, found.num_classes) == (1, 10)
+        return fashion_mnist.CLASSES if is_tutorial else tuple(map(str, range(found.num_classes)))
+    if len(classes) != found.num_classes:
+        raise UserError(f"the weights have {found.num_classes} classes, but {len(classes)} class names are given")
+    if repeated := [name for number, name in enumerate(classes) if name in classes[:number]]:
+        raise UserError(f"the class name {repeated[0]!r} is given more than once: class names must be unique")
+    return tuple(classes)
 
 
-def _input_spec(detected: Architecture, *, from_caffe: bool) -> InputSpec:
+def _input_spec(found: Architecture, *, from_caffe: bool) -> InputSpec:
     if from_caffe:  # bvlc_googlenet: pixels of 0..255 minus ImageNet's mean color, the central 224 of 256
         return InputSpec(3, 224, (123 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3, resize="crop", crop_pct=0.875)
-    zero, half, one = ((value,) * detected.in_channels for value in (0.0, 0.5, 1.0))
-    if detected.variant == "torchvision":
+    zero, half, one = ((value,) * found.in_channels for value in (0.0, 0.5, 1.0))
+    if found.variant == "torchvision":
         # Published weights were trained on pixels in [-1, 1], which torchvision computes from ImageNet's normalization
         # inside the network (transform_input=True), and evaluated on the central 224 of 256.
-        return InputSpec(detected.in_channels, 224, half, half, resize="crop", crop_pct=0.875)
-    return InputSpec(detected.in_channels, 224, zero, one)
+        return InputSpec(found.in_channels, 224, half, half, resize="crop", crop_pct=0.875)
+    return InputSpec(found.in_channels, 224, zero, one)

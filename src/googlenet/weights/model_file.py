@@ -28,8 +28,8 @@ from googlenet.model.architecture import Architecture
 from googlenet.model.googlenet import GoogLeNet
 
 FORMAT_VERSION = 1
+# Fields of `Architecture` in files from before version 0.2, and the one value of each that still has a network
 _REMOVED_FIELDS = {"blocks": 9, "head_grid": 1, "head_width": 0}
-"""Fields of `Architecture` in files from before version 0.2, and the one value of each that still has a network."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,12 @@ class ModelInfo:
     architecture: Architecture
     classes: tuple[str, ...]
     input: InputSpec
-    recipe: dict[str, Any] = field(default_factory=dict)
-    """The settings of the training run; empty for imported weights."""
+    recipe: dict[str, Any] = field(default_factory=dict)  # settings of the training run; empty for imported weights
     metrics: dict[str, Any] = field(default_factory=dict)
     """Loss and accuracy by split, the step that they were measured at, and the split that selected the model."""
     temperature: float = 1.0
     """Logits are divided by it before the softmax; fitted on the validation split, if there was one."""
-    data_digest: str = ""
-    """The `ImageDataset.digest` of the training data; empty if unknown."""
+    data_digest: str = ""  # the `ImageDataset.digest` of the training data; empty if unknown
 
     def __post_init__(self) -> None:
         """Raises `ValueError` unless the temperature is a positive, finite number."""
@@ -61,31 +59,23 @@ class ModelInfo:
     def from_json(cls, text: str) -> ModelInfo:
         """The inverse of `to_json`. Raises an error of Python, a `ValueError` for example, for any other text."""
         fields = json.loads(text)
-        architecture = dict(fields["architecture"])
+        if (version := fields.pop("format_version")) != FORMAT_VERSION:
+            raise ValueError(f"format version {version}, but this googlenet reads version {FORMAT_VERSION}")
+        architecture = fields["architecture"]
         for name, value in _REMOVED_FIELDS.items():
             if architecture.pop(name, value) != value:
                 raise ValueError(f"architecture field {name!r} is no longer supported (only {name}={value})")
         if unknown := set(architecture) - {item.name for item in dataclasses.fields(Architecture)}:
             raise ValueError(f"unknown architecture field {unknown.pop()!r}")
-        if len(fields["classes"]) != architecture["num_classes"]:
-            raise ValueError(f"{len(fields['classes'])} class names for {architecture['num_classes']} classes")
-        return cls(
-            architecture=Architecture(**architecture),
-            classes=tuple(fields["classes"]),
-            input=InputSpec.from_dict(fields["input"]),
-            recipe=fields["recipe"],
-            metrics=fields["metrics"],
-            temperature=fields.get("temperature", 1.0),
-            data_digest=fields.get("data_digest", ""),
-        )
+        classes = tuple(fields["classes"])
+        if len(classes) != architecture["num_classes"]:
+            raise ValueError(f"{len(classes)} class names for {architecture['num_classes']} classes")
+        spec = InputSpec.from_dict(fields["input"])
+        return cls(**{**fields, "architecture": Architecture(**architecture), "classes": classes, "input": spec})
 
 
 def model_info(net: GoogLeNet) -> ModelInfo:
-    """The `info` of a network.
-
-    Raises:
-        UserError: if the network does not come from a model file, or was changed since.
-    """
+    """The `info` of a network. Raises `UserError` if it does not come from a model file, or was changed since."""
     if not isinstance(net.info, ModelInfo) or net.info.architecture != net.architecture:
         raise UserError(
             "this network has no description of its input and classes: use googlenet.load or "
@@ -103,9 +93,8 @@ def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
     """Write a model file.
 
-    Raises:
-        UserError: if `info` describes another network.
-        RunError: if the file cannot be written; an existing file is then left as it was.
+    Raises `UserError` if `info` describes another network, `RunError` if the file cannot be written; an existing file is
+    then left as it was.
     """
     if info.architecture != net.architecture or len(info.classes) != net.architecture.num_classes:
         raise UserError(
@@ -128,22 +117,14 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> None:
 def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
     """The network in a model file or run folder, in float32 and eval mode; `net.info` is its `ModelInfo`.
 
-    No random numbers are drawn.
-
-    Args:
-        path: the model file, or the run folder that holds it.
-        device: auto, cpu, cuda, cuda:1 or mps.
-
-    Raises:
-        UserError: if the file is missing, damaged, from another format version, or not a model file.
+    `device`: auto, cpu, cuda, cuda:1 or mps. No random numbers are drawn.
+    Raises `UserError` if the file is missing, damaged, from another format version, or not a model file.
     """
     path = model_path(path)
     weights, text = read_safetensors(path)
     if text is None:
         raise UserError(f"{path} holds weights without a description; convert it with: googlenet import {path}")
     try:
-        if (version := json.loads(text)["format_version"]) != FORMAT_VERSION:
-            raise ValueError(f"format version {version}, but this googlenet reads version {FORMAT_VERSION}")
         info = ModelInfo.from_json(text)
         net = build(info.architecture, weights)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
@@ -155,8 +136,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
 def build(architecture: Architecture, weights: dict[str, Tensor]) -> GoogLeNet:
     """A network in eval mode and float32 with exactly these weights, which are copied. No random numbers are drawn.
 
-    Raises:
-        ValueError: if a weight is missing, unknown, or has another shape or type.
+    Raises `ValueError` if a weight is missing, unknown, or has another shape or type.
     """
     with torch.device("meta"):  # allocates and draws nothing, but most initializations are slow to import there
         net = GoogLeNet(dataclasses.replace(architecture, initialization="default"))
