@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from googlenet.data import transforms
 from googlenet.data.transforms import Augmentation, InputSpec, Window
@@ -34,7 +35,7 @@ def test_an_image_of_the_input_size_is_cropped_like_any_other() -> None:
 
 def test_input_specs_survive_a_model_file_of_either_version() -> None:
     spec = InputSpec(3, 224, (0.5,) * 3, (0.25,) * 3, resize="crop", crop_pct=0.875)
-    fields = spec.to_dict()
+    fields = dataclasses.asdict(spec)
     assert InputSpec.from_dict({**fields, "mean": [0.5] * 3}) == spec
     fields["crop_share"] = fields.pop("crop_pct")
     assert InputSpec.from_dict(fields) == spec

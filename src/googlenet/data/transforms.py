@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -48,12 +47,9 @@ class InputSpec:
     def _resized_side(self) -> int:
         return round(self.size / self.crop_pct)
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> InputSpec:
-        """From `to_dict`; version 0.1 wrote `crop_pct` as `crop_share`."""
+        """The inverse of `dataclasses.asdict`; version 0.1 wrote `crop_pct` as `crop_share`."""
         fields = {"crop_pct" if name == "crop_share" else name: value for name, value in fields.items()}
         return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 

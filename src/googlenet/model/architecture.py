@@ -5,9 +5,8 @@ Source: Szegedy et al. 2014, "Going Deeper with Convolutions", https://arxiv.org
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Variant = Literal["bn", "tutorial", "paper", "torchvision"]
 Initialization = Literal["default", "he", "xavier", "truncated-normal", "orthogonal"]
@@ -100,9 +99,6 @@ class Architecture:
     def smallest_input(self) -> int:
         """The smallest height and width in pixels that leaves every layer an input."""
         return next(size for size in range(1, 1000) if min(self.spatial_sizes(size).values()) >= 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 VARIANTS: dict[str, Architecture] = {

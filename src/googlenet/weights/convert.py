@@ -26,10 +26,10 @@ _BRANCHES = ("branch1.conv", "branch2.0.conv", "branch2.1.conv", "branch3.0.conv
 _TUTORIAL_BRANCHES = ("branch1", "branch2_1", "branch2_2", "branch3_1", "branch3_2", "branch4_2")
 _CAFFE_BRANCHES = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 _STEM = {
-    **{"conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv"},  # the tutorial's
-    **{"conv1/7x7_s2": "conv1.conv", "conv2/3x3_reduce": "conv2.conv", "conv2/3x3": "conv3.conv"},  # Caffe's
+    "conv1.0": "conv1.conv", "conv2.0": "conv2.conv", "conv2.2": "conv3.conv",  # the tutorial's
+    "conv1/7x7_s2": "conv1.conv", "conv2/3x3_reduce": "conv2.conv", "conv2/3x3": "conv3.conv",  # Caffe's
     "loss3/classifier": "fc",
-}
+}  # fmt: skip
 
 
 def import_weights(
@@ -84,15 +84,14 @@ def import_to_file(
 ) -> tuple[Path, ModelInfo]:  # fmt: skip
     """Import weights and write them to a model file. Default output: `path` with the suffix .safetensors.
 
-    Raises:
-        UserError: like `import_weights`; if the class file cannot be read; if `path` would be overwritten.
-        RunError: if the model file cannot be written.
+    Raises `UserError` like `import_weights`, if the class file cannot be read, or if `path` would be overwritten;
+    `RunError` if the model file cannot be written.
     """
     classes = None
     if class_file is not None:
         with unreadable_as_user_error(class_file, "class names"):
-            lines = expand(class_file).read_text(encoding="utf-8-sig").split("\n")
-        classes = [line.strip() for line in lines if line.strip()]
+            text = expand(class_file).read_text(encoding="utf-8-sig")
+        classes = [name for line in text.split("\n") if (name := line.strip())]
     target = output or path.with_suffix(".safetensors")
     if target.resolve() == path.resolve() or (output is None and target.exists()):
         raise UserError(f"{target} would be overwritten: name another file with --output")

@@ -71,7 +71,10 @@ class ModelInfo:
         if len(classes) != architecture["num_classes"]:
             raise ValueError(f"{len(classes)} class names for {architecture['num_classes']} classes")
         spec = InputSpec.from_dict(fields["input"])
-        return cls(**{**fields, "architecture": Architecture(**architecture), "classes": classes, "input": spec})
+        optional = {
+            name: fields[name] for name in ("recipe", "metrics", "temperature", "data_digest") if name in fields
+        }
+        return cls(Architecture(**architecture), classes, spec, **optional)
 
 
 def model_info(net: GoogLeNet) -> ModelInfo:
@@ -93,8 +96,8 @@ def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
     """Write a model file.
 
-    Raises `UserError` if `info` describes another network, `RunError` if the file cannot be written; an existing file is
-    then left as it was.
+    Raises `UserError` if `info` describes another network; `RunError` if the file cannot be written, and leaves an
+    existing file as it was.
     """
     if info.architecture != net.architecture or len(info.classes) != net.architecture.num_classes:
         raise UserError(
