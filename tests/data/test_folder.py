@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from googlenet import UserError
 from googlenet.data import dataset as dataset_module
-from googlenet.data.dataset import load_dataset, load_folder
+from googlenet.data.dataset import load_dataset
 from googlenet.data.decode import Header
-from googlenet.data.folder import FolderReport, ImageFile, list_folder, scan
+from googlenet.data.folder import ImageFile, list_folder, scan
 from tests.data.conftest import deny_listing, write_image
 
 
@@ -236,13 +236,3 @@ def test_a_pipe_does_not_block(pets: Path) -> None:
     assert [path.name for path in scan(list_folder(pets)).unreadable] == ["pipe.png"]
     with pytest.raises(UserError, match=r"pipe\.png"):
         load_dataset(str(pets), size=16)
-
-
-def test_a_report_can_be_loaded_without_another_scan(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = scan(list_folder(pets))
-    assert isinstance(report, FolderReport)
-    expected = load_folder(pets, size=16)
-    monkeypatch.setattr(dataset_module, "scan", None)
-    data = load_folder(report, size=16)
-    assert torch.equal(data.test.images, expected.test.images)
-    assert data.digest == expected.digest == report.digest

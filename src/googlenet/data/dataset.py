@@ -19,11 +19,10 @@ from torch.utils import data
 from googlenet.console import log
 from googlenet.data import fashion_mnist
 from googlenet.data.decode import Resize, anonymous_memmap, decode_images
-from googlenet.data.folder import SPLITS, FolderReport, ImageFile, SplitName, list_folder, scan
+from googlenet.data.folder import SPLITS, ImageFile, SplitName, list_folder, scan
 from googlenet.errors import UserError, check_counts
 from googlenet.files import expand, printable
 
-TEST_FRACTION = 0.2
 _CHUNK = 128  # images that are processed at a time
 
 
@@ -181,7 +180,7 @@ def is_folder(name: str | Path) -> bool:
 def load_dataset(
     name_or_folder: str | Path = "fashion-mnist", data_dir: str | Path | None = None, *, size: int = 224,
     resize: Resize = "stretch", seed: int = 0, skip_unreadable: bool = False, channels: int | None = None,
-    classes: Sequence[str] | None = None, test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
+    classes: Sequence[str] | None = None, test_fraction: float = 0.2, splits: Collection[str] = SPLITS,
 ) -> ImageDataset:  # fmt: skip
     """Load a dataset: a known one by its name, or your own images from a folder.
 
@@ -209,56 +208,38 @@ def load_dataset(
     if unknown := set(splits) - set(SPLITS):
         raise UserError(f"splits are {', '.join(SPLITS)}, not {min(unknown)!r}")
     if not is_folder(name_or_folder):
-        content = catalog_entry(str(name_or_folder)).read(data_dir, splits)
-        train, test = (ImageSplit(*content.splits[name]) for name in ("train", "test"))
-        known_classes = catalog_entry(str(name_or_folder)).CLASSES
-        name, source, digest, note = str(name_or_folder), content.source, content.digest, content.note
-        return ImageDataset(name, known_classes, train, test, source, digest, note)
+        known = catalog_entry(name := str(name_or_folder))
+        train, test, *origin = known.read(data_dir, splits)
+        return ImageDataset(name, known.CLASSES, ImageSplit(*train), ImageSplit(*test), *origin)
     if size < 1:
         check_counts(size=size)
     if channels not in (None, 1, 3) or resize not in get_args(Resize) or not 0 <= test_fraction <= 1:
-        given = f"channels={channels}, resize={resize!r} and test_fraction={test_fraction}"
-        raise UserError(
-            f"load_dataset takes channels 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}"
-        )
-    return load_folder(
-        name_or_folder, size=size, resize=resize, seed=seed, skip_unreadable=skip_unreadable, channels=channels,
-        classes=classes, test_fraction=test_fraction, splits=splits,
-    )  # fmt: skip
-
-
-def load_folder(
-    folder: str | Path | FolderReport, *, size: int, resize: Resize = "stretch", seed: int = 0,
-    skip_unreadable: bool = False, channels: int | None = None, classes: Sequence[str] | None = None,
-    test_fraction: float = TEST_FRACTION, splits: Collection[str] = SPLITS,
-) -> ImageDataset:  # fmt: skip
-    """A folder, or one that has been scanned, as a dataset. See `load_dataset` for the arguments and errors."""
-    report = folder if isinstance(folder, FolderReport) else scan(list_folder(folder, classes))
-    listing, lines, unreadable, digest = report.listing, report.lines(), dict(report.unreadable), report.digest
-    channels = channels or report.channels
-    for line in lines:
+        given = f"channels={channels}, resize={resize!r}, test_fraction={test_fraction}"
+        raise UserError(f"channels must be 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}")
+    report = scan(list_folder(name_or_folder, classes))
+    listing, unreadable = report.listing, dict(report.unreadable)
+    for line in report.lines():
         log.info(line)
     _check_unreadable(unreadable, skip_unreadable)
-    members = _split(report.readable, seed, test_fraction)
+    members = _split(report.files, seed, test_fraction)
     decoded = {}
-    for name in SPLITS:
-        files = members[name] if name in splits else []
-        images = decode_images([file.path for file in files], channels, size, resize)
-        errors = {files[number].path: printable(error) for number, error in images.errors.items()}
-        _check_unreadable(errors, skip_unreadable)
-        unreadable |= errors
-        split = ImageSplit(images.images, torch.tensor([file.label for file in files], dtype=torch.int64))
-        whole = [number for number in range(len(files)) if number not in images.errors]
-        decoded[name] = split.subset(torch.tensor(whole, dtype=torch.int64)) if errors else split
-        members[name] = [files[number] for number in whole] if name in splits else members[name]
-        if not members[name] and (name == "test" or (name == "train" and test_fraction < 1)):
-            raise UserError(f"{listing.folder} has no image for the {name} split")
+    for split in SPLITS:
+        files = members[split] if split in splits else []
+        images, errors = decode_images([file.path for file in files], channels or report.channels, size, resize)
+        unreadable |= {files[number].path: printable(error) for number, error in errors.items()}
+        _check_unreadable(unreadable, skip_unreadable)
+        decoded[split] = ImageSplit(images, torch.tensor([file.label for file in files], dtype=torch.int64))
+        if errors:
+            readable = torch.tensor([file.path not in unreadable for file in files])
+            decoded[split] = decoded[split].subset(readable.nonzero().squeeze(1))
+        members[split] = [file for file in members[split] if file.path not in unreadable]
+        if not members[split] and (split == "test" or (split == "train" and test_fraction < 1)):
+            raise UserError(f"{listing.folder} has no image for the {split} split")
     missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
     if classes is None and members["train"] and missing:
-        raise UserError(
-            f"{listing.folder} has no training image of the class {listing.classes[min(missing)]!r}; "
-            "a class must have the same name in every split"
-        )
+        name = listing.classes[min(missing)]
+        hint = "a class must have the same name in every split"
+        raise UserError(f"{listing.folder} has no training image of the class {name!r}; {hint}")
     return ImageDataset(
         name=listing.folder.resolve().name,
         classes=listing.classes,
@@ -266,7 +247,7 @@ def load_folder(
         test=decoded["test"],
         validation=decoded["validation"] if len(decoded["validation"]) else None,
         source=str(listing.folder),
-        digest=digest,
+        digest=report.digest,
         note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
         skipped=tuple(unreadable.values()),
     )

@@ -48,7 +48,7 @@ class Header:
 
 def read_header(path: str | Path, content: bytes | None = None) -> Header:
     """Open an image file (or its content, if that has been read already) without decoding. Raises as `decode_image`."""
-    with _open_image(path, content) as image:
+    with _open_image(path if content is None else content, name=str(path)) as image:
         # A JPEG with a second image, such as a preview or an HDR gain map, is an MPO for Pillow; it is not animated
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         return Header(image.mode, image.size, frames)
@@ -68,13 +68,10 @@ def decode_image(source: Source, channels: int, max_side: int | None = None) -> 
         UserError: for a file that is missing, damaged, not an image, or larger than `MAX_PIXELS`; or an array of
             another type or shape.
     """
-
-    def reduce(image: Image.Image) -> Tensor:
+    with _decode(source, channels, min_side=2 * max_side if max_side else None) as image:
         if max_side is not None:
             image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
         return _to_tensor(image)
-
-    return _decode(source, channels, reduce, min_side=2 * max_side if max_side else None)
 
 
 def decode_resized(source: Source, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
@@ -83,8 +80,7 @@ def decode_resized(source: Source, channels: int, size: int, resize: Resize = "s
     A much larger JPEG is decoded at a half, a quarter or an eighth of its size (but at least twice `size`), which is
     much faster; the result differs by rounding only. Raises as `decode_image`.
     """
-
-    def square(image: Image.Image) -> Tensor:
+    with _decode(source, channels, min_side=2 * size) as image:
         if resize == "crop":
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -92,49 +88,43 @@ def decode_resized(source: Source, channels: int, size: int, resize: Resize = "s
         # For uint8 with AVX2, PyTorch is three times as fast as Pillow; the two differ by rounding
         return F.interpolate(_to_tensor(image)[None], size=(size, size), mode="bilinear", antialias=True)[0]
 
-    return _decode(source, channels, square, min_side=2 * size)
 
-
-def _decode(source: Source, channels: int, finish: Callable[[Image.Image], Tensor], min_side: int | None) -> Tensor:
-    """`finish` applied to the image in 8 bits, gray or RGB. No side is reduced below `min_side` when decoding."""
+@contextlib.contextmanager
+def _decode(source: Source, channels: int, min_side: int | None) -> Iterator[Image.Image]:
+    """The image in 8 bits, gray or RGB. No side is reduced below `min_side` when decoding."""
     if channels not in (1, 3):
         raise UserError(f"images can be decoded to 1 (gray) or 3 (RGB) channels, not {channels}")
     mode = "L" if channels == 1 else "RGB"
     with _open_image(source) as image:
         if min_side is not None:
             image.draft(mode, (min_side, min_side))
-        return finish(_to_8_bits(_rotate_by_exif(image)).convert(mode))
+        yield _to_8_bits(_rotate_by_exif(image)).convert(mode)
 
 
 @contextlib.contextmanager
-def _open_image(source: Source, content: bytes | None = None) -> Iterator[Image.Image]:
+def _open_image(source: Source, name: str = "") -> Iterator[Image.Image]:
     """The image, not decoded yet if it comes from a file. Any error, now or while it is decoded, is a `UserError`."""
-    name = str(source) if isinstance(source, str | Path) else f"image ({type(source).__name__})"
+    name = name or (str(source) if isinstance(source, str | Path) else f"image ({type(source).__name__})")
     max_pixels = _max_pixels()
     try:
         if isinstance(source, np.ndarray | Tensor):
             image = _from_array(source)
         elif isinstance(source, Image.Image):
             image = source.copy()  # since decoding may change it
-        elif isinstance(source, str | Path) and content is None:
+        elif isinstance(source, str | Path):
             check_regular_file(source)
             image = Image.open(source)
         else:
-            image = Image.open(io.BytesIO(source if content is None else content))  # type: ignore[arg-type]
+            image = Image.open(io.BytesIO(source))
         with image:
             if image.width * image.height > max_pixels:
-                size = f"{image.width}x{image.height}"
-                raise UserError(
-                    f"{name}: {size} pixels are more than {max_pixels:,}; $GOOGLENET_MAX_PIXELS can allow it"
-                )
+                size = f"{image.width}x{image.height} pixels are more than {max_pixels:,}"
+                raise UserError(f"{name}: {size}; $GOOGLENET_MAX_PIXELS can allow it")
             yield image
     except (UserError, RunError):
         raise
     except MemoryError as error:
         raise RunError(f"{name}: not enough memory to decode it") from error
-    except Image.DecompressionBombError as error:
-        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or 0))  # Pillow has a limit too
-        raise UserError(f"{name}: more than {limit:,} pixels") from error
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
@@ -145,13 +135,10 @@ def _open_image(source: Source, content: bytes | None = None) -> Iterator[Image.
 
 def check_regular_file(path: str | Path) -> None:
     """Raises `UserError` for a folder, or for a pipe or a device, which could block forever."""
-    file = Path(path)
-    if file.is_file() or not file.exists():
-        return
-    is_allowed = os.access(file, os.R_OK | os.X_OK)
-    raise UserError(
-        f"{path}: {'permission denied' if not is_allowed else 'a folder' if is_dir(file) else 'not a file'}"
-    )
+    if os.path.exists(path) and not os.path.isfile(path):
+        is_allowed = os.access(path, os.R_OK | os.X_OK)
+        kind = "not a file" if not is_dir(path) else "a folder" if is_allowed else "permission denied"
+        raise UserError(f"{path}: {kind}")
 
 
 def _from_array(values: np.ndarray[Any, Any] | Tensor) -> Image.Image:
@@ -241,13 +228,12 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], descr
 def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """The given files, and the image files (by suffix) in the given folders; `UserError` for a folder without any."""
     for path in map(Path, paths):
-        is_empty = True
-        for file in walk(path) if is_dir(path) else (path,):
-            if file == path or file.suffix.lower() in SUFFIXES or is_dir(file):
-                is_empty = False
-                yield file
-        if is_empty:
+        files = [path]
+        if is_dir(path):
+            files = [file for file in walk(path) if file.suffix.lower() in SUFFIXES or is_dir(file)]
+        if not files:
             raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+        yield from files
 
 
 def walk(folder: Path, _parents: frozenset[Path] = frozenset()) -> Iterator[Path]:

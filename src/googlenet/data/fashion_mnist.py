@@ -54,10 +54,10 @@ NOT_FOUND_NOTE = (
 
 
 class Content(NamedTuple):
-    """What the files hold, and where they were found."""
+    """Images, uint8 (N, 1, 28, 28), and labels, int64 (N,), of both splits, and where they were found."""
 
-    splits: dict[str, tuple[Tensor, Tensor]]
-    """Images, uint8 (N, 1, 28, 28), and labels, int64 (N,), of train and test."""
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
     source: str
     digest: str
     note: str = ""
@@ -127,15 +127,15 @@ def _path(folder: Path, name: str) -> Path:
 
 
 def _read(folder: Path, digests: dict[str, str], splits: Collection[str]) -> Content:
-    content = {}
-    for split, prefix in (("train", "train-"), ("test", "t10k-")):
-        images, labels = torch.empty(0, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
-        if split in splits:
-            names = [name for name in digests if name.startswith(prefix)]
-            arrays = (_read_verified(_path(folder, name), name, digests[name]) for name in names)
-            images, labels = map(torch.tensor, arrays)
-        content[split] = images[:, None], labels.long()
-    return Content(content, str(folder), sha256("".join(digests.values()).encode()))
+    def read_split(split: str, prefix: str) -> tuple[Tensor, Tensor]:
+        if split not in splits:
+            return torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        names = (name for name in digests if name.startswith(prefix))
+        images, labels = (_read_verified(_path(folder, name), name, digests[name]) for name in names)
+        return torch.tensor(images)[:, None], torch.tensor(labels, dtype=torch.int64)
+
+    digest = sha256("".join(digests.values()).encode())
+    return Content(read_split("train", "train-"), read_split("test", "t10k-"), str(folder), digest)
 
 
 def _read_verified(path: Path, name: str, digest: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from googlenet.data import decode
 from googlenet.data.decode import SUFFIXES, Header, is_dir, walk
@@ -59,26 +59,23 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Lis
         inside = sorted(path for path in top.iterdir() if not path.name.startswith(".") and is_dir(path))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot list the folder {top}: {reason_of(error)}") from error
-    splits = {path: _SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
-    roots: list[tuple[Path, SplitName | None]] = [(top, None)]
-    if "train" in splits.values():
-        if unknown := [path.name for path, split in splits.items() if split is None]:
-            raise UserError(f"{top} has a folder {unknown[0]!r} next to train; rename it to val or test, or move it")
-        roots = [(path, split) for path, split in splits.items() if split is not None]
-        if set(splits.values()) == {"train"}:
-            roots = [(path, None) for path in splits]
+    roots = {path: _SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
+    if "train" not in roots.values():
+        roots = {top: None}
+    elif unknown := [path.name for path, split in roots.items() if split is None]:
+        raise UserError(f"{top} has a folder {unknown[0]!r} next to train; rename it to val or test, or move it")
+    elif set(roots.values()) == {"train"}:
+        roots = dict.fromkeys(roots)
     images: list[tuple[Path, str, SplitName | None]] = []
     others: list[Path] = []
     unlistable: list[Path] = []
-    for root, split in roots:
+    for root, split in roots.items():
         for path in walk(root):
             parts = path.relative_to(root).parts
             if path.suffix.lower() in SUFFIXES and len(parts) > 1:
                 images.append((path, parts[0], split))
-            elif is_dir(path):
-                unlistable.append(path)
             else:
-                others.append(path)
+                (unlistable if is_dir(path) else others).append(path)
     found = sorted({name for _, name, _ in images})
     if classes is not None and (unknown := sorted(set(found) - set(classes))):
         raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes)}")
@@ -88,25 +85,21 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Lis
         content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
         hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""
         raise UserError(f"{top} has {content}; FOLDER/CLASS/*.jpg with at least two classes is needed{hint}")
-    if bad := [name for name in classes if not name.isprintable() and printable(name) != name]:
-        raise UserError(
-            f"{top} has a class '{printable(bad[0])}', whose name is not one line of UTF-8; rename the folder"
-        )
+    if bad := [printable(name) for name in classes if printable(name) != name]:
+        raise UserError(f"{top} has a class '{bad[0]}', whose name is not one line of UTF-8; rename the folder")
     labels = {name: label for label, name in enumerate(classes)}
     files = tuple((path, labels[name], split) for path, name, split in images)
     return Listing(top, classes, files, tuple(others), tuple(unlistable))
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image file, before its pixels are decoded. Without a header it cannot be opened, and `error` says why."""
+class ImageFile(NamedTuple):
+    """An image file that can be opened, before its pixels are decoded."""
 
     path: Path
     label: int
     split: SplitName | None
     digest: bytes
-    header: Header | None
-    error: str = ""
+    header: Header
 
 
 Group = tuple[ImageFile, ...]
@@ -118,32 +111,21 @@ class FolderReport:
 
     listing: Listing
     files: Group
-
-    @property
-    def unreadable(self) -> dict[Path, str]:
-        """Files that cannot be opened and folders that cannot be listed, and why."""
-        folders = {path: f"{printable(path)}: this folder cannot be listed" for path in self.listing.unlistable}
-        return folders | {file.path: file.error for file in self.files if file.header is None}
-
-    @property
-    def readable(self) -> list[ImageFile]:
-        return [file for file in self.files if file.header is not None]
-
-    @property
-    def headers(self) -> list[Header]:
-        return [file.header for file in self.files if file.header is not None]
+    """Those that can be opened."""
+    unreadable: dict[Path, str]
+    """Files that cannot be opened and folders that cannot be listed, and why."""
 
     @property
     def channels(self) -> int:
         """1 if every image is gray, else 3."""
-        gray = (header.mode in ("1", "L", "LA", "F") or header.mode.startswith("I") for header in self.headers)
-        return 1 if all(gray) else 3
+        modes = {file.header.mode for file in self.files}
+        return 1 if all(mode in ("1", "L", "LA", "F") or mode.startswith("I") for mode in modes) else 3
 
     @cached_property
     def duplicates(self) -> tuple[Group, ...]:
         """Groups of files with the same content."""
         groups: dict[bytes, list[ImageFile]] = defaultdict(list)
-        for file in self.readable:
+        for file in self.files:
             groups[file.digest].append(file)
         return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
@@ -159,9 +141,9 @@ class FolderReport:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the relative paths and the digests of the readable files."""
+        """SHA-256 over the relative paths and the digests of the files."""
         total = hashlib.sha256()
-        for file in self.readable:
+        for file in self.files:
             path = file.path.relative_to(self.listing.folder).as_posix()
             total.update(os.fsencode(f"{path}\0{file.digest.hex()}\n"))
         return total.hexdigest()
@@ -170,13 +152,13 @@ class FolderReport:
         """One line for each finding."""
         counts = self.listing.counts()
         classes = ", ".join(f"{name} {count:,}" for name, count in zip(self.listing.classes, counts, strict=True))
-        lines = [f"{len(self.files):,} images in {len(counts)} classes: {classes}"]
-        if headers := self.headers:
-            sides = sorted(min(header.size) for header in headers)
-            modes = ", ".join(f"{mode} {count:,}" for mode, count in Counter(h.mode for h in headers).most_common())
-            lines.append(f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; {modes}")
-        if max(counts) >= 3 * max(min(counts), 1):
-            ratio = max(counts) / max(min(counts), 1)
+        lines = [f"{len(self.listing.files):,} images in {len(counts)} classes: {classes}"]
+        if self.files:
+            sides = sorted(min(file.header.size) for file in self.files)
+            modes = Counter(file.header.mode for file in self.files).most_common()
+            shares = ", ".join(f"{mode} {count:,}" for mode, count in modes)
+            lines.append(f"shorter side {sides[0]} to {sides[-1]} pixels, median {sides[len(sides) // 2]}; {shares}")
+        if (ratio := max(counts) / max(min(counts), 1)) >= 3:
             lines.append(f"imbalance: the largest class is {ratio:.0f} times the smallest; consider --balance loss")
         if self.duplicates:
             count = sum(len(group) - 1 for group in self.duplicates)
@@ -197,14 +179,22 @@ class FolderReport:
 def scan(listing: Listing) -> FolderReport:
     """Read every file and its header, without decoding pixels."""
 
-    def read(entry: tuple[Path, int, SplitName | None]) -> ImageFile:
+    def read(entry: tuple[Path, int, SplitName | None]) -> ImageFile | str:
         try:
             decode.check_regular_file(path := entry[0])
             content = path.read_bytes()
             return ImageFile(*entry, hashlib.sha256(content).digest(), decode.read_header(path, content))
         except OSError as error:
-            return ImageFile(*entry, b"", None, f"{printable(path)}: {reason_of(error)}")
+            return f"{printable(path)}: {reason_of(error)}"
         except UserError as error:
-            return ImageFile(*entry, b"", None, printable(str(error)))
+            return printable(str(error))
 
-    return FolderReport(listing, tuple(decode.map_threads(read, listing.files, "scanning images")))
+    files = []
+    unreadable = {path: f"{printable(path)}: this folder cannot be listed" for path in listing.unlistable}
+    results = decode.map_threads(read, listing.files, "scanning images")
+    for (path, *_), result in zip(listing.files, results, strict=True):
+        if isinstance(result, str):
+            unreadable[path] = result
+        else:
+            files.append(result)
+    return FolderReport(listing, tuple(files), unreadable)

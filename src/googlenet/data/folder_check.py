@@ -28,9 +28,8 @@ class FolderCheck:
     def is_clean(self) -> bool:
         """Whether no problem is left, now that files have been moved."""
         groups = (*self.report.leaks, *self.report.contradictions)
-        return not self._left and not any(
-            len({file.path for file in group} - self.moved.keys()) > 1 for group in groups
-        )
+        left = ({file.path for file in group} - self.moved.keys() for group in groups)
+        return not self._left and all(len(paths) <= 1 for paths in left)
 
     @property
     def _left(self) -> set[Path]:
@@ -38,7 +37,7 @@ class FolderCheck:
 
     def lines(self) -> list[str]:
         """One line for each finding, and for each unreadable file."""
-        headers = self.report.headers
+        headers = [file.header for file in self.report.files]
         counts = {
             "at most 32 pixels on the shorter side": sum(min(header.size) <= 32 for header in headers),
             "more than 5 times as long as wide": sum(max(header.size) > 5 * min(header.size) for header in headers),
@@ -58,7 +57,7 @@ class FolderCheck:
         return {
             "folder": str(listing.folder),
             "classes": dict(zip(listing.classes, listing.counts(), strict=True)),
-            "images": len(self.report.files),
+            "images": len(listing.files),
             "other_files": list(map(printable, listing.other_files)),
             "duplicates": list(map(_names, self.report.duplicates)),
             "leaks": list(map(_names, self.report.leaks)),
@@ -83,7 +82,7 @@ def check_folder(folder: str | Path, quarantine: str | Path | None = None) -> Fo
     if aside is not None:
         check_writable(aside / listing.files[0][0].relative_to(top))
     report = scan(listing)
-    paths = [file.path for file in report.files]
+    paths = [path for path, *_ in listing.files]
     errors = zip(paths, map_threads(_decoding_error, paths, "decoding images"), strict=True)
     undecodable = {path: error for path, error in errors if error}
     moved = {path: _move(path, aside / path.relative_to(top)) for path in undecodable} if aside is not None else {}

@@ -18,13 +18,9 @@ Batch = tuple[Tensor, Tensor]
 
 
 def load_data(
-    batch_size: int,
-    num_workers: int = 0,
-    resize: int | None = None,
-    *,
-    data: str | Path = "fashion-mnist",
+    batch_size: int, num_workers: int = 0, resize: int | None = None, *, data: str | Path = "fashion-mnist",
     data_dir: str | Path | None = None,
-) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+) -> tuple[DataLoader[Batch], DataLoader[Batch]]:  # fmt: skip
     """The tutorial's data loaders: (training, test). The training images are shuffled again in each pass.
 
     A batch is float32 images (N, C, H, W) with pixels in 0..1, and int64 labels (N,).
@@ -44,18 +40,14 @@ def load_data(
         log.warning(dataset.note)
     channels = dataset.channels
     spec = InputSpec(channels, resize or dataset.train[0][0].shape[-1], (0.0,) * channels, (1.0,) * channels)
-    train, test = (
-        DataLoader(
-            split,
-            batch_size,
-            shuffle=split is dataset.train,
-            num_workers=min(num_workers, available_cores()),
-            collate_fn=partial(_prepare, spec),  # called in the workers
-            persistent_workers=num_workers > 0,
-        )
-        for split in (dataset.train, dataset.test)
+    loader = partial(
+        DataLoader,
+        batch_size=batch_size,
+        num_workers=min(num_workers, available_cores()),
+        collate_fn=partial(_prepare, spec),  # called in the workers
+        persistent_workers=num_workers > 0,
     )
-    return train, test
+    return loader(dataset.train, shuffle=True), loader(dataset.test)
 
 
 def _prepare(spec: InputSpec, batch: Batch) -> Batch:

@@ -41,11 +41,7 @@ class InputSpec:
     @property
     def decoded_size(self) -> int:
         """Height and width in pixels of the square to decode images to (`decode_resized`): `prepare` needs no more."""
-        return self.size if self.resize == "stretch" else self._resized_side
-
-    @property
-    def _resized_side(self) -> int:
-        return round(self.size / self.crop_pct)
+        return self.size if self.resize == "stretch" else round(self.size / self.crop_pct)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> InputSpec:
@@ -58,27 +54,24 @@ class InputSpec:
 
         Resizing is bilinear, with antialiasing if it makes images smaller.
         """
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
+        mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (self.mean, self.std))
         white = torch.tensor(255, dtype=torch.float32, device=images.device)
         # In place, since memory bandwidth is the bottleneck
-        return self._resize((images / white).sub_(mean).div_(std))
+        images = (images / white).sub_(mean).div_(std)
+        if self.resize == "stretch":
+            return _interpolate(images, self.size)
+        # Cut out the middle square first: resized as a whole, a long thin image would take gigabytes
+        square = _center_crop(images, min(images.shape[2:]))
+        return _center_crop(_interpolate(square, self.decoded_size), self.size)
 
     def window(self, height: int, width: int) -> Window:
         """The part of an image of `height` x `width` pixels that the network sees after `prepare`."""
         if self.resize == "stretch":
             return Window(0, 0, height, width)
         side = min(height, width)
-        margin = (self._resized_side - self.size) // 2 * side / self._resized_side
-        visible = self.size * side / self._resized_side
+        visible = side * self.size / self.decoded_size
+        margin = (self.decoded_size - self.size) // 2 * side / self.decoded_size
         return Window((height - side) // 2 + margin, (width - side) // 2 + margin, visible, visible)
-
-    def _resize(self, images: Tensor) -> Tensor:
-        if self.resize == "stretch":
-            return _interpolate(images, self.size)
-        # Cut out the middle square first: resized as a whole, a long thin image would take gigabytes
-        square = _center_crop(images, min(images.shape[2:]))
-        return _center_crop(_interpolate(square, self._resized_side), self.size)
 
 
 def _center_crop(images: Tensor, side: int) -> Tensor:
