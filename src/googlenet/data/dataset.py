@@ -262,18 +262,17 @@ def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
 def _split(files: Sequence[ImageFile], seed: int, test_fraction: float) -> dict[SplitName, list[ImageFile]]:
     """The files of each split. Files with the same content stay together."""
     splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
-    undecided: dict[int, list[ImageFile]] = defaultdict(list)
+    digests: dict[int, set[bytes]] = defaultdict(set)
     for file in files:
-        (undecided[file.label] if file.split is None else splits[file.split]).append(file)
+        if file.split is None:
+            digests[file.label].add(file.digest)
     test: set[bytes] = set()
-    for label, members in sorted(undecided.items()):
+    for label, members in digests.items():
         # Ordered by a hash, so that adding or removing an image does not move the others to another split
-        salt = f"{seed} {label} ".encode()
-        order = {file.digest: sha256(salt + file.digest).digest() for file in members}
-        test.update(sorted(order, key=order.__getitem__)[: round(test_fraction * len(order))])
-    for members in undecided.values():
-        for file in members:
-            splits["test" if file.digest in test else "train"].append(file)
+        order = sorted(members, key=lambda digest: sha256(f"{seed} {label} ".encode() + digest).digest())
+        test.update(order[: round(test_fraction * len(order))])
+    for file in files:
+        splits[file.split or ("test" if file.digest in test else "train")].append(file)
     if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
         splits["test"], splits["validation"] = splits["validation"], []
     return splits

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -35,8 +34,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What an image file says about itself before its pixels."""
 
     mode: str
@@ -98,14 +96,22 @@ def _decode(source: Source, channels: int, min_side: int | None) -> Iterator[Ima
     with _open_image(source) as image:
         if min_side is not None:
             image.draft(mode, (min_side, min_side))
-        yield _to_8_bits(_rotate_by_exif(image)).convert(mode)
+        image.load()
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except Exception as error:  # of any type, for damaged metadata although the pixels are fine
+            if isinstance(error, MemoryError):
+                raise
+        yield _to_8_bits(image).convert(mode)
 
 
 @contextlib.contextmanager
 def _open_image(source: Source, name: str = "") -> Iterator[Image.Image]:
     """The image, not decoded yet if it comes from a file. Any error, now or while it is decoded, is a `UserError`."""
     name = name or (str(source) if isinstance(source, str | Path) else f"image ({type(source).__name__})")
-    max_pixels = _max_pixels()
+    limit = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
+    if not limit.isdecimal():
+        raise RunError(f"GOOGLENET_MAX_PIXELS must be a number of pixels, not {limit!r}")
     try:
         if isinstance(source, np.ndarray | Tensor):
             image = _from_array(source)
@@ -117,8 +123,8 @@ def _open_image(source: Source, name: str = "") -> Iterator[Image.Image]:
         else:
             image = Image.open(io.BytesIO(source))
         with image:
-            if image.width * image.height > max_pixels:
-                size = f"{image.width}x{image.height} pixels are more than {max_pixels:,}"
+            if image.width * image.height > int(limit):
+                size = f"{image.width}x{image.height} pixels are more than {int(limit):,}"
                 raise UserError(f"{name}: {size}; $GOOGLENET_MAX_PIXELS can allow it")
             yield image
     except (UserError, RunError):
@@ -135,7 +141,7 @@ def _open_image(source: Source, name: str = "") -> Iterator[Image.Image]:
 
 def check_regular_file(path: str | Path) -> None:
     """Raises `UserError` for a folder, or for a pipe or a device, which could block forever."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    if (file := Path(path)).exists() and not file.is_file():
         is_allowed = os.access(path, os.R_OK | os.X_OK)
         kind = "not a file" if not is_dir(path) else "a folder" if is_allowed else "permission denied"
         raise UserError(f"{path}: {kind}")
@@ -150,24 +156,6 @@ def _from_array(values: np.ndarray[Any, Any] | Tensor) -> Image.Image:
     if isinstance(values, Tensor):
         values = (values if len(shape) == 2 else values.permute(1, 2, 0)).cpu().numpy()
     return Image.fromarray(np.ascontiguousarray(values if channels > 1 else values.reshape(values.shape[:2])))
-
-
-def _max_pixels() -> int:
-    setting = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
-    if not setting.isdecimal():
-        raise RunError(f"GOOGLENET_MAX_PIXELS must be a number of pixels, not {setting!r}")
-    return int(setting)
-
-
-def _rotate_by_exif(image: Image.Image) -> Image.Image:
-    image.load()
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: S110  Pillow raises errors of any type for damaged metadata, although the pixels are fine
-        pass
-    return image
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -85,11 +85,10 @@ def find(data_dir: str | Path | None = None) -> Path | None:
     """
     if named := data_dir or os.environ.get("GOOGLENET_DATA"):
         folder = expand(named)
-        for candidate in (folder, folder / "fashion-mnist"):
-            if any(_exist(candidate)):
-                return candidate
-        files = ", ".join(f"{name}[.gz]" for name in DIGESTS)
-        raise UserError(f"{folder} does not have the files of Fashion-MNIST: {files}")
+        found = [place for place in (folder, folder / "fashion-mnist") if any(_exist(place))]
+        if not found:
+            raise UserError(f"{folder} does not have the files of Fashion-MNIST: {', '.join(DIGESTS)} (or .gz)")
+        return found[0]
     if all(_exist(cache_folder())):
         return cache_folder()
     return DEBIAN_FOLDER if any(_exist(DEBIAN_FOLDER)) else None

@@ -8,12 +8,12 @@ Other names of the splits are training, val, valid and testing. Class folders ma
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -142,11 +142,9 @@ class FolderReport:
     @property
     def digest(self) -> str:
         """SHA-256 over the relative paths and the digests of the files."""
-        total = hashlib.sha256()
-        for file in self.files:
-            path = file.path.relative_to(self.listing.folder).as_posix()
-            total.update(os.fsencode(f"{path}\0{file.digest.hex()}\n"))
-        return total.hexdigest()
+        folder = self.listing.folder
+        lines = (f"{file.path.relative_to(folder).as_posix()}\0{file.digest.hex()}\n" for file in self.files)
+        return sha256(os.fsencode("".join(lines))).hexdigest()
 
     def lines(self) -> list[str]:
         """One line for each finding."""
@@ -183,7 +181,7 @@ def scan(listing: Listing) -> FolderReport:
         try:
             decode.check_regular_file(path := entry[0])
             content = path.read_bytes()
-            return ImageFile(*entry, hashlib.sha256(content).digest(), decode.read_header(path, content))
+            return ImageFile(*entry, sha256(content).digest(), decode.read_header(path, content))
         except OSError as error:
             return f"{printable(path)}: {reason_of(error)}"
         except UserError as error:

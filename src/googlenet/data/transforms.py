@@ -114,7 +114,9 @@ class Augmentation:
         if self.crop_padding:
             images = _shift(images, self.crop_padding)
         if self.crop_scale < 1:
-            images = _random_crop(images, self.crop_scale)
+            # On a CPU, resizing one by one (in 8 bits) takes a tenth of the time
+            resize = _resize_each if images.device.type == "cpu" else _resize_all
+            images = resize(images, _random_rectangles(images, self.crop_scale))
         if self.color_jitter:
             images = _jitter_colors(images, self.color_jitter)
         if self.random_erasing:
@@ -148,20 +150,12 @@ class Augmentation:
 
 def _shift(images: Tensor, padding: int) -> Tensor:
     count, _, height, width = images.shape
+    down, right = torch.randint(-padding, padding + 1, (2, count, 1))
     # By index, since replication padding of integers does not exist on every device
-    rows = torch.arange(-padding, height + padding).clamp(0, height - 1)
-    columns = torch.arange(-padding, width + padding).clamp(0, width - 1)
-    tops = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(height)
-    lefts = torch.randint(0, 2 * padding + 1, (count, 1)) + torch.arange(width)
-    batch = torch.arange(count).view(-1, 1, 1)
-    index = (batch, rows[tops].view(count, height, 1), columns[lefts].view(count, 1, width))
-    return images.permute(0, 2, 3, 1)[tuple(part.to(images.device) for part in index)].permute(0, 3, 1, 2)
-
-
-def _random_crop(images: Tensor, min_area: float) -> Tensor:
-    rectangles = _random_rectangles(images, min_area)
-    # On a CPU, resizing one by one (in 8 bits) takes a tenth of the time
-    return _resize_each(images, rectangles) if images.device.type == "cpu" else _resize_all(images, rectangles)
+    batch = torch.arange(count).view(-1, 1, 1).to(images.device)
+    rows = (torch.arange(height) + down).clamp(0, height - 1)[:, :, None].to(images.device)
+    columns = (torch.arange(width) + right).clamp(0, width - 1)[:, None, :].to(images.device)
+    return images[batch, :, rows, columns].permute(0, 3, 1, 2)
 
 
 def _random_rectangles(images: Tensor, min_area: float) -> Tensor:
