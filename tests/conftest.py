@@ -46,7 +46,7 @@ def _no_apt(folder: Path) -> None:
 
 @pytest.fixture
 def real_apt(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a test that brings an apt of its own have it called."""
+    """For tests that replace `apt-get` itself."""
     monkeypatch.setattr(fashion_mnist, "_fetch_through_apt", _fetch_through_apt)
 
 
@@ -75,7 +75,7 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 @pytest.fixture
 def small_data(small_files: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with 320 + 160 real images, which the package takes for the whole of Fashion-MNIST."""
+    """A folder with 320 training and 160 test images, which the package takes for the whole of Fashion-MNIST."""
     folder, digests = small_files
     monkeypatch.setattr(fashion_mnist, "DIGESTS", digests)
     monkeypatch.setenv("GOOGLENET_DATA", str(folder))
@@ -97,12 +97,15 @@ QUICK: dict[str, Any] = {
 }
 """Settings with which a run on the small data takes a few seconds. Plots would take as long as training."""
 
+TINY: dict[str, Any] = {**QUICK, "image_size": 16, "epochs": 1, "max_test_images": 40}
+"""As quick as it gets: half a second, and learns little."""
+
 
 @pytest.fixture(scope="session")
 def trained(
     small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> googlenet.TrainingResult:
-    """A finished run on the small data. It is shared: tests read it and leave it as it is."""
+    """A finished run on the small data. It is shared: tests must not change it."""
     folder, digests = small_files
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fashion_mnist, "DIGESTS", digests)
@@ -137,19 +140,20 @@ def write_photos(folder: Path, *, of_each: int) -> None:
 
 
 class Call:
-    """Calls a command in this process and a folder of its own: its standard output and standard error.
+    """Calls a command in this process, in an empty folder: its standard output and standard error.
 
-    Of exit code 2 the standard error is held to be one line.
+    With exit code 2, standard error must be one line.
     """
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
 
     def __call__(self, *arguments: object, code: int = 0) -> tuple[str, str]:
-        with pytest.raises(SystemExit) as ended:
+        self.capsys.readouterr()  # what an earlier `train` of the same test printed
+        with pytest.raises(SystemExit) as exit:
             cli.main(list(map(str, arguments)))
         out, err = self.capsys.readouterr()
-        assert ended.value.code == code, (arguments, out, err)
+        assert exit.value.code == code, (arguments, out, err)
         if code == 2:
             assert_one_line(err)
         return out, err

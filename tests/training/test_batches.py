@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from googlenet import ImageSplit, InputSpec, Recipe, Trainer

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed or out of room, and go on from their last checkpoint."""
+"""Runs that are stopped or killed, or fill the disk, and continue from their last checkpoint."""
 
 from __future__ import annotations
 
@@ -6,207 +6,229 @@ import dataclasses
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import googlenet
-from googlenet import RunError, UserError, load
+from googlenet import RunError, RunFolder, Trainer, UserError, load_dataset, load_recipe, train
+from googlenet.recipe import RENAMED
+from googlenet.training import loop, setup
 from googlenet.weights.model_file import save
-from googlenet.data.dataset import load_dataset
-from googlenet.recipe import load_recipe
-from googlenet.training import checkpoint, fit
-from googlenet.training.loop import train
-from googlenet.training.loop import TrainingResult
-from tests.conftest import QUICK
-from tests.training.test_fit import assert_same_weights, rows, weights
+from tests.conftest import QUICK, TINY
+from tests.training.helpers import assert_same_weights, rows, rows_without_times, small_net, weights
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
 class Killed(BaseException):
-    """What the tests end a run with at a place of their choosing, as a kill would."""
+    """Ends a run at any place, as a kill would."""
 
 
-VARIED = {
+def killed_at(step: int) -> Callable[[Trainer], None]:
+    def die(trainer: Trainer) -> None:
+        if trainer.step == step:
+            raise Killed
+
+    return die
+
+
+def signaled_at(step: int, number: signal.Signals = signal.SIGINT) -> Callable[[Trainer], None]:
+    def interrupt(trainer: Trainer) -> None:
+        if trainer.step == step:
+            os.kill(os.getpid(), number)
+
+    return interrupt
+
+
+VARIED: dict[str, Any] = {
     **QUICK,
-    "ema": 0.9,
+    "ema_decay": 0.9,
     "crop_padding": 1,
     "dropout": 0.3,
     "checkpoint_every": 3,
-    "accumulate": 2,
-    "image_size": 16,
+    "gradient_accumulation": 2,
 }
 
 
-@pytest.mark.parametrize(("die_at", "optimizer"), [(5, "adamw"), (9, "muon"), (19, "sgd")])
-def test_a_killed_run_resumes_bit_for_bit(
-    die_at: int, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {**VARIED, "optimizer": optimizer}
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+@pytest.mark.parametrize("step", [6, 10, 20])
+def test_a_killed_run_resumes_bit_for_bit(step: int, optimizer: str, tmp_path: Path) -> None:
+    settings = {**VARIED, "optimizer": optimizer, "mixup": 0.2}
+    whole = train(output=tmp_path / "whole", model=small_net(), **settings)
+    with pytest.raises(Killed):
+        train(output=tmp_path / "killed", model=small_net(), on_step=killed_at(step), **settings)
+    resumed = train(output=tmp_path / "killed", model=small_net(), resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+
+
+def test_a_googlenet_resumes_bit_for_bit(tmp_path: Path) -> None:
+    settings = {**VARIED, **TINY, "batch_size": 16, "max_steps": 5, "optimizer": "muon", "random_erasing": 0.5}
     whole = train(output=tmp_path / "whole", **settings)
-    real = fit.train_step
-
-    def dying(run: Any, *rest: Any) -> None:
-        if run.progress.step == die_at:
-            raise Killed
-        real(run, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(fit, "train_step", dying)
-        train(output=tmp_path / "killed", **settings)
+    with pytest.raises(Killed):
+        train(output=tmp_path / "killed", on_step=killed_at(4), **settings)
     resumed = train(output=tmp_path / "killed", resume=True)
     assert_same_weights(whole.folder, resumed.folder)
-
-    def shown(result: TrainingResult) -> list[dict[str, Any]]:
-        return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(result)]
-
-    assert shown(whole) == shown(resumed)
+    assert rows_without_times(whole) == rows_without_times(resumed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_cleanly_and_it_can_go_on(
-    number: signal.Signals, trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, before = fit.train_step, signal.getsignal(number)
-
-    def interrupted(run: Any, *rest: Any) -> None:
-        real(run, *rest)
-        if run.progress.step == 13:
-            os.kill(os.getpid(), number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "train_step", interrupted)
-        result = train(output=tmp_path / "run", **{**QUICK, "pictures": True})
+def test_a_signal_ends_a_run_which_can_be_resumed(number: signal.Signals, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
+    settings = {**QUICK, "plots": number == signal.SIGINT}
+    result = train(output=tmp_path / "run", model=small_net(), on_step=signaled_at(14, number), **settings)
     assert result.interrupted
-    assert googlenet.load(result.model).info.metrics["step"] == 10
-    assert {path.name for path in result.folder.glob("*.png")} >= {"curves.png", "confusion_matrix.png"}
+    assert result.metrics["step"] == 10
+    if settings["plots"]:
+        assert {path.name for path in result.folder.glob("*.png")} >= {"curves.png", "confusion_matrix.png"}
     assert rows(result)[-1]["step"] == 14
     assert signal.getsignal(number) == before
-    resumed = train(output=tmp_path / "run", resume=True)
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
     assert not resumed.interrupted
-    assert_same_weights(trained.folder, resumed.folder)
+    assert_same_weights(whole.folder, resumed.folder)
 
 
 @pytest.mark.parametrize("step", [10, 20])
-def test_a_signal_in_an_epochs_last_step_still_has_it_judged(
-    step: int, trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = fit.judge
-
-    def interrupted(run: Any, display: Any) -> Any:
-        if run.progress.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(run, display)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "judge", interrupted)
-        result = train(output=tmp_path / "run", **QUICK)
+def test_a_signal_in_the_last_step_of_an_epoch(step: int, tmp_path: Path) -> None:
+    whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
+    result = train(output=tmp_path / "run", model=small_net(), on_step=signaled_at(step), **QUICK)
     assert result.interrupted == (step == 10)
-    assert googlenet.load(result.model).info.metrics["step"] == step
-    train(output=tmp_path / "run", resume=True)
-    assert_same_weights(trained.folder, tmp_path / "run")
+    assert result.metrics["step"] == step
+    train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert_same_weights(whole.folder, tmp_path / "run")
     assert [row["step"] for row in rows(result)] == [10, 10, 20, 20]
 
 
-def test_interrupted_before_the_first_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fit.train_step
-
-    def interrupted(run: Any, *rest: Any) -> None:
-        real(run, *rest)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(fit, "train_step", interrupted)
-    result = train(output=tmp_path / "run", **{**QUICK, "pictures": True})
+def test_interrupted_before_the_first_evaluation(tmp_path: Path) -> None:
+    settings = {**TINY, "plots": True}
+    result = train(output=tmp_path / "run", on_step=signaled_at(1), **settings)
     assert googlenet.load(result.model).info.metrics["step"] == 1
-    assert (result.folder / "curves.png").exists()
+    assert {path.name for path in result.folder.glob("*.png")} == {"curves.png"}
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
-    result = train(output=tmp_path / "run", **{**QUICK, "epochs": 1})
-    before = weights(result.folder)
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = train(output=tmp_path / "run", **{**TINY, "max_steps": 2})
+    before, rows_before = weights(result.folder), rows(result)
+    capsys.readouterr()
     again = train(output=tmp_path / "run", resume=True)
-    assert again.metrics["test"] == result.metrics["test"]
+    assert "step 2" in capsys.readouterr().out
+    assert again.metrics == result.metrics
+    assert rows(again) == rows_before
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(result.folder).items())
 
 
-def test_resuming_needs_a_run_and_its_own_settings(trained: TrainingResult, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to resume"):
+def test_resuming_needs_a_run_and_its_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.*--output"):
         train(output=tmp_path / "none", resume=True)
     with pytest.raises(UserError, match="--output"):
         train(resume=True)
-    with pytest.raises(UserError, match="has batch_size = 32, not 16"):
-        train(output=trained.folder, resume=True, batch_size=16)
+    train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 1})
+    with pytest.raises(UserError, match="batch_size = 32, not 16"):
+        train(output=tmp_path / "run", resume=True, batch_size=16)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").write_bytes(b"half of a")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"last\.pt.*--weights"):
         train(output=tmp_path, resume=True)
 
 
-def test_resuming_with_other_data_is_refused(trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    from googlenet.training import preparation
+def test_resuming_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 1})
 
     def other(name: str, data_dir: str | None, **_: object) -> Any:
         return dataclasses.replace(load_dataset(name, data_dir), digest="another")
 
-    monkeypatch.setattr(preparation, "load_dataset", other)
-    with pytest.raises(UserError, match="not the copy that this run began with"):
-        train(output=trained.folder, resume=True)
+    monkeypatch.setattr(setup, "load_dataset", other)
+    with pytest.raises(UserError, match=r"fashion-mnist.*environment\.json"):
+        train(output=tmp_path / "run", model=small_net(), resume=True)
 
 
-def test_a_run_from_weights_goes_on_with_the_same_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_with_other_starting_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    base = train(output="base", **{**QUICK, "max_steps": 1})
-    settings = {name: value for name, value in QUICK.items() if name != "stem_stride"}
+    base = train(output="base", **{**TINY, "max_steps": 1})
+    settings = {name: value for name, value in TINY.items() if name != "stem_stride"}
     tuned = train(output="tuned", weights="base", **{**settings, "max_steps": 1})
     assert load_recipe(tuned.folder / "recipe.toml").weights == str(tmp_path / "base")
-
-    checkpoint_file = tuned.folder / "checkpoints" / "last.pt"
-    now = torch.load(checkpoint_file)
-    before = {name: value for name, value in now.items() if name != "input"}  # as the version before wrote it
-    torch.save({**before, "recipe": {**now["recipe"], "weights": "base"}}, checkpoint_file)
     assert train(output="tuned", resume=True).metrics["step"] == 1
-
-    torch.save(now, checkpoint_file)
-    net = load(base.model)
+    net = googlenet.load(base.model)
     save(net, dataclasses.replace(net.info, input=dataclasses.replace(net.info.input, mean=(0.9,))), base.model)
-    with pytest.raises(UserError, match="not the file that this run began with"):
+    with pytest.raises(UserError, match="base"):
         train(output="tuned", resume=True)
 
 
-def test_a_cut_last_row_does_not_stop_a_resumption(tmp_path: Path) -> None:
-    result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 3})
+def test_a_checkpoint_and_a_model_of_version_0_1(tmp_path: Path) -> None:
+    """As the version before wrote them: old names of settings, fields and groups."""
+    settings: dict[str, Any] = {**TINY, "max_steps": 4, "validation": 0.1, "checkpoint_every": 2, "hflip": False}
+    settings |= {"color_jitter": 0.1, "random_erasing": 0.2, "ema_decay": 0.9, "gradient_accumulation": 2}
+    whole = train(output=tmp_path / "whole", **settings)
+    with pytest.raises(Killed):
+        train(output=tmp_path / "old", on_step=killed_at(3), **settings)
+
+    names = {new: old for old, new in RENAMED.items()}
+    path = RunFolder(tmp_path / "old").checkpoint
+    state = torch.load(path)
+    recipe = {names.get(name, name): value for name, value in state["recipe"].items()}
+    state["recipe"] = {**recipe, "schedule": "one-cycle", "num_workers": 0}
+    state["input"]["crop_share"] = state["input"].pop("crop_pct")
+    for group in state["optimizer"]["param_groups"]:
+        group["trunk"] = group.pop("backbone")
+    torch.save(state, path)
+    resumed = train(output=tmp_path / "old", resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert resumed.metrics["selected_by"] == "validation"
+
+    with safe_open(resumed.model, framework="pt") as file:
+        text = file.metadata()["googlenet"]
+    for new, old in {**names, "crop_pct": "crop_share", "selected_by": "chosen_by", "linear": "one-cycle"}.items():
+        text = text.replace(f'"{new}"', f'"{old}"')
+    text = text.replace('"stem_stride"', '"blocks": 9, "head_grid": 1, "head_width": 0, "stem_stride"', 1)
+    assert '"trunk_rate"' in text and '"blocks"' in text
+    old_model = tmp_path / "old.safetensors"
+    save_file(load_file(resumed.model), old_model, {"format": "pt", "googlenet": text})
+    x = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(googlenet.load(old_model)(x), googlenet.load(resumed.model)(x))
+    base = {name: value for name, value in TINY.items() if name != "stem_stride"}
+    assert train(output=tmp_path / "tuned", weights=str(old_model), **base, max_steps=1).metrics["step"] == 1
+
+
+def test_metrics_of_version_0_1(tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 1})
+    path = RunFolder(result.folder).checkpoint
+    state = torch.load(path)
+    state["progress"]["best_metrics"]["chosen_by"] = state["progress"]["best_metrics"].pop("selected_by")
+    torch.save(state, path)
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert resumed.metrics["selected_by"] == "last" and "chosen_by" not in resumed.metrics
+
+
+def test_a_cut_last_row(tmp_path: Path) -> None:
+    result = train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 3})
     with (result.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "ep')
-    train(output=tmp_path / "run", resume=True)
+    train(output=tmp_path / "run", model=small_net(), resume=True)
     assert [row["step"] for row in rows(result)] == [3, 3]
 
 
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system lets no file grow past a limit from the second epoch on, which is what a full disk looks like."""
-    real = fit.judge
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second epoch on, no file may grow past a limit, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limited(run: Any, display: Any) -> Any:
-        if run.progress.epoch == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
-        return real(run, display)
+    def limit(trainer: Trainer) -> None:
+        if trainer.step == 11:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
 
-    monkeypatch.setattr(fit, "judge", limited)
-    monkeypatch.setattr(fit, "keep", lambda run, judged: None)
+    monkeypatch.setattr(loop, "save_best", lambda *_: None)
     try:
-        with pytest.raises(RunError, match="cannot write"):
-            train(output=tmp_path / "run", **QUICK)
+        with pytest.raises(RunError, match=r"last\.pt"):
+            train(output=tmp_path / "run", model=small_net(), on_step=limit, **QUICK)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
-    assert checkpoint.read_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] == 10
-
-
-def test_a_run_that_ended_says_so_when_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = train(output=tmp_path / "run", **{**QUICK, "max_steps": 2})
-    again = train(output=result.folder, resume=True)
-    assert "the run ended at step 2; its kept model is judged once more" in capsys.readouterr().out
-    assert again.metrics == result.metrics
+    folder = RunFolder(tmp_path / "run")
+    assert [path.name for path in folder.checkpoint.parent.iterdir()] == ["last.pt"]
+    assert folder.load_checkpoint()["progress"]["step"] == 10

@@ -111,10 +111,13 @@ def train(
                 folder.create(resolved.model_dump(exclude_none=True), {**machine, **trainer.environment})
         accelerator.wait_for_everyone()
         if resolved.tracker != "none":
-            accelerator.project_configuration.set_directories(str(folder.path))
+            accelerator.project_configuration.logging_dir = str(folder.path)
             accelerator.init_trackers(folder.path.name, config=resolved.model_dump(exclude_none=True))
         _log_start(trainer, reason)
-        return fit(trainer, folder, on_step)
+        try:
+            return fit(trainer, folder, on_step)
+        finally:
+            accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # the caller may use its model afterwards
 
 
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
@@ -171,7 +174,7 @@ def train_epoch(
         rate = learning_rate_at(state.step, trainer.total_steps, trainer.steps_per_epoch, recipe)
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
-        with _explained_errors(recipe, len(inputs)):
+        with explained_errors(recipe, len(inputs)):
             loss, logits = train_step(
                 trainer.model, trainer.optimizer, inputs, targets, criterion,
                 accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
@@ -378,7 +381,7 @@ class _Interruption:
 
 
 @contextlib.contextmanager
-def _explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
+def explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
     """Turns errors that a user can do something about into a line that says what."""
     try:
         yield

@@ -20,7 +20,7 @@ from googlenet.errors import UserError
 from googlenet.evaluation.plots import plot_learning_rates
 from googlenet.model.fuse import fused
 from googlenet.recipe import Recipe
-from googlenet.training.loop import train_step
+from googlenet.training.loop import explained_errors, train_step
 from googlenet.training.optim import training_loss
 from googlenet.training.setup import Trainer, make_accelerator
 
@@ -67,10 +67,11 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
                 rates.append(_LOWEST * growth**step)
                 for group in trainer.optimizer.param_groups:
                     group["lr"] = rates[-1] * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
-                loss, _ = train_step(
-                    trainer.model, trainer.optimizer, inputs, targets, criterion,
-                    accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
-                )  # fmt: skip
+                with explained_errors(recipe, len(inputs)):
+                    loss, _ = train_step(
+                        trainer.model, trainer.optimizer, inputs, targets, criterion,
+                        accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
+                    )  # fmt: skip
                 losses.append(float(loss))
                 bar.advance()
                 if not math.isfinite(losses[-1]):

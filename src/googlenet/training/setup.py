@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import random
@@ -26,7 +27,7 @@ from googlenet.data.decode import read_header
 from googlenet.data.folder import list_folder
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
-from googlenet.errors import UserError
+from googlenet.errors import UserError, reason_of
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe, load_recipe
@@ -202,7 +203,12 @@ class Trainer:
         for group in checkpoint["optimizer"]["param_groups"]:
             if "trunk" in group:  # version 0.1
                 group["backbone"] = group.pop("trunk")
-        self.net.load_state_dict(checkpoint["net"])
+        try:
+            self.net.load_state_dict(checkpoint["net"])
+        except RuntimeError as error:
+            raise UserError(
+                "the run to resume trained another network; give it to googlenet.train(model=...)"
+            ) from error
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint["average"])
@@ -226,6 +232,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if recipe.tracker == "none" else recipe.tracker,
+        project_dir=".",  # trackers ask for one; `fit` sets it to the run folder
         # Frozen parameters have no gradient, for which processes would wait
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze_fraction > 0)],
     )
@@ -345,17 +352,25 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def _adopt(model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[Any, InputSpec]:
-    """A network that the caller built, checked as far as possible."""
+    """A network that the caller built, tried on two images."""
     if recipe.weights is not None:
         raise UserError("weights and model exclude each other: load the weights into your model before training")
     if isinstance(model, GoogLeNet):
-        wanted = (dataset.channels, len(dataset.classes))
-        if (found := (model.architecture.in_channels, model.architecture.num_classes)) != wanted:
-            raise UserError(
-                f"the model has in_channels, num_classes = {found}; {dataset.name} needs {wanted}: build it with these"
-            )
         model.check_size(recipe.image_size, recipe.image_size)
-    return model, _input_spec(recipe, dataset, training)
+    spec = _input_spec(recipe, dataset, training)
+    images = spec.prepare(training.__getitems__(range(min(2, len(training))))[0])
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), images)
+    try:
+        with torch.no_grad():
+            output = model.eval()(images.to(tensor.device))
+    except RuntimeError as error:
+        shape = tuple(images.shape[1:])
+        reason = reason_of(error)
+        raise UserError(f"the model cannot take images of (in_channels, height, width) = {shape}: {reason}") from error
+    wanted, found = (len(images), len(dataset.classes)), tuple(getattr(output, "shape", ()))
+    if found != wanted:
+        raise UserError(f"the model's output should have the shape (N, num_classes) = {wanted}, not {found}")
+    return model, spec
 
 
 def _input_spec(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> InputSpec:

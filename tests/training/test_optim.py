@@ -4,18 +4,23 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch.nn import functional as F
 
 from googlenet import GoogLeNetOutput, create_model
 from googlenet.recipe import Recipe
-from googlenet.training.optim import orthogonalized
-from googlenet.training.optim import learning_rate_at, make_average, make_optimizer, training_loss
+from googlenet.training.optim import (
+    learning_rate_at,
+    make_ema,
+    make_optimizer,
+    orthogonalize,
+    training_loss,
+    update_ema,
+)
 
 
 @given(
-    schedule=st.sampled_from(["constant", "step", "polynomial", "one-cycle", "cosine"]),
+    schedule=st.sampled_from(["constant", "step", "polynomial", "linear", "cosine"]),
     total=st.integers(1, 400),
     warmup=st.floats(0, 0.9),
     data=st.data(),
@@ -37,11 +42,11 @@ def test_the_shapes_of_the_schedules() -> None:
     assert rates(schedule="constant") == [1.0] * 100
     assert rates(schedule="step", step_epochs=2, step_factor=0.5)[::20] == [1.0, 0.5, 0.25, 0.125, 0.0625]
     assert rates(schedule="polynomial", power=0.5)[75] == pytest.approx(0.5)
-    cycle = rates(schedule="one-cycle", warmup=0.25)
-    assert cycle[:26] == sorted(cycle[:26])
-    assert cycle[25:] == sorted(cycle[25:], reverse=True)
-    assert cycle[25] == 1.0
-    assert cycle[-1] < 0.02
+    linear = rates(schedule="linear", warmup=0.25)
+    assert linear[:26] == sorted(linear[:26])
+    assert linear[25:] == sorted(linear[25:], reverse=True)
+    assert linear[25] == 1.0
+    assert linear[-1] < 0.02
     cosine = rates(schedule="cosine", warmup=0.0)
     assert cosine[50] == pytest.approx(0.5)
     assert cosine[25] == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
@@ -58,11 +63,11 @@ def test_auxiliary_losses_have_their_weight() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
-def test_an_optimizer_lowers_the_loss_and_spares_biases_from_decay(optimizer: str) -> None:
+def test_an_optimizer_lowers_the_loss_and_does_not_decay_biases(optimizer: str) -> None:
     torch.manual_seed(0)
     net = create_model("bn", num_classes=3, in_channels=1, stem_stride=1)
     recipe = Recipe(optimizer=optimizer, learning_rate=1e-2, weight_decay=0.1)  # type: ignore[arg-type]
-    rule = make_optimizer(net, recipe)
+    rule = make_optimizer(net, net.classifiers(), recipe)
     decays = {id(p): group["weight_decay"] for group in rule.param_groups for p in group["params"]}
     assert len(decays) == len(list(net.parameters()))
     assert all(decays[id(p)] == (0.1 if p.ndim > 1 else 0.0) for p in net.parameters())
@@ -87,7 +92,7 @@ def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     before = torch.logspace(0, -2, min(shape))  # gradients have a few strong directions and many weak ones
     matrix, nearest = u @ torch.diag(before) @ v, u @ v
-    update = orthogonalized((size * matrix).to(dtype)).float()
+    update = orthogonalize((size * matrix).to(dtype)).float()
     after = torch.linalg.svdvals(update)
     assert after.max() < 2.1  # 1.97, and the rounding of bfloat16
     assert after.max() / after.min() < 0.2 * before.max() / before.min()
@@ -97,15 +102,15 @@ def test_an_orthogonalized_update_has_singular_values_nearer_to_each_other(
 
     assert cosine(update) > 0.8
     assert cosine(matrix) < 0.7
-    assert torch.equal(orthogonalized(torch.zeros(shape, dtype=dtype)), torch.zeros(shape, dtype=dtype))
+    assert torch.equal(orthogonalize(torch.zeros(shape, dtype=dtype)), torch.zeros(shape, dtype=dtype))
 
 
-def test_muon_turns_kernels_and_leaves_the_rest_to_adamw() -> None:
+def test_muon_is_for_kernels_and_adamw_for_the_rest() -> None:
     torch.manual_seed(0)
     net, twin = (create_model("bn", num_classes=3, in_channels=1, initialization="he", dropout=0.0) for _ in range(2))
     twin.load_state_dict(net.state_dict())
     rules = [
-        make_optimizer(each, Recipe(optimizer=name, learning_rate=1e-2))
+        make_optimizer(each, each.classifiers(), Recipe(optimizer=name, learning_rate=1e-2))
         for each, name in ((net, "muon"), (twin, "adamw"))
     ]  # type: ignore[arg-type]
     before = net.conv3.conv.weight.detach().clone()
@@ -121,7 +126,7 @@ def test_muon_turns_kernels_and_leaves_the_rest_to_adamw() -> None:
 
 def test_a_gradient_scaler_unscales_for_muon_and_skips_an_overflow() -> None:
     net = create_model("bn", num_classes=3, in_channels=1)
-    rule = make_optimizer(net, Recipe(optimizer="muon"))
+    rule = make_optimizer(net, net.classifiers(), Recipe(optimizer="muon"))
     scaler = torch.amp.GradScaler("cpu")
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
     scaler.scale(net(torch.rand(4, 1, 64, 64)).sum()).backward()
@@ -130,23 +135,23 @@ def test_a_gradient_scaler_unscales_for_muon_and_skips_an_overflow() -> None:
     assert all(torch.equal(parameter, before[name]) for name, parameter in net.named_parameters())
 
 
-def test_the_average_follows_weights_and_statistics() -> None:
+def test_ema_follows_weights_and_statistics() -> None:
     net = create_model("bn", num_classes=3, in_channels=1)
-    average = make_average(net, Recipe(ema=0.9))
+    average = make_ema(net, Recipe(ema_decay=0.9))
     assert average is not None
-    average.update_parameters(net)
+    update_ema(average, net, 1000, 0.9)
     with torch.no_grad():
         before = net.fc.weight.clone()
         net.fc.weight.add_(1.0)
         net.conv1.bn.running_mean.add_(1.0)
-    average.update_parameters(net)
+    update_ema(average, net, 1000, 0.9)
     torch.testing.assert_close(average.module.fc.weight, before + 0.1)
     torch.testing.assert_close(average.module.conv1.bn.running_mean, torch.full((64,), 0.1))
-    assert make_average(net, Recipe(ema=0.0)) is None
+    assert make_ema(net, Recipe(ema_decay=0.0)) is None
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_weighted_classes_count_the_same_however_a_batch_is_parted(smoothing: float) -> None:
+def test_class_weights_do_not_depend_on_the_parts_of_a_batch(smoothing: float) -> None:
     logits, labels, weights = torch.randn(8, 2), torch.tensor([0, 0, 0, 1, 0, 0, 0, 0]), torch.tensor([0.6, 5.0])
     recipe = Recipe(label_smoothing=smoothing)
     whole = training_loss(logits, labels, recipe, weights)
@@ -155,3 +160,20 @@ def test_weighted_classes_count_the_same_however_a_batch_is_parted(smoothing: fl
     if not smoothing:
         each = F.cross_entropy(logits, labels, reduction="none") * weights[labels]
         assert whole.item() == pytest.approx(each.mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_the_decay_of_the_average_ramps_up(decay: float) -> None:
+    """A weight that goes from 0 to 1 after the first step: a constant decay of 0.999 would leave it near 0."""
+    net = torch.nn.Linear(1, 1, bias=False)
+    average = make_ema(net, Recipe(ema_decay=decay))
+    torch.nn.init.zeros_(net.weight)
+    update_ema(average, net, 1, decay)
+    torch.nn.init.ones_(net.weight)
+    expected = 0.0
+    for step in range(2, 80):
+        update_ema(average, net, step, decay)
+        now = min(decay, (1 + step) / (10 + step))
+        expected = now * expected + (1 - now)
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-4)
+    assert expected > 0.99
