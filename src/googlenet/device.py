@@ -58,13 +58,6 @@ def _cpu_has_bf16() -> bool:
     return any(bool(there) for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a forward pass runs in `precision` (fp32, bf16 or fp16)."""
-    return torch.autocast(
-        device.type, dtype=DTYPES[precision] if precision != "fp32" else None, enabled=precision != "fp32"
-    )
-
-
 @contextlib.contextmanager
 def keep_freed_memory() -> Iterator[None]:
     """Let the C library keep freed memory for the next training step instead of returning it to the system.

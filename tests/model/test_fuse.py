@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from googlenet import GoogLeNet, Inception, create_model
 from googlenet.kernels.max_pool import CMaxPool2d
 from googlenet.model import fuse
 from googlenet.model.architecture import TABLE_1
-from googlenet.model.fuse import folded, fused, pointwise
+from googlenet.model.fuse import folded, pointwise
 from tests.model.test_googlenet import EVERY_VARIANT, output
+
+
+fused = functools.partial(fuse.fused, merge=True)
 
 
 def training_net(variant: str = "bn", **changes: object) -> GoogLeNet:

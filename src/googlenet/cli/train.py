@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -18,7 +19,7 @@ from googlenet.errors import UserError
 from googlenet.files import check_output
 from googlenet.recipe import GROUPS, Recipe, recipe_names, settings_of_recipes
 
-_CHANGED = settings_of_recipes()
+_CHANGED, _RECIPES = settings_of_recipes(), ", ".join(recipe_names())
 
 
 def _option(name: str, group: Group, field: Any) -> Any:
@@ -48,8 +49,7 @@ Settings = TypedDict("Settings", _settings(), total=False)  # type: ignore[misc]
 def train(
     *,
     recipe: Annotated[
-        str | None,
-        Parameter(help=f"{', '.join(recipe_names())} or a FILE.toml; default: fast, or images for a folder."),
+        str | None, Parameter(help=f"{_RECIPES} or a FILE.toml; default: fast, or images for a folder.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -73,7 +73,7 @@ def train(
         return _find_learning_rate(recipe, output or Path("learning_rate.png"), given, json=json)
     from googlenet.training.loop import train as run_training
 
-    with on_stderr(json):
+    with on_stderr() if json else nullcontext():
         result = run_training(recipe, output=output, resume=resume, **given)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         import torch

@@ -19,7 +19,7 @@ from torchmetrics.functional import classification
 
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
-from googlenet.device import autocast
+from googlenet.device import DTYPES
 from googlenet.errors import UserError
 from googlenet.evaluation.calibration import Reliability, reliability
 from googlenet.model.fuse import fused
@@ -175,12 +175,12 @@ def collect_logits(
     The network must be on the device; it is left as it was. `advance` is called with the size of each batch. `forward`
     replaces the forward pass of the network on a batch.
     """
-    collected = []
+    collected, is_half = [], precision != "fp32"
     with eval_mode(net), fused(net), torch.inference_mode():
         for start in range(0, len(split), batch_size):
             images, _ = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
             batch = spec.prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-            with autocast(device, precision):
+            with torch.autocast(device.type, DTYPES[precision] if is_half else None, enabled=is_half):
                 collected.append((forward or net)(batch).float().cpu())
             if advance is not None:
                 advance(len(images))

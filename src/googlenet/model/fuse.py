@@ -29,12 +29,10 @@ from googlenet.model.googlenet import Convolution, GoogLeNet, Inception
 
 
 @contextlib.contextmanager
-def fused(net: nn.Module) -> Iterator[None]:
-    """Within it, `net` computes in its faster form, if there is one for its device and precision.
-
-    Any network gets the C max pool; GoogLeNet and its blocks also get merged 1x1 convolutions.
-    """
-    swapped = [module for module in net.modules() if type(module) in _FAST]
+def fused(net: nn.Module, *, merge: bool = False) -> Iterator[None]:
+    """Within it, any network on a CPU has the C max pool; with `merge`, for training in bf16, GoogLeNet and its blocks
+    also compute their 1x1 convolutions as merged products."""
+    swapped = [module for module in net.modules() if type(module) is nn.MaxPool2d or (merge and type(module) in _FAST)]
     for module in swapped:
         module.__class__ = _FAST[type(module)]
     try:
@@ -144,8 +142,8 @@ def _batch_norm(y: Tensor, layers: Sequence[nn.BatchNorm2d | None]) -> Tensor:
     norms = [norm for norm in layers if norm is not None]
     if not norms:
         return y
-    mean = torch.cat([_buffer(norm.running_mean) for norm in norms])
-    variance = torch.cat([_buffer(norm.running_var) for norm in norms])
+    mean = torch.cat([norm.get_buffer("running_mean") for norm in norms])
+    variance = torch.cat([norm.get_buffer("running_var") for norm in norms])
     weight, bias = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
     training, momentum = norms[0].training, norms[0].momentum
     assert momentum is not None
@@ -153,12 +151,7 @@ def _batch_norm(y: Tensor, layers: Sequence[nn.BatchNorm2d | None]) -> Tensor:
     if training:
         sizes = [norm.num_features for norm in norms]
         for norm, new_mean, new_variance in zip(norms, mean.split(sizes), variance.split(sizes), strict=True):
-            _buffer(norm.running_mean).copy_(new_mean)
-            _buffer(norm.running_var).copy_(new_variance)
-            _buffer(norm.num_batches_tracked).add_(1)
+            norm.get_buffer("running_mean").copy_(new_mean)
+            norm.get_buffer("running_var").copy_(new_variance)
+            norm.get_buffer("num_batches_tracked").add_(1)
     return y
-
-
-def _buffer(buffer: Tensor | None) -> Tensor:
-    assert buffer is not None
-    return buffer

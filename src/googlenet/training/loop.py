@@ -123,7 +123,7 @@ def train(
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, draw the plots."""
     accelerator, state, evaluation = trainer.accelerator, trainer.state, None
-    with fused(trainer.net), _Interruption() as interruption:
+    with fused(trainer.net, merge=trainer.precision == "bf16"), _Interruption() as interruption:
         with progress("training", trainer.total_steps, state.step) as bar:
             while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
                 started = time.perf_counter()
@@ -133,8 +133,8 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
                     figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
                     row = _row(trainer, trainer.eval_split, *figures, state.step, state.epoch)
                     _record(trainer, folder, row)
-                    save_best(trainer, folder, row)
                     _log_epoch(trainer, trained, row, time.perf_counter() - started)
+                    save_best(trainer, folder, row)
                 elif state.best_accuracy < 0:
                     save_best(trainer, folder, None)
                 if accelerator.is_main_process:
@@ -270,7 +270,7 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
         part = split.subset(torch.arange(rank, len(split), world))
     # If a training step fits into memory, several times its images fit here, where no layer's output is kept
     images_per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
-    with fused(net), progress(f"evaluating on {name} images", len(part)) as bar:
+    with progress(f"evaluating on {name} images", len(part)) as bar:
         logits = collect_logits(
             net, part, trainer.input_spec, device=accelerator.device, precision=trainer.precision,
             batch_size=min(EVAL_BATCH_SIZE, 4 * images_per_part), advance=bar.advance,

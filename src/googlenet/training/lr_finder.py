@@ -62,7 +62,7 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
         criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
         batches = (batch for epoch in itertools.count() for batch in trainer.batches(epoch))
         trainer.model.train()
-        with fused(trainer.net), progress("searching", steps) as bar:
+        with fused(trainer.net, merge=trainer.precision == "bf16"), progress("searching", steps) as bar:
             for step, (inputs, targets, _) in enumerate(itertools.islice(batches, steps)):
                 rates.append(_LOWEST * growth**step)
                 for group in trainer.optimizer.param_groups:

@@ -82,13 +82,15 @@ class Trainer:
             data = load_dataset(recipe.data, recipe.data_dir, size=size, seed=seed, skip_unreadable=skip)
         if recipe.max_test_images is not None:
             data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
-        provenance = data.provenance()
+        provenance, channels = data.provenance(), data.channels
         self.dataset, self.train_split, self.validation = data, data.train, data.validation
         if recipe.validation > 0:
             if data.validation is not None:
                 raise UserError("the data has its own validation split; omit validation")
             self.train_split, self.validation = split_validation(data.train, recipe.validation, recipe.seed)
-        images = len(self.train_split)
+        images, mean, std = len(self.train_split), (0.0,) * channels, (1.0,) * channels
+        if recipe.normalize and recipe.weights is None:
+            mean, std = self.train_split.pixel_statistics()
         if recipe.batch_size > images:
             raise UserError(f"batch_size = {recipe.batch_size} is more than the {images} training images")
         if self.validation is None and recipe.select_by == "validation":
@@ -115,15 +117,17 @@ class Trainer:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
 
         torch.manual_seed(recipe.seed)
+        spec = InputSpec(channels, recipe.image_size, mean, std)
         build = make_network if model is None else functools.partial(_adopt, model)
-        self.net, self.input_spec = build(recipe, data, self.train_split)
+        self.net: nn.Module
+        self.net, self.input_spec = build(recipe, data, self.train_split, spec)
         # Whether a model file can describe the network; and the layers that give logits, the rest being the backbone
         self.is_googlenet = isinstance(self.net, GoogLeNet) and self.net.matches_architecture()
         self.heads = self.net.classifiers() if isinstance(self.net, GoogLeNet) else []
         self.augmentation = Augmentation(**{f.name: getattr(recipe, f.name) for f in fields(Augmentation)})
         self.net.to(accelerator.device)
         if recipe.channels_last:
-            self.net.to(memory_format=torch.channels_last)
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = make_ema(self.net, recipe)
         self.optimizer: torch.optim.Optimizer
         self.model: nn.Module  # the same network as accelerate wraps it: autocast, several processes
@@ -238,16 +242,16 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     )
 
 
-def make_network(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[Any, InputSpec]:
+def make_network(
+    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, spec: InputSpec
+) -> tuple[GoogLeNet, InputSpec]:
     """The recipe's network, drawn from torch's global generator, and how images are prepared for it."""
     if recipe.weights is not None:
-        net, spec = load_pretrained(recipe.weights, dataset.classes, dataset.channels, dropout=recipe.dropout)
-        spec = InputSpec(dataset.channels, recipe.image_size, spec.mean, spec.std)
+        net, given = load_pretrained(recipe.weights, dataset.classes, spec.channels, dropout=recipe.dropout)
         net.check_size(recipe.image_size, recipe.image_size)
-        return net, spec
-    spec = _input_spec(recipe, dataset, training)
+        return net, InputSpec(spec.channels, recipe.image_size, given.mean, given.std)
     changes = {name: value for name in ARCHITECTURE_SETTINGS if (value := getattr(recipe, name)) is not None}
-    net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=dataset.channels, **changes)
+    net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=spec.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
     if recipe.whiten:
         count = min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2), len(training))
@@ -351,29 +355,23 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
     return chosen, f"chosen for this folder: {line}; each is an option of the same name" if chosen else ""
 
 
-def _adopt(model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> tuple[Any, InputSpec]:
+def _adopt(
+    model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit, spec: InputSpec
+) -> tuple[nn.Module, InputSpec]:
     """A network that the caller built, tried on two images."""
     if recipe.weights is not None:
         raise UserError("weights and model exclude each other: load the weights into your model before training")
     if isinstance(model, GoogLeNet):
         model.check_size(recipe.image_size, recipe.image_size)
-    spec = _input_spec(recipe, dataset, training)
     images = spec.prepare(training.__getitems__(range(min(2, len(training))))[0])
     tensor = next(itertools.chain(model.parameters(), model.buffers()), images)
     try:
         with torch.no_grad():
             output = model.eval()(images.to(tensor.device))
     except RuntimeError as error:
-        shape = tuple(images.shape[1:])
-        reason = reason_of(error)
+        shape, reason = tuple(images.shape[1:]), reason_of(error)
         raise UserError(f"the model cannot take images of (in_channels, height, width) = {shape}: {reason}") from error
     wanted, found = (len(images), len(dataset.classes)), tuple(getattr(output, "shape", ()))
     if found != wanted:
         raise UserError(f"the model's output should have the shape (N, num_classes) = {wanted}, not {found}")
     return model, spec
-
-
-def _input_spec(recipe: Recipe, dataset: ImageDataset, training: ImageSplit) -> InputSpec:
-    plain = (0.0,) * dataset.channels, (1.0,) * dataset.channels
-    mean, std = training.pixel_statistics() if recipe.normalize else plain
-    return InputSpec(dataset.channels, recipe.image_size, mean, std)
