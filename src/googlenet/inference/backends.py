@@ -26,8 +26,6 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-expor
 """Of exported files."""
 METADATA_KEY = "googlenet"
 """The key in the metadata of an exported file that has its `ModelInfo` as JSON."""
-MAX_SIDE = 30_000
-"""The longest side in pixels of an image for an exported file that includes the preprocessing."""
 _BACKENDS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".pt2": ("torch",)}
 
 

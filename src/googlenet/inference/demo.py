@@ -48,9 +48,8 @@ def serve(
         device: auto, cpu, cuda, cuda:1 or mps.
         ready: called with the address of the page once it can be opened.
 
-    Raises:
-        UserError: if Gradio is not installed, for an invalid model or argument, or a port that is not free.
-        RunError: if the page cannot be opened for another reason.
+    Raises `UserError` if Gradio is missing, the model or an argument is invalid, or the port is not free, and
+    `RunError` if the page cannot be opened for another reason.
     """
     check_counts(max_upload_mb=max_upload_mb)
     require("gradio", "googlenet demo")
@@ -67,13 +66,12 @@ def serve(
             break
     else:
         raise UserError(
-            f"cannot listen on {host} port {port or '7860 to 7959'}: {reason}; use another --host or --port"
+            f"cannot listen on {host} port {port or '7860 to 7959'} ({reason}): use another --host or --port"
         )
     net = load(model, resolve_device(device))
     title = Path(model).resolve().name if Path(model).is_dir() else Path(model).stem
     uploads_before, handler_before = os.environ.get("GRADIO_TEMP_DIR"), signal.getsignal(signal.SIGTERM)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread:  # so that SIGTERM deletes the uploads too
+    if in_main_thread := threading.current_thread() is threading.main_thread():  # SIGTERM deletes the uploads too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="googlenet-demo-") as uploads:

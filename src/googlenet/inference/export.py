@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,21 +27,15 @@ from googlenet.data.decode import decode_image, decode_images, image_files
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
-from googlenet.inference.backends import (
-    MAX_SIDE,
-    METADATA_KEY,
-    SUFFIXES,
-    Backend,
-    Format,
-    exported_files,
-    open_exported,
-)
+from googlenet.inference.backends import METADATA_KEY, SUFFIXES, Backend, Format, exported_files, open_exported
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, load, model_info
 
 _quiet_lock = threading.RLock()
 TOLERANCE = 1e-3
-"""How far probabilities may differ from PyTorch's in floating point."""
+"""How far probabilities may differ from PyTorch's, unless in int8."""
+MAX_SIDE = 30_000
+"""The longest side in pixels of an image for a file that includes the preprocessing."""
 CALIBRATION_IMAGES = 300
 VERIFICATION_IMAGES = 64
 
@@ -135,10 +129,19 @@ def export(
                 written = quantized
             # In fp32, because bf16 would hide errors in its rounding
             run = open_exported(written, backend="onnxruntime" if to == "onnx" else "auto", precision="fp32").run
-            exported = _compare(exportable, run, verification, labels, target, exported_files(written))
+            ours, theirs = _probabilities(exportable, run, verification)
+            before, after = ours.argmax(1), theirs.argmax(1)
+            exported = Exported(
+                file=target,
+                megabytes=sum(part.stat().st_size for part in exported_files(written)) / 1e6,
+                largest_difference=float((theirs - ours).abs().max()),
+                images_compared=len(ours),
+                accuracy_before=None if labels is None else float((before == labels).double().mean()),
+                accuracy_after=None if labels is None else float((after == labels).double().mean()),
+                agreement=float((after == before).double().mean()),
+            )
             if not int8 and not exported.largest_difference <= TOLERANCE:
-                difference = exported.largest_difference
-                raise RunError(f"{target} not kept: its probabilities differ from PyTorch's by {difference:.2g}")
+                raise RunError(f"{target} not kept: probabilities differ by {exported.largest_difference:.2g}")
             if int8 and not force and exported.accuracy_drop > max_accuracy_drop:
                 metric = "agreement with PyTorch" if exported.accuracy_before is None else "accuracy"
                 raise RunError(
@@ -206,34 +209,15 @@ def _load_images(
 
 
 @torch.no_grad()
-def _compare(
-    model: ExportableModel,
-    run: Backend,
-    batches: Iterable[Tensor],
-    labels: Tensor | None,
-    target: Path,
-    parts: Sequence[Path],
-) -> Exported:
-    before, after = [], []
+def _probabilities(model: ExportableModel, run: Backend, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """PyTorch's in float32 and the exported file's, each (N, classes)."""
+    ours, theirs = [], []
     for images in batches:
         prepared = model.info.input.prepare(images)
         logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
-        before.append((logits / model.info.temperature).softmax(dim=1))
-        after.append(run(images) if model.preprocessing else (run(prepared) / model.info.temperature).softmax(dim=1))
-    ours, theirs = torch.cat(before), torch.cat(after)
-
-    def accuracy(probabilities: Tensor) -> float | None:
-        return None if labels is None else float((probabilities.argmax(1) == labels).double().mean())
-
-    return Exported(
-        file=target,
-        megabytes=sum(part.stat().st_size for part in parts) / 1e6,
-        largest_difference=float((theirs - ours).abs().max()),
-        images_compared=len(ours),
-        accuracy_before=accuracy(ours),
-        accuracy_after=accuracy(theirs),
-        agreement=float((theirs.argmax(1) == ours.argmax(1)).double().mean()),
-    )
+        ours.append((logits / model.info.temperature).softmax(dim=1))
+        theirs.append(run(images) if model.preprocessing else (run(prepared) / model.info.temperature).softmax(dim=1))
+    return torch.cat(ours), torch.cat(theirs)
 
 
 @contextlib.contextmanager

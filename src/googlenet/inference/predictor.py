@@ -20,19 +20,10 @@ from torch import Tensor, nn
 from googlenet.data.decode import Source, decode_image, decode_resized
 from googlenet.device import DTYPES, available_cores, compile_error, resolve_device, resolve_precision
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
-from googlenet.files import printable
-from googlenet.inference.backends import (
-    MAX_SIDE,
-    SUFFIXES,
-    Backend,
-    BackendName,
-    Format,
-    OpenModel,
-    check_backend,
-    exported_files,
-    open_exported,
-)
-from googlenet.inference.export import ExportableModel, quietly, require_packages, write_graph
+from googlenet.files import expand, printable
+from googlenet.inference import backends
+from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format, OpenModel
+from googlenet.inference.export import MAX_SIDE, ExportableModel, quietly, require_packages, write_graph
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, load, model_info, model_path
@@ -67,8 +58,7 @@ class Predictor:
         backend: torch, compiled, onnxruntime or openvino. auto is torch for a model file, since the others need seconds
             to convert it (compiled: at the first prediction), and the fastest one installed for an exported file.
 
-    Raises:
-        UserError: for a model without metadata, or a missing device, package or compiler.
+    Raises `UserError` for a model without metadata, or a missing device, package or compiler.
     """
 
     def __init__(
@@ -87,8 +77,9 @@ class Predictor:
             for tensor in model.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         elif Path(model).suffix in SUFFIXES.values():
-            self._model = open_exported(Path(model), backend=backend, device=device, precision=precision)
-            for file in exported_files(Path(model)):
+            path = expand(model)
+            self._model = backends.open_exported(path, backend=backend, device=device, precision=precision)
+            for file in backends.exported_files(path):
                 digest.update(file.read_bytes())
         else:
             self._model = _open_network(model, backend, device, precision)
@@ -114,11 +105,8 @@ class Predictor:
             batch_size: images per batch.
             confidence: the probability, from 0 to 1, that makes a prediction `confident`.
 
-        Returns:
-            An iterator; an image that cannot be read has an `error` and no classes.
-
         Raises:
-            UserError: for an argument out of its range.
+            UserError: for an argument out of its range. An image that cannot be read has an `error` and no classes.
             RunError: from the iterator, if an image does not fit into memory or the network cannot be compiled.
         """
         if min(top, batch_size) < 1 or not 0 <= confidence <= 1:
@@ -126,8 +114,8 @@ class Predictor:
             raise UserError(f"top and batch_size must be 1 or more, and confidence from 0 to 1, not {given}")
         if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
             images = [cast(Source, images)]
-        many = cast(Iterable[Source], images)
-        return self._predict(many, min(top, len(self.info.classes)), batch_size, confidence)
+        top = min(top, len(self.info.classes))
+        return self._predict(cast(Iterable[Source], images), top, batch_size, confidence)
 
     def _predict(self, images: Iterable[Source], top: int, batch_size: int, confidence: float) -> Iterator[Prediction]:
         sources = enumerate(images)
@@ -177,7 +165,7 @@ def _open_network(model: str | Path | GoogLeNet, backend: BackendName, device: s
     if backend not in get_args(BackendName):
         raise UserError(f"unknown backend {backend!r}; use one of: {', '.join(get_args(BackendName))}")
     if backend not in ("auto", "torch"):
-        check_backend(backend, device, precision)
+        backends.check_backend(backend, device, precision)
         device = "cpu"
     used = resolve_device(device)
     dtype = DTYPES[resolve_precision(precision, used)]
@@ -189,7 +177,7 @@ def _open_network(model: str | Path | GoogLeNet, backend: BackendName, device: s
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = Path(folder) / f"model{SUFFIXES[to]}"
             write_graph(ExportableModel(net, info), to, file)
-            return open_exported(file, backend=backend, precision=precision)
+            return backends.open_exported(file, backend=backend, precision=precision)
     fast = folded(net, dtype).to(used)
     if backend == "compiled":
         return OpenModel(compiled_backend(fast, dtype), info)

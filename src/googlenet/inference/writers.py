@@ -33,13 +33,10 @@ def write_predictions(
     batch_size: int = 32,
     confidence: float = 0.0,
 ) -> tuple[int, int]:
-    """Write the predictions of image files to `output`.
-
-    What the predictions depend on is recorded next to them, in `predictions.csv.json`.
+    """Write the predictions of image files to `output`, and what they depend on next to it (`predictions.csv.json`).
 
     Args:
-        predictor: predicts.
-        files: the image files.
+        predictor, files: what predicts, and the image files.
         output: a .csv, .jsonl or .parquet file.
         total: number of files, for the progress bar; None: not known.
         resume: continue an earlier output; files that are in it are skipped.
@@ -134,16 +131,13 @@ def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:
 
 @contextlib.contextmanager
 def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = None) -> Iterator[Write]:
-    """A function that writes one prediction. CSV and JSON lines are written at once, Parquet when all is done.
+    """A function that writes one prediction to `path`. CSV and JSON lines are written at once, Parquet at the end.
 
     Args:
-        path: the output.
         made_with: the model and the settings, recorded first: predictions without them could not be resumed.
         size: to resume the output, the bytes of it to keep (from `read_predicted`); None: write a new one.
 
-    Raises:
-        UserError: if another file has the name of the record.
-        RunError: if the output cannot be written.
+    Raises `UserError` if another file has the name of the record, and `RunError` if the output cannot be written.
     """
     record = path.with_name(f"{path.name}.json")
     if record.exists() and b'"model_sha256"' not in record.read_bytes():
