@@ -1,32 +1,85 @@
 from __future__ import annotations
 
+import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from googlenet import RunError, UserError
-from googlenet.files import check_output, check_writable, printable
+from googlenet.files import (
+    atomic_write,
+    cache_dir,
+    check_output,
+    check_writable,
+    disk_errors,
+    expand,
+    printable,
+    write_json,
+    write_text,
+)
 
 
-def test_a_place_that_cannot_be_written_to_is_known_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outputs_are_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_output(tmp_path / "new" / "deep" / "a.PNG", ".png")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UserError, match=r"end its name in \.png"):
+    with pytest.raises(UserError, match=r"a\.svg.*\.png"):
         check_output(tmp_path / "a.svg", ".png")
     (tmp_path / "taken").write_text("")
-    with pytest.raises(RunError, match=r"there is no folder .*taken"):
+    with pytest.raises(RunError, match=r"taken/deep/a\.png"):
         check_output(tmp_path / "taken" / "deep" / "a.png", ".png")
-    with pytest.raises(RunError, match="it is a folder"):
+    with pytest.raises(RunError, match=str(tmp_path)):
         check_writable(tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(RunError, match="cannot be written to"):
+    with pytest.raises(RunError, match=r"a\.png"):
         check_output(tmp_path / "a.png", ".png")
 
 
-def test_a_name_is_one_line_of_text() -> None:
+def test_a_file_name_is_one_line_of_text() -> None:
     assert printable("a\rb\n\x7f.png") == r"a\x0db\x0a\x7f.png"
     assert printable(os.fsdecode(b"caf\xe9.png")) == r"caf\xe9.png"
     assert printable("Grüße, 图片 1.png") == "Grüße, 图片 1.png"
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand("~/x") == expand(Path("~/x")) == tmp_path / "x"
+    assert expand("a/~/x") == Path("a/~/x")
+
+    def no_home(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert expand("~/x") == Path("~/x")
+
+
+@pytest.mark.parametrize("home", [None, "", "relative", "/nonexistent"])
+def test_the_cache_folder_is_absolute(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", home)
+    assert cache_dir().is_absolute()
+    assert "googlenet" in cache_dir().name
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_text(path, "Grüße\n")
+    with pytest.raises(KeyError), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text(encoding="utf-8") == "Grüße\n"
+    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+    write_json(path, {"a": [1]})
+    assert json.loads(path.read_text()) == {"a": [1]} and path.read_text().endswith("}\n")
+
+
+def test_disk_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"a\.txt"), disk_errors(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file"):
+        write_text(tmp_path / "file" / "a.txt", "")
