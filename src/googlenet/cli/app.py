@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from googlenet.console import on_stderr
 from googlenet.files import expand
 
 Output = Parameter(name=["--output", "-o"], converter=lambda _, tokens: expand(tokens[0].value))
@@ -36,15 +35,5 @@ data_app = App(name="data", help="Data sets and folders of images: list, fetch, 
 app.command(data_app)
 
 
-logs_to_stderr = on_stderr
-
-
 def print_json(value: Any) -> None:
     print(json_module.dumps(value, indent=2))
-
-
-def load_eval_data_with_progress(info, data, data_dir, *, skip_unreadable, json):  # type: ignore
-    from googlenet.evaluation.report import load_eval_data
-
-    with logs_to_stderr(json):
-        return load_eval_data(info, data, data_dir, skip_unreadable=skip_unreadable)

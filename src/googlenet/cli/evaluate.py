@@ -17,9 +17,9 @@ from googlenet.cli.app import (
     Output,
     SkipUnreadable,
     app,
-    logs_to_stderr,
     print_json,
 )
+from googlenet.console import on_stderr
 from googlenet.files import check_writable
 
 
@@ -51,7 +51,7 @@ def evaluate(
     net = load(model)
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
     check_writable(folder / "evaluation.json")
-    with logs_to_stderr(json):
+    with on_stderr(json):
         split = eval_split(net.info, data, data_dir, skip_unreadable=skip_unreadable)
         evaluation = evaluate_network(
             net, split, device=device, precision=precision, batch_size=batch_size, confidence=confidence

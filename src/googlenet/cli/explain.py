@@ -17,12 +17,12 @@ from googlenet.cli.app import (
     Output,
     SkipUnreadable,
     app,
-    logs_to_stderr,
     print_json,
 )
+from googlenet.console import on_stderr
 from googlenet.errors import UserError, check_counts
 from googlenet.files import check_output, printable
-from googlenet.model.architecture import TABLE_1, VARIANTS, Variant
+from googlenet.model.architecture import VARIANTS, Variant
 
 Model = Annotated[Path, Parameter(help="Model file or run folder.")]
 
@@ -57,10 +57,7 @@ def summary(
         net = load(model)
         size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)
     result = summarize(net, size, batch_size=batch_size)
-    if json:
-        print_json(result.to_dict())
-    else:
-        print_table(result.to_table(depth))
+    print_json(result.to_dict()) if json else print_table(result.to_table(depth))
     return 0
 
 
@@ -79,8 +76,7 @@ def explain(
     block: Annotated[
         str | None,
         Parameter(
-            help=f"Inception block for the heat map, {TABLE_1[0].name} to {TABLE_1[-1].name}; default: the last one "
-            "whose maps have 7x7 cells or more."
+            help="Inception block for the heat map, 3a to 5b; default: the last with maps of at least 7x7 cells."
         ),
     ] = None,
     top: Annotated[int, Parameter(help="Number of classes to show, the most likely first.")] = 5,
@@ -129,17 +125,11 @@ def ablate(
 
     if output is not None:
         check_output(output, ".png")
-    with logs_to_stderr(json):
+    with on_stderr(json):
         ablation = ablate_network(
-            model,
-            data,
-            data_dir=data_dir,
-            skip_unreadable=skip_unreadable,
-            max_images=max_images,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-        )
+            model, data, data_dir=data_dir, skip_unreadable=skip_unreadable, max_images=max_images, device=device,
+            precision=precision, batch_size=batch_size,
+        )  # fmt: skip
         if json:
             print_json({**ablation.to_dict(), "plot": str(output) if output else None})
         else:
@@ -169,8 +159,5 @@ def draw(
     drawing = output or Path(f"googlenet-{variant}.svg")
     check_output(drawing, ".svg")
     write_text(drawing, draw_variant(variant, input_size=parse_input_size(input_size), num_classes=num_classes))
-    if json:
-        print_json({"variant": variant, "drawing": str(drawing)})
-    else:
-        print(drawing)
+    print_json({"variant": variant, "drawing": str(drawing)}) if json else print(drawing)
     return 0

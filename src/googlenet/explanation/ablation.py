@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from googlenet.errors import check_counts
-from googlenet.evaluation.metrics import BATCH_SIZE
 from googlenet.evaluation.plots import drawing
 from googlenet.evaluation.report import EvalData, eval_split, run_on_split
 from googlenet.model.architecture import TABLE_1
@@ -26,14 +24,10 @@ from googlenet.weights.model_file import load_or_check
 class Ablation:
     """Which images a network classifies correctly, intact and without each branch."""
 
-    blocks: tuple[str, ...]
-    """Names of the nine blocks, 3a to 5b."""
-    branches: tuple[str, ...]
-    """Names of the four branches of a block."""
-    intact: Tensor
-    """bool, (N,): correct with all branches."""
-    ablated: Tensor
-    """bool, (blocks, 4 branches, N): correct without that branch."""
+    blocks: tuple[str, ...]  # names of the nine blocks, 3a to 5b
+    branches: tuple[str, ...]  # names of the four branches of a block
+    intact: Tensor  # bool, (N,): correct with all branches
+    ablated: Tensor  # bool, (blocks, 4 branches, N): correct without that branch
 
     @property
     def accuracy(self) -> float:
@@ -71,8 +65,9 @@ class Ablation:
 
     def to_table(self) -> Table:
         """One row per block, one column per branch: percentage points lost, dimmed if not significant."""
-        table = Table(title="accuracy lost without each branch (percentage points)", title_justify="left")
-        table.add_column("block")
+        caption = f"{len(self.intact):,} images, intact network: {self.accuracy:.2%}\n~ not significant"
+        table = Table("block", title="accuracy lost without each branch (percentage points)", caption=caption)
+        table.title_justify = table.caption_justify = "left"
         for name in self.branches:
             table.add_column(name, justify="right")
         for block, drops, margins in zip(self.blocks, self.accuracy_drop.tolist(), self.margin.tolist(), strict=True):
@@ -81,22 +76,14 @@ class Ablation:
                 for drop, margin in zip(drops, margins, strict=True)
             )
             table.add_row(block, *cells)
-        table.caption = f"{len(self.intact):,} images, intact network: {self.accuracy:.2%}\n~ not significant"
-        table.caption_justify = "left"
         return table
 
 
 def ablate(
-    net: GoogLeNet | str | Path,
-    data: EvalData = None,
-    *,
-    data_dir: str | Path | None = None,
-    skip_unreadable: bool = False,
-    max_images: int | None = None,
-    device: str = "auto",
-    precision: str | None = None,
-    batch_size: int = BATCH_SIZE,
-) -> Ablation:
+    net: GoogLeNet | str | Path, data: EvalData = None, *, data_dir: str | Path | None = None,
+    skip_unreadable: bool = False, max_images: int | None = None, device: str = "auto", precision: str | None = None,
+    batch_size: int = 256,
+) -> Ablation:  # fmt: skip
     """Evaluate a network with each branch of each Inception block set to zero in turn.
 
     The output of the branch is zero, as if all parameters of its last convolution were. The rest is as it was trained,
@@ -134,26 +121,13 @@ def _predict_ablated(net: GoogLeNet, x: Tensor) -> Tensor:
     ablated: list[Tensor] = []
     for number, name in enumerate(names):
         x = children[name](x)
-        if name in channels:
-            rest = [children[above] for above in names[number + 1 :]]
-            ablated += [_forward(rest, maps).argmax(dim=1) for maps in _without_each_branch(x, channels[name])]
+        start, rest = 0, nn.Sequential(*(children[above] for above in names[number + 1 :]))
+        for count in channels.get(name, ()):
+            maps = x.clone()
+            maps[:, start : start + count] = 0
+            ablated.append(rest(maps).argmax(dim=1))
+            start += count
     return torch.stack([x.argmax(dim=1), *ablated], dim=1)
-
-
-def _without_each_branch(maps: Tensor, channels: tuple[int, ...]) -> Iterator[Tensor]:
-    """Copies of a block's output (N, C, H, W), each with the channels of another branch set to zero."""
-    start = 0
-    for count in channels:
-        copy = maps.clone()
-        copy[:, start : start + count] = 0
-        yield copy
-        start += count
-
-
-def _forward(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 def draw_ablation(ablation: Ablation, path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -20,29 +19,29 @@ IMAGE, POOL, NORM, HEAD = "#e7ebf0", "#f7c9b4", "#dccff0", "#f9e5a6"
 KERNELS = {1: "#d6e6f6", 3: "#9cc6ec", 5: "#4f8fce", 7: "#2f6aa8"}
 BOLD = ' font-weight="600"'
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+NOTES = (
+    "3×3 · 128 / 2: kernel, output channels, stride",
+    "480 × 28 × 28: channels, height and width at this point",
+    "The bar below the branches: their output channels, concatenated",
+)
 
 # Sizes in pixels
 ROW, ARROW, LAYER_WIDTH, HEAD_WIDTH = 26, 24, 240, 140
 BRANCH_WIDTH, BRANCH_GAP, TITLE_STRIP, PADDING, BAR = 98, 8, 28, 10, 20
-BLOCK_WIDTH = TITLE_STRIP + 4 * BRANCH_WIDTH + 3 * BRANCH_GAP + PADDING
+BRANCHES_WIDTH = 4 * BRANCH_WIDTH + 3 * BRANCH_GAP
+BLOCK_WIDTH = TITLE_STRIP + BRANCHES_WIDTH + PADDING
 MARGIN, TOP = 24, 118
+
+Point = tuple[float, float]
 
 
 class Layer(NamedTuple):
-    """A box with text."""
+    """A box with text; or with `row`, an Inception block."""
 
     text: str
-    color: str
-    output: str = ""
-    """Its output shape, to be written at the arrow below; empty for none."""
-
-
-class Block(NamedTuple):
-    """An Inception block: four branches between one input and one output."""
-
-    row: InceptionRow
-    third_branch_kernel: int
-    output: str
+    color: str = ""
+    output: str = ""  # its shape, to be written at the arrow below
+    row: InceptionRow | None = None
 
 
 def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_classes: int = 1000) -> str:
@@ -60,49 +59,61 @@ def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
     channels, *sides = input_size
     net = dataclasses.replace(VARIANTS[variant], in_channels=channels, num_classes=num_classes)
-    if min(sides) < net.smallest_input():
+    if min(sides) < (smallest := net.smallest_input()):
         raise UserError(
             f"input of {sides[0]}x{sides[1]} pixels is too small for variant {variant!r}: "
-            f"the minimum is {net.smallest_input()}x{net.smallest_input()}"
+            f"the minimum is {smallest}x{smallest}"
         )
-    canvas = Canvas()
     gap = HEAD_WIDTH + 84 if net.auxiliary else 64
-    left = Column(canvas, MARGIN + BLOCK_WIDTH / 2, TOP)
-    right = Column(canvas, left.center + BLOCK_WIDTH + gap, TOP)
-    _draw_title(canvas, net, input_size)
-    left_parts, right_parts = _layers(net, input_size)
-    for column, parts, direction in ((left, left_parts, 1), (right, right_parts, -1)):
-        for part in parts:
-            column.add(part)
-            if net.auxiliary and isinstance(part, Block) and part.row.name in ("4a", "4d"):
-                _draw_auxiliary_head(canvas, net, column, direction, sides)
-    _connect_columns(canvas, left, right, around_heads=net.auxiliary)
+    canvas = Canvas()
+    left = Column(canvas, net, MARGIN + BLOCK_WIDTH / 2, TOP)
+    right = Column(canvas, net, left.center + BLOCK_WIDTH + gap, TOP)
+    follows = "batch normalization and ReLU" if net.normalization == "batch" else "ReLU"
+    subtitle = f"From an image of {_shape(*input_size)} to {num_classes} classes. After every convolution: {follows}."
+    canvas.text(MARGIN, 38, f"GoogLeNet, variant {variant}", size=24, anchor="start", more=BOLD)
+    canvas.text(MARGIN, 66, subtitle, color=MUTED, anchor="start")
+    for column, layers, direction in zip((left, right), _layers(net, input_size), (1, -1), strict=True):
+        for layer in layers:
+            column.add(layer)
+            if net.auxiliary and layer.text in ("4a", "4d"):
+                _draw_auxiliary_head(column, direction, sides)
+    _connect_columns(canvas, left, right)
     bottom = max(left.y + ARROW, right.y + 190)
     _draw_legend(canvas, right.center - BLOCK_WIDTH / 2, bottom - 140, net)
-    return canvas.to_svg(2 * (MARGIN + BLOCK_WIDTH) + gap, bottom + MARGIN, f"GoogLeNet, variant {variant}")
+    width, height = 2 * (MARGIN + BLOCK_WIDTH) + gap, bottom + MARGIN
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" \
+role="img" font-family="{FONT}">
+<title>GoogLeNet, variant {variant}</title>
+<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">\
+<path d="M0 0.5L8 4L0 7.5z" fill="{LINE}"/></marker></defs>
+<rect width="{width:g}" height="{height:g}" rx="10" fill="white"/>
+{canvas}
+</svg>
+"""
 
 
-def _layers(net: Architecture, input_size: tuple[int, int, int]) -> tuple[list[Layer | Block], list[Layer | Block]]:
+def _shape(*sides: int) -> str:
+    return " × ".join(map(str, sides))
+
+
+def _layers(net: Architecture, input_size: tuple[int, int, int]) -> tuple[list[Layer], list[Layer]]:
     """The contents of the two columns, from top to bottom."""
     heights, widths = (net.spatial_sizes(side) for side in input_size[1:])
 
     def shape(channels: int, after: str) -> str:
-        return f"{channels} × {heights[after]} × {widths[after]}"
+        return _shape(channels, heights[after], widths[after])
 
     def pool(channels: int, name: str, kernel: int = 3) -> Layer:
         return Layer(f"{kernel}×{kernel} max pool / 2", POOL, shape(channels, name))
 
-    def blocks(*names: str) -> list[Block]:
-        rows = [row for row in TABLE_1 if row.name in names]
-        pools = [f"maxpool{int(row.name[0]) - 1}" for row in rows]  # maps keep their size from one pool to the next
-        return [
-            Block(row, net.third_branch_kernel, shape(row.out_channels, pool))
-            for row, pool in zip(rows, pools, strict=True)
-        ]
+    def blocks(*names: str) -> list[Layer]:
+        rows = (row for row in TABLE_1 if row.name in names)  # maps keep their size from one pool to the next
+        return [Layer(row.name, "", shape(row.out_channels, f"maxpool{int(row.name[0]) - 1}"), row) for row in rows]
 
     norm = [Layer("local response normalization", NORM)] if net.normalization == "lrn" else []
-    left: list[Layer | Block] = [
-        Layer("image", IMAGE, " × ".join(map(str, input_size))),
+    left = [
+        Layer("image", IMAGE, _shape(*input_size)),
         _convolution(7, 64, shape(64, "conv1"), net.stem_stride),
         pool(64, "maxpool1"),
         *norm,
@@ -114,7 +125,7 @@ def _layers(net: Architecture, input_size: tuple[int, int, int]) -> tuple[list[L
         pool(480, "maxpool3"),
         *blocks("4a", "4b", "4c"),
     ]
-    right: list[Layer | Block] = [
+    right = [
         *blocks("4d", "4e"),
         pool(832, "maxpool4", net.last_pool_kernel),
         *blocks("5a", "5b"),
@@ -138,26 +149,26 @@ class Column:
     """Layers and blocks from top to bottom, connected by arrows; `y` is the bottom of the last one."""
 
     canvas: Canvas
+    net: Architecture
     center: float
     y: float
     empty: bool = True
 
-    def add(self, part: Layer | Block, *, width: float = LAYER_WIDTH, arrow: float = ARROW) -> None:
+    def add(self, layer: Layer, *, width: float = LAYER_WIDTH, arrow: float = ARROW) -> None:
         if not self.empty:
             self.canvas.line((self.center, self.y), (self.center, self.y + arrow), arrow=True)
             self.y += arrow
         self.empty = False
-        if isinstance(part, Block):
-            self._add_block(part)
-        else:
-            self.canvas.layer(self.center, self.y, width, part)
+        if layer.row is None:
+            self.canvas.layer(self.center, self.y, width, layer)
             self.y += ROW
-        self.canvas.text(self.center + 10, self.y + arrow / 2 - 1, part.output, size=11, color=MUTED, anchor="start")
+        else:
+            self._add_block(layer.row)
+        self.canvas.text(self.center + 10, self.y + arrow / 2 - 1, layer.output, size=11, color=MUTED, anchor="start")
 
-    def _add_block(self, block: Block) -> None:
+    def _add_block(self, row: InceptionRow) -> None:
         """Four branches, and below them a bar divided like the output channels."""
-        row, left, canvas = block.row, self.center - BLOCK_WIDTH / 2, self.canvas
-        upper = self.y + 24
+        canvas, left, upper = self.canvas, self.center - BLOCK_WIDTH / 2, self.y + 24
         lower = upper + ROW + 14
         bar = lower + ROW + 20
         height = bar + BAR + PADDING - self.y
@@ -167,78 +178,62 @@ class Column:
         branches = (
             (None, _convolution(1, row.branch1)),
             (_convolution(1, row.branch2[0]), _convolution(3, row.branch2[1])),
-            (_convolution(1, row.branch3[0]), _convolution(block.third_branch_kernel, row.branch3[1])),
+            (_convolution(1, row.branch3[0]), _convolution(self.net.third_branch_kernel, row.branch3[1])),
             (Layer("3×3 max pool", POOL), _convolution(1, row.branch4)),
         )
-        segment, scale = left + TITLE_STRIP, (4 * BRANCH_WIDTH + 3 * BRANCH_GAP) / row.out_channels
-        for number, ((first, last), channels) in enumerate(zip(branches, row.branch_channels, strict=True)):
-            middle = left + TITLE_STRIP + number * (BRANCH_WIDTH + BRANCH_GAP) + BRANCH_WIDTH / 2
+        middle, segment = left + TITLE_STRIP + BRANCH_WIDTH / 2, left + TITLE_STRIP
+        for (first, last), channels in zip(branches, row.branch_channels, strict=True):
             canvas.curve((self.center, self.y), (middle, upper), arrow=first is not None)
             if first:
                 canvas.layer(middle, upper, BRANCH_WIDTH, first)
             canvas.line((middle, upper + ROW if first else upper), (middle, lower), arrow=True)
             canvas.layer(middle, lower, BRANCH_WIDTH, last)
-            width = channels * scale
+            width = channels * BRANCHES_WIDTH / row.out_channels
             canvas.curve((middle, lower + ROW), (segment + width / 2, bar))
-            color = POOL if number == 3 else last.color
-            canvas.layer(segment + width / 2, bar, width - 2, Layer(str(channels), color), height=BAR, size=11)
-            segment += width
+            part = Layer(str(channels), POOL if first and first.color == POOL else last.color)
+            canvas.layer(segment + width / 2, bar, width - 2, part, height=BAR, size=11)
+            middle, segment = middle + BRANCH_WIDTH + BRANCH_GAP, segment + width
         self.y += height
 
 
-def _draw_auxiliary_head(canvas: Canvas, net: Architecture, column: Column, direction: int, sides: list[int]) -> None:
+def _draw_auxiliary_head(column: Column, direction: int, sides: list[int]) -> None:
     """The head that reads the last block of the column, in the gap between the columns."""
+    canvas, net, y = column.canvas, column.net, column.y - PADDING - BAR / 2
     edge = column.center + direction * BLOCK_WIDTH / 2
     middle = edge + direction * (22 + HEAD_WIDTH / 2)
-    y = column.y - PADDING - BAR / 2
     canvas.line((edge, y), (middle, y), (middle, y + 34), arrow=True)
     # A 5x5 pool with stride 3 reduces 14x14 to 4x4; other sizes are then pooled to 4x4
     fits = net.auxiliary_pool == "average" and all(net.spatial_sizes(side)["maxpool3"] == 14 for side in sides)
-    head = Column(canvas, middle, y + 34)
     pool = Layer("5×5 average pool / 3" if fits else "average pool to 4×4", POOL)
     hidden = Layer("fully connected · 1024", HEAD)
+    head = Column(canvas, net, middle, y + 34)
     for layer in (pool, _convolution(1, 128), hidden, *_classifier(net.auxiliary_dropout, net.num_classes)):
         head.add(layer, width=HEAD_WIDTH + 16, arrow=14)
     canvas.text(middle, head.y + 16, "auxiliary head,", size=11, color=MUTED)
     canvas.text(middle, head.y + 31, "in training only", size=11, color=MUTED)
 
 
-def _connect_columns(canvas: Canvas, left: Column, right: Column, *, around_heads: bool) -> None:
+def _connect_columns(canvas: Canvas, left: Column, right: Column) -> None:
     """An arrow from the bottom of the left column to the top of the right one."""
     below, above, between = left.y + ARROW, TOP - ARROW - 4, (left.y + TOP) / 2
-    if around_heads:  # the first head is low on the left, the second one high on the right
+    lower = upper = (left.center + right.center) / 2
+    climb = [(lower, below), (upper, above)]
+    if left.net.auxiliary:  # around the heads: the first is low on the left, the second high on the right
         lower, upper = right.center - BLOCK_WIDTH / 2 - 20, left.center + BLOCK_WIDTH / 2 + 20
         climb = [(lower, below), (lower, between), (upper, between), (upper, above)]
-    else:
-        middle = (left.center + right.center) / 2
-        climb = [(middle, below), (middle, above)]
     start, end = (left.center, left.y), (right.center, TOP)
     canvas.line(start, (left.center, below), *climb, (right.center, above), end, arrow=True)
-
-
-def _draw_title(canvas: Canvas, net: Architecture, input_size: tuple[int, int, int]) -> None:
-    follows = "batch normalization and ReLU" if net.normalization == "batch" else "ReLU"
-    size = " × ".join(map(str, input_size))
-    subtitle = f"From an image of {size} to {net.num_classes} classes. After every convolution: {follows}."
-    canvas.text(MARGIN, 38, f"GoogLeNet, variant {net.variant}", size=24, anchor="start", more=BOLD)
-    canvas.text(MARGIN, 66, subtitle, color=MUTED, anchor="start")
 
 
 def _draw_legend(canvas: Canvas, x: float, y: float, net: Architecture) -> None:
     swatches = [(color, f"{kernel}×{kernel} convolution") for kernel, color in KERNELS.items()]
     swatches += [(POOL, "pooling"), (HEAD, "classifier")]
-    if net.normalization == "lrn":
-        swatches.append((NORM, "normalization"))
+    swatches += [(NORM, "normalization")] if net.normalization == "lrn" else []
     for number, (color, text) in enumerate(swatches):
         column, row = divmod(number, 4)
         canvas.box(x + 170 * column, y + 22 * row, 26, 14, color, radius=3)
         canvas.text(x + 170 * column + 34, y + 22 * row + 7, text, size=12, anchor="start")
-    notes = (
-        "3×3 · 128 / 2: kernel, output channels, stride",
-        "480 × 28 × 28: channels, height and width at this point",
-        "The bar below the branches: their output channels, concatenated",
-    )
-    for number, note in enumerate(notes):
+    for number, note in enumerate(NOTES):
         canvas.text(x, y + 98 + 18 * number, note, size=12, color=MUTED, anchor="start")
 
 
@@ -246,7 +241,10 @@ class Canvas:
     """Collects SVG elements, later ones on top."""
 
     def __init__(self) -> None:
-        self._elements: list[str] = []
+        self.elements: list[str] = []
+
+    def __str__(self) -> str:
+        return "\n".join(self.elements)
 
     def layer(self, middle: float, y: float, width: float, layer: Layer, height: float = ROW, size: float = 13) -> None:
         """A box with its text in the middle; (middle, y) is the middle of its top."""
@@ -258,41 +256,28 @@ class Canvas:
         self, x: float, y: float, width: float, height: float, fill: str, *, radius: float = 5, edge: str = "none"
     ) -> None:
         """A rectangle with round corners; (x, y) is its top left corner."""
-        self._elements.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{radius:g}" fill="{fill}" '
-            f'stroke="{edge}"/>'
-        )
+        place = f'x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+        self.elements.append(f'<rect {place} rx="{radius:g}" fill="{fill}" stroke="{edge}"/>')
 
     def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        *,
-        size: float = 13,
-        color: str = INK,
-        anchor: str = "middle",
+        self, x: float, y: float, text: str, *, size: float = 13, color: str = INK, anchor: str = "middle",
         more: str = "",
-    ) -> None:
+    ) -> None:  # fmt: skip
         """One line, vertically centered at y; x is its start, middle or end by `anchor`. `more`: SVG attributes."""
         # The baseline is shifted by hand, because not every viewer supports dominant-baseline
-        self._elements.append(
-            f'<text x="{x:g}" y="{y + 0.35 * size:g}" font-size="{size:g}" fill="{color}" text-anchor="{anchor}"'
-            f"{more}>{escape(text)}</text>"
-        )
+        style = f'font-size="{size:g}" fill="{color}" text-anchor="{anchor}"{more}'
+        self.elements.append(f'<text x="{x:g}" y="{y + 0.35 * size:g}" {style}>{escape(text)}</text>')
 
-    def line(self, *points: tuple[float, float], arrow: bool = False, radius: float = 8) -> None:
+    def line(self, *points: Point, arrow: bool = False) -> None:
         """Straight segments from point to point, with round corners."""
-        (x, y), *rest = points
-        path = [f"M{x:g} {y:g}"]
-        for (x1, y1), (x2, y2) in pairwise(rest):
-            before, after = _towards((x1, y1), (x, y), radius), _towards((x1, y1), (x2, y2), radius)
-            path.append(f"L{before[0]:g} {before[1]:g}Q{x1:g} {y1:g} {after[0]:g} {after[1]:g}")
-            x, y = x1, y1
-        path.append(f"L{rest[-1][0]:g} {rest[-1][1]:g}")
-        self._stroke("".join(path), arrow)
+        corners = [complex(*point) for point in points]
+        path = f"M{corners[0].real:g} {corners[0].imag:g}"
+        for before, corner, after in zip(corners, corners[1:], corners[2:], strict=False):
+            enter, leave = (corner + 8 * (point - corner) / abs(point - corner) for point in (before, after))
+            path += f"L{enter.real:g} {enter.imag:g}Q{corner.real:g} {corner.imag:g} {leave.real:g} {leave.imag:g}"
+        self._stroke(f"{path}L{corners[-1].real:g} {corners[-1].imag:g}", arrow)
 
-    def curve(self, start: tuple[float, float], end: tuple[float, float], *, arrow: bool = False) -> None:
+    def curve(self, start: Point, end: Point, *, arrow: bool = False) -> None:
         """From a point to a lower one, vertical at both ends."""
         (x1, y1), (x2, y2) = start, end
         middle = (y1 + y2) / 2
@@ -300,26 +285,4 @@ class Canvas:
 
     def _stroke(self, path: str, arrow: bool) -> None:
         head = ' marker-end="url(#arrow)"' if arrow else ""
-        self._elements.append(f'<path d="{path}" fill="none" stroke="{LINE}" stroke-width="1.4"{head}/>')
-
-    def to_svg(self, width: float, height: float, title: str) -> str:
-        """The whole drawing on a white background."""
-        return "\n".join(
-            (
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-                f'height="{height:g}" role="img" font-family="{FONT}">',
-                f"<title>{escape(title)}</title>",
-                '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
-                f'orient="auto"><path d="M0 0.5L8 4L0 7.5z" fill="{LINE}"/></marker></defs>',
-                f'<rect width="{width:g}" height="{height:g}" rx="10" fill="white"/>',
-                *self._elements,
-                "</svg>\n",
-            )
-        )
-
-
-def _towards(corner: tuple[float, float], point: tuple[float, float], distance: float) -> tuple[float, float]:
-    """The point at `distance` from the corner towards another point, but at most halfway."""
-    dx, dy = point[0] - corner[0], point[1] - corner[1]
-    fraction = min(distance / max((dx * dx + dy * dy) ** 0.5, 1e-9), 0.5)
-    return corner[0] + fraction * dx, corner[1] + fraction * dy
+        self.elements.append(f'<path d="{path}" fill="none" stroke="{LINE}" stroke-width="1.4"{head}/>')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,32 +25,25 @@ from googlenet.model.architecture import TABLE_1
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import load_or_check
 
-MIN_MAP_SIDE = 7
-"""At 224x224 the maps of the last block have 7x7 cells. With fewer, a heat map is coarse and often empty."""
-MAX_IMAGE_SIDE = 1024
-"""Larger images are shown smaller: nobody would see the difference."""
-MAX_DECODED_SIDE = 2048
+MIN_MAP_SIDE = 7  # as in the last block at 224x224; with fewer cells, a heat map is coarse and often empty
+MAX_IMAGE_SIDE, MAX_DECODED_SIDE = 1024, 2048  # larger images are shown smaller: nobody would see the difference
+BRANCH_COLORS = ("#0072B2", "#E69F00", "#009E73", "#B8B8B8")  # told apart by the color-blind (Okabe and Ito 2008)
+GRAY = "#555555"
 
 
 @dataclass(frozen=True)
 class Explanation:
     """The result of `explain` for one image."""
 
-    image: Tensor
-    """The image, uint8 (C, H, W), reduced to at most 1024 pixels per side."""
-    classes: tuple[str, ...]
-    """All classes, the most likely first."""
-    probabilities: tuple[float, ...]
-    """Of `classes`, at the temperature of the model file."""
-    explained: str
-    """The class that `grad_cam` and `shares` are about."""
-    block: str
-    """The Inception block whose maps `grad_cam` is computed from: 3a to 5b."""
+    image: Tensor  # uint8 (C, H, W), reduced to at most 1024 pixels per side
+    classes: tuple[str, ...]  # all classes, the most likely first
+    probabilities: tuple[float, ...]  # of `classes`, at the temperature of the model file
+    explained: str  # the class that `grad_cam` and `shares` are about
+    block: str  # the Inception block whose maps `grad_cam` is computed from: 3a to 5b
     grad_cam: Tensor
     """float32, (h, w), 0 to 1: the evidence for the class in each cell of the maps, 1 for the cell with the most. All 0
     if there is none."""
-    window: Window
-    """The part of `image` that the network saw, which `grad_cam` covers."""
+    window: Window  # the part of `image` that the network saw, which `grad_cam` covers
     shares: dict[str, dict[str, float]]
     """By block and branch, see `explain`; each block's shares sum to 1, or are all 0 if no gradient arrives."""
 
@@ -78,18 +71,10 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the image, ready for JSON. The window is in fractions of the image's height and width."""
         height, width = self.image.shape[1:]
-        sides = (height, width, height, width)
-        return {
-            "classes": self.classes,
-            "probabilities": self.probabilities,
-            "explained": self.explained,
-            "block": self.block,
-            "grad_cam": [[round(value, 4) for value in row] for row in self.grad_cam.tolist()],
-            "window": {
-                name: value / side for (name, value), side in zip(self.window._asdict().items(), sides, strict=True)
-            },
-            "shares": self.shares,
-        }
+        window = Window(*(value / side for value, side in zip(self.window, (height, width) * 2, strict=True)))
+        fields = {name: getattr(self, name) for name in ("classes", "probabilities", "explained", "block", "shares")}
+        grad_cam = [[round(value, 4) for value in row] for row in self.grad_cam.tolist()]
+        return {**fields, "grad_cam": grad_cam, "window": window._asdict()}
 
 
 def explain(
@@ -138,19 +123,15 @@ def explain(
     block = block or _default_block(maps)
     probabilities, order = (logits.detach() / info.temperature).softmax(dim=0).sort(descending=True, stable=True)
     shown = _reduce(image.cpu(), MAX_IMAGE_SIDE)
-    down, across = shown.shape[1] / image.shape[1], shown.shape[2] / image.shape[2]
-    seen, branches = info.input.window(*image.shape[1:]), net.architecture.branch_names
+    scales = 2 * tuple(after / before for after, before in zip(shown.shape[1:], image.shape[1:], strict=True))
+    window = Window(*(v * scale for v, scale in zip(info.input.window(*image.shape[1:]), scales, strict=True)))
+    shares = {
+        row.name: dict(zip(net.architecture.branch_names, _shares(*maps[row.name], row.branch_channels), strict=True))
+        for row in TABLE_1
+    }
+    classes, grad_cam = tuple(info.classes[index] for index in order.tolist()), _grad_cam(*maps[block]).cpu()
     return Explanation(
-        image=shown,
-        classes=tuple(info.classes[index] for index in order.tolist()),
-        probabilities=tuple(probabilities.tolist()),
-        explained=info.classes[target],
-        block=block,
-        grad_cam=_grad_cam(*maps[block]).cpu(),
-        window=Window(seen.top * down, seen.left * across, seen.height * down, seen.width * across),
-        shares={
-            row.name: dict(zip(branches, _shares(*maps[row.name], row.branch_channels), strict=True)) for row in TABLE_1
-        },
+        shown, classes, tuple(probabilities.tolist()), info.classes[target], block, grad_cam, window, shares
     )
 
 
@@ -158,26 +139,19 @@ def explain(
 def _block_outputs(net: GoogLeNet) -> Iterator[dict[str, Tensor]]:
     """Within it, the network is in eval mode, and a forward pass leaves each block's output here by its name."""
     outputs: dict[str, Tensor] = {}
-    hooks = [
-        getattr(net, f"inception{row.name}").register_forward_hook(
-            lambda _module, _inputs, output, name=row.name: outputs.__setitem__(name, output)
-        )
-        for row in TABLE_1
-    ]
-    try:
-        with eval_mode(net):
-            yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(net))
+        for row in TABLE_1:
+            block = getattr(net, f"inception{row.name}")
+            hook = block.register_forward_hook(lambda _net, _x, output, name=row.name: outputs.update({name: output}))
+            stack.enter_context(hook)
+        yield outputs
 
 
 def _grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
     """Maps and their gradients (1, K, h, w) -> heat (h, w), 0 to 1."""
-    weights = gradients.mean(dim=(2, 3), keepdim=True)
-    heat = F.relu((weights * maps).sum(dim=1))[0]
-    highest = heat.max()
-    return heat / highest if highest > 0 else heat
+    heat = F.relu((gradients.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1))[0]
+    return heat / heat.max() if heat.any() else heat
 
 
 def _shares(maps: Tensor, gradients: Tensor, channels: tuple[int, ...]) -> list[float]:
@@ -211,11 +185,6 @@ def _reduce(image: Tensor, side: int) -> Tensor:
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-BRANCH_COLORS = ("#0072B2", "#E69F00", "#009E73", "#B8B8B8")
-"""Distinguishable by the color-blind (Okabe and Ito 2008)."""
-_GRAY = "#555555"
-
-
 def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name: str = "") -> None:
     """Write one PNG: the image, the heat map, the probabilities, and the shares of the branches in each block.
 
@@ -231,10 +200,13 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         image, heat = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
         image.imshow(_pixels(explanation.image))
         image.set(title="Image", xticks=[], yticks=[], anchor="N")
-        image.set_xlabel(shorten(name, 40), color=_GRAY)
+        image.set_xlabel(shorten(name, 40), color=GRAY)
         heat.imshow(heat_map_image(explanation))
         heat.set(title=f"Evidence for {shorten(explanation.explained, 28)}", xticks=[], yticks=[], anchor="N")
-        heat.set_xlabel(_heat_map_caption(explanation), color=_GRAY)
+        scale = "brighter: more evidence" if explanation.grad_cam.any() else "Grad-CAM finds no evidence"
+        cropped = "" if explanation.window == (0, 0, *explanation.image.shape[1:]) else "; dark: cropped away"
+        cells = "x".join(map(str, explanation.grad_cam.shape))
+        heat.set_xlabel(f"{scale}{cropped}\n(Grad-CAM, block {explanation.block}, {cells} cells)", color=GRAY)
         _draw_classes(figure.add_subplot(grid[0, 2]), explanation, top)
         _draw_shares(figure.add_subplot(grid[1, :]), explanation)
         predicted, probability = shorten(explanation.classes[0], 40), explanation.probabilities[0]
@@ -250,14 +222,6 @@ def heat_map_image(explanation: Explanation) -> NDArray[np.uint8]:
     brightness = np.full_like(gray, 0.3)
     brightness[explanation.seen] = 1
     return (255 * blended * brightness).round().astype(np.uint8)
-
-
-def _heat_map_caption(explanation: Explanation) -> str:
-    rows, columns = explanation.grad_cam.shape
-    scale = "brighter: more evidence" if explanation.grad_cam.any() else "Grad-CAM finds no evidence"
-    whole = explanation.window == (0, 0, *explanation.image.shape[1:])
-    cropped = "" if whole else "; dark: cropped away"
-    return f"{scale}{cropped}\n(Grad-CAM, block {explanation.block}, {rows}x{columns} cells)"
 
 
 def _draw_classes(axes: Axes, explanation: Explanation, top: int) -> None:
@@ -287,7 +251,7 @@ def _draw_shares(axes: Axes, explanation: Explanation) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(f"Contribution of each branch to {shorten(explanation.explained, 40)}, by Inception block")
-    axes.set_xlabel("share of |activation x gradient|: evidence for and against the class together", color=_GRAY)
+    axes.set_xlabel("share of |activation x gradient|: evidence for and against the class together", color=GRAY)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], title="branch", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 

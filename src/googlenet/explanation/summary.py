@@ -22,8 +22,7 @@ class LayerSummary:
 
     name: str
     operation: str
-    depth: int
-    """1 for a child of the network, 2 for a branch of a block, ..."""
+    depth: int  # 1 for a child of the network, 2 for a branch of a block, ...
     output_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
@@ -36,10 +35,8 @@ class Summary:
 
     input_shape: tuple[int, ...]
     rows: tuple[LayerSummary, ...]
-    parameters: int
-    """Of the whole network, including the auxiliary heads."""
-    multiply_adds: int
-    """Of a forward pass in eval mode, without the auxiliary heads."""
+    parameters: int  # of the whole network, including the auxiliary heads
+    multiply_adds: int  # of a forward pass in eval mode, without the auxiliary heads
     activation_bytes: int
     """Of all intermediate outputs without the auxiliary heads: roughly what a training step keeps in memory."""
     auxiliary_parameters: int
@@ -50,24 +47,19 @@ class Summary:
 
     def to_table(self, depth: int = 2) -> Table:
         """Rows down to `depth`: 1 shows blocks, 2 their branches, 3 the layers of the branches, 4 each operation."""
-        table = Table(title=f"input {_shape(self.input_shape)}", title_justify="left")
-        for heading in ("layer", "operation", "output shape"):
-            table.add_column(heading)
+        table = Table("layer", "operation", "output shape", title=f"input {_shape(self.input_shape)}")
+        table.title_justify = "left"
         for heading in ("parameters", "multiply-adds", "activations"):
             table.add_column(heading, justify="right")
         for row in self.rows:
             if row.depth <= depth:
-                table.add_row(
-                    "  " * (row.depth - 1) + row.name.rpartition(".")[2],
-                    row.operation,
-                    _shape(row.output_shape),
-                    f"{row.parameters:,}" if row.parameters else "",
-                    f"{row.multiply_adds:,}" if row.multiply_adds else "",
-                    _mebibytes(row.activation_bytes),
-                )
+                name = "  " * (row.depth - 1) + row.name.rpartition(".")[2]
+                costs = (f"{count:,}" if count else "" for count in (row.parameters, row.multiply_adds))
+                activations = _mebibytes(row.activation_bytes)
+                table.add_row(name, row.operation, _shape(row.output_shape), *costs, activations)
         table.add_section()
-        costs = (f"{self.parameters:,}", f"{self.multiply_adds:,}", _mebibytes(self.activation_bytes))
-        table.add_row("total", "", "", *costs, style="bold")
+        totals = (f"{self.parameters:,}", f"{self.multiply_adds:,}", _mebibytes(self.activation_bytes))
+        table.add_row("total", "", "", *totals, style="bold")
         if self.auxiliary_parameters:
             table.caption = (
                 f"The auxiliary heads are used in training only: the total includes their "
@@ -146,15 +138,9 @@ def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[
         name = f"{path}.{child_name}" if path else child_name
         if isinstance(child, nn.Identity) or name not in outputs:
             continue
-        yield LayerSummary(
-            name,
-            _operation(child),
-            depth,
-            tuple(outputs[name].shape),
-            sum(parameter.numel() for parameter in child.parameters()),
-            flops.get(name, 0) // 2,
-            _activation_bytes(child, name, outputs),
-        )
+        shape, parameters = tuple(outputs[name].shape), sum(parameter.numel() for parameter in child.parameters())
+        multiply_adds, memory = flops.get(name, 0) // 2, _activation_bytes(child, name, outputs)
+        yield LayerSummary(name, _operation(child), depth, shape, parameters, multiply_adds, memory)
         yield from _rows(child, name, outputs, flops)
     if isinstance(module, Inception):
         output = outputs[path]
@@ -171,37 +157,33 @@ def _activation_bytes(module: nn.Module, name: str, outputs: dict[str, Tensor]) 
     return inside + (0 if passed_on else outputs[name].nbytes)
 
 
+_NAMES = {
+    Inception: "Inception block",
+    AuxiliaryHead: "auxiliary classifier",
+    nn.BatchNorm2d: "batch norm",
+    LocalResponseNorm: "local response norm",
+    GlobalAveragePool: "global average pool",
+    nn.Linear: "fully connected",
+}
+
+
 def _operation(module: nn.Module) -> str:
     """What a layer does, in words."""
     match module:
-        case Inception():
-            return "Inception block"
-        case AuxiliaryHead():
-            return "auxiliary classifier"
         case Convolution():
-            return " + ".join(_operation(layer) for layer in module.children())
+            return " + ".join(map(_operation, module.children()))
         case nn.Sequential():
             return " -> ".join(_operation(layer).partition(" + ")[0] for layer in module)
         case nn.Conv2d():
             return f"{module.kernel_size[0]}x{module.kernel_size[1]} convolution" + _stride(module.stride)
-        case nn.MaxPool2d():
-            return f"{module.kernel_size}x{module.kernel_size} max pool" + _stride(module.stride)
-        case nn.AvgPool2d():
-            return f"{module.kernel_size}x{module.kernel_size} average pool" + _stride(module.stride)
+        case nn.MaxPool2d() | nn.AvgPool2d():
+            kind = "max" if isinstance(module, nn.MaxPool2d) else "average"
+            return f"{module.kernel_size}x{module.kernel_size} {kind} pool" + _stride(module.stride)
         case nn.AdaptiveAvgPool2d():
             return f"average pool to {module.output_size}x{module.output_size}"
-        case nn.BatchNorm2d():
-            return "batch norm"
-        case LocalResponseNorm():
-            return "local response norm"
-        case GlobalAveragePool():
-            return "global average pool"
         case nn.Dropout():
             return f"dropout {module.p:g}"
-        case nn.Linear():
-            return "fully connected"
-        case _:
-            return type(module).__name__
+    return next((name for kind, name in _NAMES.items() if isinstance(module, kind)), type(module).__name__)
 
 
 def _stride(stride: int | tuple[int, ...]) -> str:
