@@ -135,7 +135,7 @@ def test_duplicates_stay_in_one_split_and_leaks_are_found(
     report = scan(list_folder(split))
     assert len(report.leaks) == 10
     assert max(map(len, report.duplicates)) == 22
-    assert report.contradictions == ()
+    assert not report.contradictions
     monkeypatch.setattr("googlenet.console.log.propagate", True)
     load_dataset(split, size=16)
     assert "leakage: 10" in caplog.text and "duplicates: 30" in caplog.text

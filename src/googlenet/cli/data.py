@@ -17,13 +17,12 @@ def data_list(*, json: Json = False) -> int:
     """List the datasets known by name, and where on this machine they are."""
     from googlenet.data.dataset import CATALOG
 
-    rows = [
-        {"name": name, "description": dataset.DESCRIPTION, "found": str(dataset.find() or "")}
-        for name, dataset in CATALOG.items()
-    ]
+    found = {name: str(dataset.find() or "") for name, dataset in CATALOG.items()}
+    rows = [{"name": name, "description": CATALOG[name].DESCRIPTION, "found": place} for name, place in found.items()]
     if json:
         print_json(rows)
-    for row in [] if json else rows:
+        return 0
+    for row in rows:
         print(f"{row['name']}: {row['description']}")
         print(f"  found: {row['found'] or 'not yet; googlenet data fetch ' + row['name']}")
     return 0

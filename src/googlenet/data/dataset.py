@@ -241,16 +241,12 @@ def load_dataset(
         hint = "a class must have the same name in every split"
         raise UserError(f"{listing.folder} has no training image of the class {name!r}; {hint}")
     return ImageDataset(
-        name=listing.folder.resolve().name,
-        classes=listing.classes,
-        train=decoded["train"],
-        test=decoded["test"],
+        name=listing.folder.resolve().name, classes=listing.classes, source=str(listing.folder), digest=report.digest,
+        train=decoded["train"], test=decoded["test"],
         validation=decoded["validation"] if len(decoded["validation"]) else None,
-        source=str(listing.folder),
-        digest=report.digest,
         note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
         skipped=tuple(unreadable.values()),
-    )
+    )  # fmt: skip
 
 
 def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:

@@ -102,15 +102,12 @@ class ImageFile(NamedTuple):
     header: Header
 
 
-Group = tuple[ImageFile, ...]
-
-
 @dataclass(frozen=True)
 class FolderReport:
     """What a folder contains, before the pixels are decoded."""
 
     listing: Listing
-    files: Group
+    files: tuple[ImageFile, ...]
     """Those that can be opened."""
     unreadable: dict[Path, str]
     """Files that cannot be opened and folders that cannot be listed, and why."""
@@ -122,22 +119,22 @@ class FolderReport:
         return 1 if all(mode in ("1", "L", "LA", "F") or mode.startswith("I") for mode in modes) else 3
 
     @cached_property
-    def duplicates(self) -> tuple[Group, ...]:
+    def duplicates(self) -> list[list[ImageFile]]:
         """Groups of files with the same content."""
         groups: dict[bytes, list[ImageFile]] = defaultdict(list)
         for file in self.files:
             groups[file.digest].append(file)
-        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+        return [group for group in groups.values() if len(group) > 1]
 
     @property
-    def leaks(self) -> tuple[Group, ...]:
+    def leaks(self) -> list[list[ImageFile]]:
         """Duplicates in different splits: the test has images that were trained on."""
-        return tuple(group for group in self.duplicates if len({file.split for file in group}) > 1)
+        return [group for group in self.duplicates if len({file.split for file in group}) > 1]
 
     @property
-    def contradictions(self) -> tuple[Group, ...]:
+    def contradictions(self) -> list[list[ImageFile]]:
         """Duplicates in different classes: one of their labels is wrong."""
-        return tuple(group for group in self.duplicates if len({file.label for file in group}) > 1)
+        return [group for group in self.duplicates if len({file.label for file in group}) > 1]
 
     @property
     def digest(self) -> str:

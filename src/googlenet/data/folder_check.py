@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from googlenet.data.decode import decode_image, map_threads
-from googlenet.data.folder import FolderReport, Group, list_folder, scan
+from googlenet.data.folder import FolderReport, ImageFile, list_folder, scan
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import check_writable, expand, printable
 
@@ -25,23 +25,22 @@ class FolderCheck:
     """Unreadable files that were moved, and where."""
 
     @property
-    def is_clean(self) -> bool:
-        """Whether no problem is left, now that files have been moved."""
-        groups = (*self.report.leaks, *self.report.contradictions)
-        left = ({file.path for file in group} - self.moved.keys() for group in groups)
-        return not self._left and all(len(paths) <= 1 for paths in left)
-
-    @property
     def _left(self) -> set[Path]:
         return self.unreadable.keys() - self.moved.keys()
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether no problem is left, now that files have been moved."""
+        groups = (*self.report.leaks, *self.report.contradictions)
+        return not self._left and all(len({file.path for file in group} - self.moved.keys()) < 2 for group in groups)
+
     def lines(self) -> list[str]:
         """One line for each finding, and for each unreadable file."""
-        headers = [file.header for file in self.report.files]
+        sides = [sorted(file.header.size) for file in self.report.files]
         counts = {
-            "at most 32 pixels on the shorter side": sum(min(header.size) <= 32 for header in headers),
-            "more than 5 times as long as wide": sum(max(header.size) > 5 * min(header.size) for header in headers),
-            "animated (the first frame is used)": sum(header.frames > 1 for header in headers),
+            "at most 32 pixels on the shorter side": sum(shorter <= 32 for shorter, _ in sides),
+            "more than 5 times as long as wide": sum(longer > 5 * shorter for shorter, longer in sides),
+            "animated (the first frame is used)": sum(file.header.frames > 1 for file in self.report.files),
         }
         lines = self.report.lines()
         lines += [f"{kind}: {count:,}" for kind, count in counts.items() if count]
@@ -71,9 +70,7 @@ class FolderCheck:
 def check_folder(folder: str | Path, quarantine: str | Path | None = None) -> FolderCheck:
     """Decode every image of a folder, and move unreadable files to `quarantine`, under their relative paths.
 
-    Raises:
-        UserError: as `list_folder`, or for a quarantine inside the folder.
-        RunError: if a file cannot be moved.
+    Raises `UserError` as `list_folder`, or for a quarantine inside the folder; `RunError` if a file cannot be moved.
     """
     top, aside = expand(folder), None if quarantine is None else expand(quarantine)
     if aside is not None and aside.resolve().is_relative_to(top.resolve()):
@@ -110,5 +107,5 @@ def _move(path: Path, target: Path) -> Path:
     return free
 
 
-def _names(group: Group) -> list[str]:
+def _names(group: list[ImageFile]) -> list[str]:
     return [printable(file.path) for file in group]

@@ -80,10 +80,9 @@ def _center_crop(images: Tensor, side: int) -> Tensor:
 
 
 def _interpolate(images: Tensor, side: int) -> Tensor:
-    if tuple(images.shape[2:]) == (side, side):
+    if images.shape[2:] == (side, side):
         return images
-    is_smaller = side < max(images.shape[2:])
-    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=is_smaller)
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=side < max(images.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,8 @@ class Augmentation:
     def mix(self, images: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
         """Mixup or CutMix (one of them at random, if both are on) of each image with another one of the batch.
 
-        Args:
-            images: (N, C, H, W), floating point.
-            labels: (N,).
-            num_classes: of the data.
-
-        Returns:
-            The images, and the share of each class in each of them, (N, num_classes); unchanged if both are off.
+        Takes floating-point images (N, C, H, W) and labels (N,). Returns images, and the share of each class in each of
+        them, (N, num_classes); unchanged if both are off.
         """
         if self.mixup == self.cutmix == 0:
             return images, labels
@@ -141,7 +135,13 @@ class Augmentation:
         share = float(torch.distributions.Beta(alpha, alpha).sample())
         other = torch.randperm(len(images)).to(images.device)
         if is_cutmix:
-            images, share = _paste_rectangle(images, images[other], share)
+            height, width = images.shape[2:]
+            rows, columns = round(height * (1 - share) ** 0.5), round(width * (1 - share) ** 0.5)
+            top, left = int(torch.randint(height - rows + 1, ())), int(torch.randint(width - columns + 1, ()))
+            rectangle = (..., slice(top, top + rows), slice(left, left + columns))
+            images = images.clone()
+            images[rectangle] = images[other][rectangle]
+            share = 1 - rows * columns / (height * width)  # of the image, exactly
         else:
             images = share * images + (1 - share) * images[other]
         targets = F.one_hot(labels, num_classes).to(torch.float32)
@@ -226,15 +226,3 @@ def _random_interval(share: Tensor, side: int) -> Tensor:
     first = (torch.rand(len(share)) * (side - length + 1)).floor()
     pixel = torch.arange(side)
     return (pixel >= first[:, None]) & (pixel < (first + length)[:, None])
-
-
-def _paste_rectangle(images: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
-    """A rectangle of `others` pasted into `images`, and the exact share of the latter that is left."""
-    height, width = images.shape[2:]
-    side = (1 - share) ** 0.5
-    rows, columns = round(height * side), round(width * side)
-    top = int(torch.randint(0, height - rows + 1, ()))
-    left = int(torch.randint(0, width - columns + 1, ()))
-    mixed = images.clone()
-    mixed[:, :, top : top + rows, left : left + columns] = others[:, :, top : top + rows, left : left + columns]
-    return mixed, 1 - rows * columns / (height * width)
