@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +22,8 @@ def data_list(*, json: Json = False) -> int:
         print_json(rows)
         return 0
     for row in rows:
-        print(f"{row['name']}: {row['description']}")
-        print(f"  found: {row['found'] or 'not yet; googlenet data fetch ' + row['name']}")
+        place = row["found"] or f"not yet; googlenet data fetch {row['name']}"
+        print(f"{row['name']}: {row['description']}\n  found: {place}")
     return 0
 
 
@@ -48,7 +47,7 @@ def data_check(
     *,
     output: Annotated[Path | None, Output, Parameter(help="Report to write as JSON; default: none.")] = None,
     quarantine: Annotated[
-        Path | None, Parameter(help="Folder to move unreadable files to; default: leave them. Nothing is deleted.")
+        Path | None, Parameter(help="Folder to move unreadable files to; default: leave them.")
     ] = None,
     json: Json = False,
 ) -> int:
@@ -58,7 +57,7 @@ def data_check(
 
     if output is not None:
         check_writable(output)
-    with on_stderr() if json else nullcontext():
+    with on_stderr(json):
         check = check_folder(folder, quarantine)
     print_json(check.to_dict()) if json else print("\n".join(check.lines()))
     if output is not None:  # last: what was moved is printed even if this fails

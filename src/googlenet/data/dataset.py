@@ -125,21 +125,17 @@ class ImageDataset:
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Number of images of each class in the training and the test split."""
-        counts = [torch.bincount(split.labels, minlength=len(self.classes)) for split in (self.train, self.test)]
-        rows = zip(self.classes, *(count.tolist() for count in counts), strict=True)
-        return {name: {"train": train, "test": test} for name, train, test in rows}
+        splits = (self.train, self.test)
+        counts = (torch.bincount(split.labels, minlength=len(self.classes)).tolist() for split in splits)
+        return {name: {"train": train, "test": test} for name, train, test in zip(self.classes, *counts, strict=True)}
 
     def provenance(self) -> dict[str, Any]:
         return {
-            "name": self.name,
-            "source": self.source,
-            "sha256": self.digest,
-            "train_images": len(self.train),
-            "test_images": len(self.test),
+            "name": self.name, "source": self.source, "sha256": self.digest,
+            "train_images": len(self.train), "test_images": len(self.test),
             "validation_images": 0 if self.validation is None else len(self.validation),
-            "note": self.note,
-            "skipped": list(self.skipped),
-        }
+            "note": self.note, "skipped": list(self.skipped),
+        }  # fmt: skip
 
 
 def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
@@ -237,9 +233,8 @@ def load_dataset(
             raise UserError(f"{listing.folder} has no image for the {split} split")
     missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
     if classes is None and members["train"] and missing:
-        name = listing.classes[min(missing)]
-        hint = "a class must have the same name in every split"
-        raise UserError(f"{listing.folder} has no training image of the class {name!r}; {hint}")
+        problem = f"has no training image of the class {listing.classes[min(missing)]!r}"
+        raise UserError(f"{listing.folder} {problem}; a class must have the same name in every split")
     return ImageDataset(
         name=listing.folder.resolve().name, classes=listing.classes, source=str(listing.folder), digest=report.digest,
         train=decoded["train"], test=decoded["test"],

@@ -35,12 +35,11 @@ Result = TypeVar("Result")
 
 
 class Header(NamedTuple):
-    """What an image file says about itself before its pixels."""
+    """What an image file says about itself before its pixels: Pillow's mode (L, RGB, P, CMYK, I;16, ...), and width and
+    height in pixels as stored."""
 
     mode: str
-    """Pillow's: L, RGB, RGBA, P, CMYK, I;16, ..."""
     size: tuple[int, int]
-    """Width and height in pixels, as stored."""
     frames: int
 
 
@@ -62,9 +61,8 @@ def decode_image(source: Source, channels: int, max_side: int | None = None) -> 
         channels: 1 (gray) or 3 (RGB).
         max_side: a larger image is reduced, in proportion, to this many pixels on its longer side.
 
-    Raises:
-        UserError: for a file that is missing, damaged, not an image, or larger than `MAX_PIXELS`; or an array of
-            another type or shape.
+    Raises `UserError` for a file that is missing, damaged, not an image, or larger than `MAX_PIXELS`; or an array of
+    another type or shape.
     """
     with _decode(source, channels, min_side=2 * max_side if max_side else None) as image:
         if max_side is not None:
@@ -179,10 +177,10 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 
 class DecodedImages(NamedTuple):
+    """uint8 (N, C, size, size) in an anonymous memory map, zeros for a file with an error; error messages by number."""
+
     images: Tensor
-    """uint8, (N, C, size, size), in an anonymous memory map. All zeros for a file with an error."""
     errors: dict[int, str]
-    """Messages by position in the list of paths."""
 
 
 def decode_images(paths: Sequence[Path], channels: int, size: int, resize: Resize = "stretch") -> DecodedImages:
@@ -233,15 +231,14 @@ def walk(folder: Path, _parents: frozenset[Path] = frozenset()) -> Iterator[Path
     try:
         real = folder.resolve()
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            visible = (entry for entry in listing if not entry.name.startswith("."))
+            entries = sorted(visible, key=lambda entry: entry.name)
     except (OSError, RuntimeError):
         yield folder
         return
     if real in _parents:
         return
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_dir(entry.path)):
             yield from walk(Path(entry.path), _parents | {real})
         else:

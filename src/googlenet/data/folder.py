@@ -38,10 +38,8 @@ class Listing:
     classes: tuple[str, ...]
     files: tuple[tuple[Path, int, SplitName | None], ...]
     """Path, class index and split of each image; split None: the seed decides."""
-    other_files: tuple[Path, ...]
-    """Files without the suffix of an image, or not in a class folder."""
-    unlistable: tuple[Path, ...]
-    """Folders whose files cannot be listed."""
+    other_files: tuple[Path, ...]  # without the suffix of an image, or not in a class folder
+    unlistable: tuple[Path, ...]  # folders whose files cannot be listed
 
     def counts(self) -> list[int]:
         """Number of images of each class."""
@@ -107,8 +105,7 @@ class FolderReport:
     """What a folder contains, before the pixels are decoded."""
 
     listing: Listing
-    files: tuple[ImageFile, ...]
-    """Those that can be opened."""
+    files: tuple[ImageFile, ...]  # those that can be opened
     unreadable: dict[Path, str]
     """Files that cannot be opened and folders that cannot be listed, and why."""
 

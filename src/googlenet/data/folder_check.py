@@ -21,8 +21,7 @@ class FolderCheck:
     report: FolderReport
     unreadable: dict[Path, str]
     """Files that cannot be decoded and folders that cannot be listed, and why."""
-    moved: dict[Path, Path]
-    """Unreadable files that were moved, and where."""
+    moved: dict[Path, Path]  # unreadable files, and their new paths
 
     @property
     def _left(self) -> set[Path]:
@@ -52,15 +51,14 @@ class FolderCheck:
         return [*lines, "no problems" if self.is_clean else "these images should be fixed; training works without"]
 
     def to_dict(self) -> dict[str, Any]:
-        listing = self.report.listing
+        report, listing = self.report, self.report.listing
+        groups = {"duplicates": report.duplicates, "leaks": report.leaks, "contradictions": report.contradictions}
         return {
             "folder": str(listing.folder),
             "classes": dict(zip(listing.classes, listing.counts(), strict=True)),
             "images": len(listing.files),
             "other_files": list(map(printable, listing.other_files)),
-            "duplicates": list(map(_names, self.report.duplicates)),
-            "leaks": list(map(_names, self.report.leaks)),
-            "contradictions": list(map(_names, self.report.contradictions)),
+            **{kind: list(map(_names, found)) for kind, found in groups.items()},
             "unreadable": {printable(path): reason for path, reason in self.unreadable.items()},
             "moved": {printable(path): printable(target) for path, target in self.moved.items()},
             "is_clean": self.is_clean,
