@@ -32,10 +32,8 @@ def expand(path: str | Path) -> Path:
 
 
 def cache_dir() -> Path:
-    """The folder for downloads, compiled code and decoded images.
-
-    `$XDG_CACHE_HOME/googlenet` or the system's equivalent; a folder for temporary files if the user has no home folder.
-    """
+    """The folder for downloads, compiled code and decoded images: `$XDG_CACHE_HOME/googlenet` or the system's like of
+    it; one for temporary files if the user has no home folder."""
     with contextlib.suppress(RuntimeError, KeyError, OSError):
         folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
         if folder.is_absolute():

@@ -19,11 +19,14 @@ from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0 success, 1 failed, 2 usage error, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):  # file names need not be valid text
+    # File names need not be valid text
+    for stream, errors in (
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+        (sys.stdin, "surrogateescape"),
+    ):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
+            stream.reconfigure(errors=errors)
     # Pillow warns about odd metadata, which we do not use, and about large images, for which we have our own limit
     warnings.filterwarnings("ignore", module=r"PIL\.")
     tokens = sys.argv[1:] if arguments is None else arguments

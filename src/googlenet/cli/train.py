@@ -22,27 +22,23 @@ from googlenet.recipe import GROUPS, Recipe, recipe_names, settings_of_recipes
 _CHANGED, _RECIPES = settings_of_recipes(), ", ".join(recipe_names())
 
 
-def _option(name: str, group: Group, field: Any) -> Any:
-    """A setting as an option of the command, with its default in the style of the other commands."""
-    text, _, default = field.description.partition("; default: ")
-    default = default or ("none" if field.default is None else str(field.default))
-    source = "from the recipe, else " if name in _CHANGED else ""
-    help_text = f"{text[0].upper()}{text[1:]}. [default: {source}{default}]"
-    return Annotated[field.annotation, Parameter(help=help_text, group=group)]
-
-
-def _settings() -> dict[str, Any]:
+def _options() -> dict[str, Any]:
+    """Every setting as an option, in groups, with its default in the style of the other commands."""
     options: dict[str, Any] = {}
     group = Group("")
     for name, field in Recipe.model_fields.items():
         if name in GROUPS:
             group = Group(GROUPS[name], sort_key=len(options) + 1)
-        options[name] = _option(name, group, field)
+        text, _, default = str(field.description).partition("; default: ")
+        default = default or ("none" if field.default is None else str(field.default))
+        source = "from the recipe, else " if name in _CHANGED else ""
+        help_text = f"{text[0].upper()}{text[1:]}. [default: {source}{default}]"
+        options[name] = Annotated[field.annotation, Parameter(help=help_text, group=group)]
     return options
 
 
 # Every setting of a recipe is an option; those that are not given are not in the dictionary
-Settings = TypedDict("Settings", _settings(), total=False)  # type: ignore[misc]
+Settings = TypedDict("Settings", _options(), total=False)  # type: ignore[misc]
 
 
 @app.command

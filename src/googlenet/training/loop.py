@@ -45,17 +45,16 @@ LINE_EVERY, LINE_SECONDS = 100, 60
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run leaves."""
+    """What a run leaves. `metrics` are those of the saved model: loss and accuracy by split, `epoch`, `step`, and the
+    split that it was `selected_by`. `seconds` are without evaluation. Its logits are divided by the `temperature`
+    before the softmax; without a validation split it is 1."""
 
     folder: Path
     model: Path
     metrics: dict[str, Any]
-    """Of the saved model: loss and accuracy by split, `epoch`, `step`, and the split that it was `selected_by`."""
     seconds: float
-    """Training time without evaluation."""
     interrupted: bool
     temperature: float = 1.0
-    """Of the saved model: logits are divided by it before the softmax. 1 without a validation split."""
 
 
 def train(
@@ -68,10 +67,9 @@ def train(
         recipe: a name (`fast`, `accurate`, ...) or a TOML file; default: `images` if `data` is a folder, else `fast`.
         output: the run folder; default: a new one in `runs/`.
         resume: continue the run in `output` from its last checkpoint, bit for bit as if it had not stopped.
-        model: another network to train instead of the recipe's, (N, C, H, W) -> (N, num_classes). It is trained in
-            place. The file of anything but an unmodified GoogLeNet holds weights only.
-        on_step: called after each step with the `Trainer`, for example to look at `trainer.net`. Its time does not
-            count.
+        model: another network to train in place instead of the recipe's, (N, C, H, W) -> (N, num_classes). The file of
+            anything but an unmodified GoogLeNet holds weights only.
+        on_step: called with the `Trainer` after each step, for example to look at `trainer.net`; not counted as time.
         settings: any setting of the recipe by name, as `epochs=2`.
 
     Raises:
@@ -133,7 +131,12 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
                     figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
                     row = _row(trainer, trainer.eval_split, *figures, state.step, state.epoch)
                     _record(trainer, folder, row)
-                    _log_epoch(trainer, trained, row, time.perf_counter() - started)
+                    split, seconds = row["split"], time.perf_counter() - started
+                    log.info(
+                        f"epoch {row['epoch']}/{trainer.epochs}  train loss {trained['loss']:.4f}  train accuracy "
+                        f"{trained['accuracy']:.2%}  {split} loss {row['loss']:.4f}  {split} accuracy "
+                        f"{row['accuracy']:.2%}  time {seconds:.1f} s"
+                    )
                     save_best(trainer, folder, row)
                 elif state.best_accuracy < 0:
                     save_best(trainer, folder, None)
@@ -285,10 +288,7 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
 
 
 def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
-    """Save the model, unless an earlier one was better on the split that selects.
-
-    `row` is the epoch's evaluation; None if the run was interrupted before its first one.
-    """
+    """Save the model, unless an earlier one was better on the split that selects. `row` is the epoch's evaluation."""
     state = trainer.state
     if row is not None:
         if trainer.select_by != "last" and row["accuracy"] <= state.best_accuracy:
@@ -301,10 +301,7 @@ def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
 
 
 def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | None) -> Evaluation:
-    """Evaluate the saved model on the test split, with the temperature that fits the validation split if there is one.
-
-    The model file gets both. The test split has no part in the temperature.
-    """
+    """Evaluate the saved model on the test split, with the temperature that fits the validation split, if any."""
     metrics, evaluation = trainer.state.best_metrics, latest
     if metrics["step"] != trainer.state.step or "test" not in metrics:
         evaluation = None  # the latest evaluation is of another model, or of the validation split
@@ -350,10 +347,8 @@ class Meter:
 
 
 class _Interruption:
-    """While it is entered, Ctrl-C and SIGTERM end the run after the current step; a second Ctrl-C ends it at once.
-
-    A second SIGTERM does not, because launchers pass on the one that they get.
-    """
+    """Ctrl-C and SIGTERM end the run after the current step, a second Ctrl-C at once. A second SIGTERM does nothing:
+    launchers pass on the one that they get."""
 
     def __enter__(self) -> _Interruption:
         self.requested = False
@@ -429,9 +424,8 @@ def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
 
 
 def _is_over(trainer: Trainer) -> bool:
-    state, patience = trainer.state, trainer.recipe.patience
-    is_patience_over = patience is not None and state.epoch - state.best_epoch >= patience
-    return state.step >= trainer.total_steps or is_patience_over
+    state, patience = trainer.state, trainer.recipe.patience or math.inf
+    return state.step >= trainer.total_steps or state.epoch - state.best_epoch >= patience
 
 
 def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0) -> None:
@@ -448,34 +442,24 @@ def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0) -
 
 
 def _log_start(trainer: Trainer, reason: str) -> None:
-    recipe, net, data, processes = trainer.recipe, trainer.net, trainer.dataset, trainer.accelerator.num_processes
+    recipe, net, data, accelerator = trainer.recipe, trainer.net, trainer.dataset, trainer.accelerator
     name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    if reason:
-        log.info(reason)
-    log.info(
-        f"{name}: {parameters:,} parameters, {recipe.image_size}x{recipe.image_size}, batch {recipe.batch_size}, "
-        f"{trainer.total_steps:,} steps on {trainer.accelerator.device}"
-        f"{f', {processes} processes' if processes > 1 else ''}, {trainer.precision}"
-    )
-    log.info(
-        f"{data.name} from {data.source}: {len(trainer.train_split):,} training images, {len(data.test):,} test images"
-    )
-    if data.note:
-        log.info(f"note: {data.note}")
+    parameters, size = sum(parameter.numel() for parameter in net.parameters()), recipe.image_size
+    processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    network = f"{name}: {parameters:,} parameters, {size}x{size}, batch {recipe.batch_size}"
+    images = f"{len(trainer.train_split):,} training images, {len(data.test):,} test images"
+    for line in (
+        reason,
+        f"{network}, {trainer.total_steps:,} steps on {accelerator.device}{processes}, {trainer.precision}",
+        f"{data.name} from {data.source}: {images}",
+        data.note and f"note: {data.note}",
+    ):
+        if line:
+            log.info(line)
     if _is_over(trainer):
         log.info(f"the run is complete at step {trainer.state.step:,}; its saved model is evaluated once more")
     elif trainer.state.step:
         log.info(f"resuming after step {trainer.state.step:,}")
-
-
-def _log_epoch(trainer: Trainer, trained: Row, row: Row, seconds: float) -> None:
-    split = row["split"]
-    log.info(
-        f"epoch {row['epoch']}/{trainer.epochs}  train loss {trained['loss']:.4f}  train accuracy "
-        f"{trained['accuracy']:.2%}  {split} loss {row['loss']:.4f}  {split} accuracy {row['accuracy']:.2%}  "
-        f"time {seconds:.1f} s"
-    )
 
 
 def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:

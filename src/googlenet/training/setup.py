@@ -35,26 +35,23 @@ from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
 from googlenet.weights.convert import import_weights
 from googlenet.weights.model_file import load
 
-_SAMPLE = 200
-"""Image files whose headers choose the image size."""
+_SAMPLE = 200  # image files whose headers choose the image size
+# Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety
 _ACTIVATION_BYTES = 22 * 2**20
-"""Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety."""
+# Training images at the largest size that a run takes: about four minutes on two cores
 _IMAGES_PER_RUN = {"cpu": 34_000, "gpu": 600_000}
-"""Training images at the largest size that a run takes: about four minutes on two cores."""
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
 
 
 @dataclass
 class TrainState:
-    """How far a run is. Together with the recipe's seed it determines every random draw that follows."""
+    """How far a run is: steps and epochs done, training time without evaluation, the best evaluation. Together with the
+    recipe's seed it determines every random draw that follows."""
 
     step: int = 0
-    """Optimizer steps done."""
     epoch: int = 0
-    """Epochs done."""
     seconds: float = 0.0
-    """Training time without evaluation."""
     best_accuracy: float = -1.0
     best_epoch: int = 0
     best_metrics: dict[str, Any] = field(default_factory=dict)
@@ -221,11 +218,7 @@ class Trainer:
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
-    """The device, precision and processes of a run.
-
-    Raises:
-        UserError: for a device, precision or tracker that is not available.
-    """
+    """The device, precision and processes of a run. Raises `UserError` if one of these or the tracker is missing."""
     device = resolve_device(recipe.device)
     precision = resolve_precision(recipe.precision, device)
     if recipe.tracker != "none":
@@ -298,10 +291,8 @@ def load_pretrained(
 def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any]) -> tuple[Recipe, str, str]:
     """The recipe of a run, its name, and a line about the settings that were chosen for its data, if any.
 
-    The default recipe is `images` for a folder, else `fast`. Given settings have priority over chosen ones.
-
-    Raises:
-        UserError: as `load_recipe` does, or for a folder or device that is not usable.
+    The default recipe is `images` for a folder, else `fast`. Given settings have priority over chosen ones. Raises
+    `UserError` as `load_recipe` does, or for a folder or device that is not usable.
     """
     data, reason = settings.get("data"), ""
     has_folder = isinstance(data, str | Path) and is_folder(data)
