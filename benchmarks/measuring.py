@@ -49,11 +49,7 @@ class Timing:
 
 
 def alternate(
-    runs: Mapping[str, Callable[[], object]],
-    rounds: int,
-    device: torch.device = _CPU,
-    warmup: int = 2,
-    calls: int = 1,
+    runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device = _CPU, warmup: int = 2, calls: int = 1
 ) -> dict[str, Timing]:
     """Time everything in every round, in turn, so that whatever slows the machine down slows all of them.
 

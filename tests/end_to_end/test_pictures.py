@@ -20,9 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node and npm")
 def test_the_example_for_node_says_what_the_one_for_python_says(
-    command: Command,
-    photos: Path,
-    trained: TrainingResult,
+    command: Command, photos: Path, trained: TrainingResult
 ) -> None:
     folder = command.folder
     shutil.copy(ROOT / "examples" / "predict.mjs", folder)

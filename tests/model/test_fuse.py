@@ -17,7 +17,6 @@ from googlenet.model.architecture import TABLE_1
 from googlenet.model.fuse import folded, pointwise
 from tests.model.test_googlenet import EVERY_VARIANT, output
 
-
 fused = functools.partial(fuse.fused, merge=True)
 
 
