@@ -213,15 +213,16 @@ def load_dataset(
         given = f"channels={channels}, resize={resize!r}, test_fraction={test_fraction}"
         raise UserError(f"channels must be 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}")
     report = scan(list_folder(name_or_folder, classes))
-    listing, unreadable = report.listing, dict(report.unreadable)
-    for line in report.lines():
+    listing, lines, unreadable, digest = report.listing, report.lines(), dict(report.unreadable), report.digest
+    channels = channels or report.channels
+    for line in lines:
         log.info(line)
     _check_unreadable(unreadable, skip_unreadable)
     members = _split(report.files, seed, test_fraction)
     decoded = {}
     for split in SPLITS:
         files = members[split] if split in splits else []
-        images, errors = decode_images([file.path for file in files], channels or report.channels, size, resize)
+        images, errors = decode_images([file.path for file in files], channels, size, resize)
         unreadable |= {files[number].path: printable(error) for number, error in errors.items()}
         _check_unreadable(unreadable, skip_unreadable)
         decoded[split] = ImageSplit(images, torch.tensor([file.label for file in files], dtype=torch.int64))
@@ -236,7 +237,7 @@ def load_dataset(
         problem = f"has no training image of the class {listing.classes[min(missing)]!r}"
         raise UserError(f"{listing.folder} {problem}; a class must have the same name in every split")
     return ImageDataset(
-        name=listing.folder.resolve().name, classes=listing.classes, source=str(listing.folder), digest=report.digest,
+        name=listing.folder.resolve().name, classes=listing.classes, source=str(listing.folder), digest=digest,
         train=decoded["train"], test=decoded["test"],
         validation=decoded["validation"] if len(decoded["validation"]) else None,
         note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",

@@ -83,7 +83,7 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Lis
         content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
         hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""
         raise UserError(f"{top} has {content}; FOLDER/CLASS/*.jpg with at least two classes is needed{hint}")
-    if bad := [printable(name) for name in classes if printable(name) != name]:
+    if bad := [printable(name) for name in classes if not name.isprintable() and printable(name) != name]:
         raise UserError(f"{top} has a class '{bad[0]}', whose name is not one line of UTF-8; rename the folder")
     labels = {name: label for label, name in enumerate(classes)}
     files = tuple((path, labels[name], split) for path, name, split in images)
