@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-LINE_EVERY = 10
-"""Seconds between two progress lines without a terminal."""
+LINE_EVERY = 10  # Seconds between two progress lines without a terminal
 
 _stderr = False
 _bars: Progress | None = None

@@ -109,15 +109,11 @@ class ImageDataset:
     classes: tuple[str, ...]
     train: ImageSplit
     test: ImageSplit
-    source: str
-    """The folder that the files were read from."""
-    digest: str
-    """SHA-256 over the digests of the files."""
-    note: str = ""
-    """What a user should know about this copy, in one line."""
+    source: str  # The folder that the files were read from
+    digest: str  # SHA-256 over the digests of the files
+    note: str = ""  # What a user should know about this copy, in one line
     validation: ImageSplit | None = None
-    skipped: tuple[str, ...] = ()
-    """Files that cannot be read, and why."""
+    skipped: tuple[str, ...] = ()  # Files that cannot be read, and why
 
     @property
     def channels(self) -> int:

@@ -23,8 +23,7 @@ from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
-Resize = Literal["stretch", "crop"]
-"""How an image of another shape is made square: stretched, or its middle cut out."""
+Resize = Literal["stretch", "crop"]  # How an image of another shape is made square: stretched, or its middle cut out
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 """One image: a file's path or content, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W).
 Arrays and tensors are uint8, gray, RGB or RGBA."""

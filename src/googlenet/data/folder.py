@@ -106,8 +106,7 @@ class FolderReport:
 
     listing: Listing
     files: tuple[ImageFile, ...]  # those that can be opened
-    unreadable: dict[Path, str]
-    """Files that cannot be opened and folders that cannot be listed, and why."""
+    unreadable: dict[Path, str]  # Files that cannot be opened and folders that cannot be listed, and why
 
     @property
     def channels(self) -> int:

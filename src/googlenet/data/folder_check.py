@@ -19,8 +19,7 @@ class FolderCheck:
     """What `check_folder` found."""
 
     report: FolderReport
-    unreadable: dict[Path, str]
-    """Files that cannot be decoded and folders that cannot be listed, and why."""
+    unreadable: dict[Path, str]  # Files that cannot be decoded and folders that cannot be listed, and why
     moved: dict[Path, Path]  # unreadable files, and their new paths
 
     @property

@@ -27,12 +27,9 @@ class InputSpec:
     """Channels, size, scale and resize rule of the images that a network was trained on. Part of the model file."""
 
     channels: int
-    size: int
-    """Height and width in pixels."""
-    mean: tuple[float, ...]
-    """Of each channel, for pixels in 0..1; subtracted."""
-    std: tuple[float, ...]
-    """Of each channel, for pixels in 0..1; divided by."""
+    size: int  # Height and width in pixels
+    mean: tuple[float, ...]  # Of each channel, for pixels in 0..1; subtracted.
+    std: tuple[float, ...]  # Of each channel, for pixels in 0..1; divided by.
     resize: Resize = "stretch"
     """How an image of another shape is made square: stretched, or its shorter side resized and its middle cut out."""
     crop_pct: float = 1.0
@@ -89,10 +86,8 @@ def _interpolate(images: Tensor, side: int) -> Tensor:
 class Augmentation:
     """Random changes to training images. Randomness comes from PyTorch's global generator of the CPU."""
 
-    hflip: bool = False
-    """Flip each image left to right with probability 0.5."""
-    crop_padding: int = 0
-    """Shift each image by up to this many pixels in each direction; the border is repeated."""
+    hflip: bool = False  # Flip each image left to right with probability 0.5.
+    crop_padding: int = 0  # Shift each image by up to this many pixels in each direction; the border is repeated
     crop_scale: float = 1.0
     """Resize a random rectangle of each image to the whole: its smallest share of the area; its aspect ratio is 3:4 to
     4:3 (Szegedy et al. 2014, section 6, with 0.08). 1: no crop."""

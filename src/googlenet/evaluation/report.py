@@ -92,19 +92,11 @@ def load_eval_data(
     info: ModelInfo, data: str | Path | None = None, data_dir: str | Path | None = None, *,
     skip_unreadable: bool = False, splits: tuple[str, ...] = ("test",),
 ) -> ImageDataset:  # fmt: skip
-    """A dataset whose labels are the classes of a model.
+    """A dataset whose labels are the classes of a model. `data` and `data_dir` are as in `evaluate`.
 
     For the folder that the model was trained on, even if it was moved, the test split is the one of training. For
-    another folder without a test split, it is every image.
-
-    Args:
-        info: of the model.
-        data, data_dir: as in `evaluate`.
-        skip_unreadable: skip image files that cannot be read; always done if the training did.
-        splits: the splits to decode; the others are empty.
-
-    Raises:
-        UserError: if the data is unknown, missing, or has other classes.
+    another folder without a test split, it is every image. Files that cannot be read are skipped if the training did.
+    Raises `UserError` if the data is unknown, missing, or has other classes.
     """
     recipe, trained_on = info.recipe, info.recipe.get("data")
     if data is None and trained_on is None:

@@ -45,15 +45,9 @@ class Layer(NamedTuple):
 
 
 def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_classes: int = 1000) -> str:
-    """The drawing of a variant, as SVG.
+    """The drawing of a variant as SVG, with the shapes for an input of (C, H, W).
 
-    Args:
-        variant: `bn`, `tutorial`, `paper` or `torchvision`.
-        input_size: (C, H, W); shapes in the drawing are those of this input.
-        num_classes: number of classes.
-
-    Raises:
-        UserError: for an unknown variant, or an input that is too small.
+    Raises `UserError` for an unknown variant, or an input that is too small.
     """
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")

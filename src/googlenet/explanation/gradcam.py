@@ -186,14 +186,8 @@ def _reduce(image: Tensor, side: int) -> Tensor:
 
 
 def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name: str = "") -> None:
-    """Write one PNG: the image, the heat map, the probabilities, and the shares of the branches in each block.
-
-    Args:
-        explanation: from `explain`.
-        path: the file to write.
-        top: number of classes to show, most likely first; the explained class is always shown.
-        name: the name to show for the image.
-    """
+    """Write one PNG: the image, the heat map, the `top` probabilities (and that of the explained class), and the shares
+    of the branches in each block."""
     check_counts(top=top)
     with drawing(path, 12, 7.4) as figure:
         grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1), width_ratios=(1, 1, 1.1))

@@ -22,10 +22,8 @@ Backend = Callable[[Tensor], Tensor]
 """From a batch on the CPU to float32 outputs (N, classes) on the CPU. Threads may share it."""
 BackendName = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 Format = Literal["onnx", "openvino", "torch-export"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}
-"""Of exported files."""
-METADATA_KEY = "googlenet"
-"""The key in the metadata of an exported file that has its `ModelInfo` as JSON."""
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # Of exported files
+METADATA_KEY = "googlenet"  # The key in the metadata of an exported file that has its `ModelInfo` as JSON
 _BACKENDS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".pt2": ("torch",)}
 
 

@@ -21,8 +21,7 @@ from googlenet.weights.model_file import load, model_info
 if TYPE_CHECKING:
     import gradio
 
-MAX_IMAGE_SIDE = 2048
-"""Larger images are reduced before they are explained, which would take gigabytes."""
+MAX_IMAGE_SIDE = 2048  # Larger images are reduced before they are explained, which would take gigabytes
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 """The browser's own: the page requests nothing from other machines."""
 
@@ -37,18 +36,10 @@ def serve(
     device: str = "auto",
     ready: Callable[[str], None],
 ) -> None:
-    """Serve the page of `make_page` until Ctrl-C or SIGTERM.
+    """Serve the page of `make_page` for a model file or run folder until Ctrl-C or SIGTERM.
 
-    Args:
-        model: a model file or run folder.
-        host: the address to listen on, IPv4 or a name; 127.0.0.1 is reachable from this machine only.
-        port: default: the first free one from 7860.
-        top: how many classes to show.
-        max_upload_mb: the largest upload in MB.
-        device: auto, cpu, cuda, cuda:1 or mps.
-        ready: called with the address of the page once it can be opened.
-
-    Raises `UserError` if Gradio is missing, the model or an argument is invalid, or the port is not free, and
+    `host` 127.0.0.1 is reachable from this machine only; `port` None is the first free one from 7860; `ready` is called
+    with the address. Raises `UserError` if Gradio is missing, an argument is invalid, or the port is not free, and
     `RunError` if the page cannot be opened for another reason.
     """
     check_counts(max_upload_mb=max_upload_mb)
@@ -99,13 +90,7 @@ def serve(
 
 
 def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
-    """A Gradio page that classifies and explains one image at a time.
-
-    Args:
-        net: a network from `googlenet.load` or `googlenet.import_weights`.
-        title: the heading.
-        top: how many classes to show, the most probable first; `UserError` below 1.
-    """
+    """A Gradio page that classifies and explains one image at a time, and shows the `top` most probable classes."""
     check_counts(top=top)
     import gradio
 

@@ -32,10 +32,8 @@ from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, load, model_info
 
 _quiet_lock = threading.RLock()
-TOLERANCE = 1e-3
-"""How far probabilities may differ from PyTorch's, unless in int8."""
-MAX_SIDE = 30_000
-"""The longest side in pixels of an image for a file that includes the preprocessing."""
+TOLERANCE = 1e-3  # How far probabilities may differ from PyTorch's, unless in int8
+MAX_SIDE = 30_000  # The longest side in pixels of an image for a file that includes the preprocessing
 CALIBRATION_IMAGES = 300
 VERIFICATION_IMAGES = 64
 
@@ -45,17 +43,12 @@ class Exported:
     """An exported file, compared with PyTorch in float32."""
 
     file: Path
-    megabytes: float
-    """Of all files that it consists of."""
-    largest_difference: float
-    """Between probabilities, over all images compared."""
+    megabytes: float  # Of all files that it consists of
+    largest_difference: float  # Between probabilities, over all images compared
     images_compared: int
-    accuracy_before: float | None = None
-    """PyTorch's, 0 to 1; None if the images have no labels."""
-    accuracy_after: float | None = None
-    """The exported file's."""
-    agreement: float = 1.0
-    """Share of the images for which both predict the same class, 0 to 1."""
+    accuracy_before: float | None = None  # PyTorch's, 0 to 1; None if the images have no labels
+    accuracy_after: float | None = None  # The exported file's
+    agreement: float = 1.0  # Share of the images for which both predict the same class, 0 to 1
 
     @property
     def accuracy_drop(self) -> float:

@@ -33,12 +33,9 @@ from googlenet.weights.model_file import ModelInfo, load, model_info, model_path
 class Prediction:
     """The most probable classes of one image, or the error if it could not be read."""
 
-    file: str
-    """The path; `image 0`, `image 1`, ... (the position in the sequence) for images without one."""
-    classes: tuple[str, ...] = ()
-    """The most probable first."""
-    probabilities: tuple[float, ...] = ()
-    """At the temperature in the model file."""
+    file: str  # The path; `image 0`, `image 1`, ... (the position in the sequence) for images without one.
+    classes: tuple[str, ...] = ()  # The most probable first
+    probabilities: tuple[float, ...] = ()  # At the temperature in the model file
     confident: bool = False
     """Whether the highest probability reaches the `confidence` of `predict`. False if there is an error."""
     error: str | None = None
@@ -84,8 +81,7 @@ class Predictor:
         else:
             self._model = _open_network(model, backend, device, precision)
             digest.update(model_path(model).read_bytes())
-        self.digest = digest.hexdigest()
-        """SHA-256 of the model: of its file, or of the network's weights."""
+        self.digest = digest.hexdigest()  # SHA-256 of the model: of its file, or of the network's weights
 
     @property
     def info(self) -> ModelInfo:

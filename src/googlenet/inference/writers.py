@@ -33,21 +33,11 @@ def write_predictions(
     batch_size: int = 32,
     confidence: float = 0.0,
 ) -> tuple[int, int]:
-    """Write the predictions of image files to `output`, and what they depend on next to it (`predictions.csv.json`).
+    """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
+    (`predictions.csv.json`). Returns how many files were predicted, and how many could not be read.
 
-    Args:
-        predictor, files: what predicts, and the image files.
-        output: a .csv, .jsonl or .parquet file.
-        total: number of files, for the progress bar; None: not known.
-        resume: continue an earlier output; files that are in it are skipped.
-        top, batch_size, confidence: see `Predictor.predict`.
-
-    Returns:
-        The number of files predicted, and of files that could not be read.
-
-    Raises:
-        UserError: if the output exists already, or is to be resumed with another model or other settings.
-        RunError: if it cannot be written.
+    `total` is the number of files, if known. With `resume`, files that are in the output already are skipped; `UserError`
+    if it was made with another model or other settings. `RunError` if it cannot be written.
     """
     output = expand(output)
     if output.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
@@ -78,14 +68,10 @@ def write_predictions(
 
 
 def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:
-    """The files that an output has predictions for, and the size in bytes of these predictions.
+    """The files that an output has predictions for, and the size in bytes of these predictions; it is not modified.
 
     An incomplete last prediction, left by a crash or a full disk, does not count: half a line, or in CSV fewer than
-    `top` rows. The output is not modified.
-
-    Raises:
-        UserError: if it is not an output of `predict`.
-        RunError: if it cannot be read.
+    `top` rows. Raises `UserError` if it is not an output of `predict`.
     """
     try:
         if path.suffix.lower() == ".parquet":
@@ -133,11 +119,8 @@ def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:
 def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = None) -> Iterator[Write]:
     """A function that writes one prediction to `path`. CSV and JSON lines are written at once, Parquet at the end.
 
-    Args:
-        made_with: the model and the settings, recorded first: predictions without them could not be resumed.
-        size: to resume the output, the bytes of it to keep (from `read_predicted`); None: write a new one.
-
-    Raises `UserError` if another file has the name of the record, and `RunError` if the output cannot be written.
+    `made_with` is recorded first: predictions without it could not be resumed. `size` is how much of the output to keep
+    (from `read_predicted`); None: write a new one. Raises `UserError` if another file has the name of the record.
     """
     record = path.with_name(f"{path.name}.json")
     if record.exists() and b'"model_sha256"' not in record.read_bytes():

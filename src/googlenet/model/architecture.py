@@ -52,21 +52,17 @@ class Architecture:
     """Everything that decides which layers a network has. `GoogLeNet` checks the values when it is built."""
 
     variant: Variant
-    num_classes: int = 1000
-    """0: no classifier; the network returns the 1024 pooled features."""
+    num_classes: int = 1000  # 0: no classifier; the network returns the 1024 pooled features
     in_channels: int = 3
     normalization: Normalization = "none"
     batch_norm_epsilon: float = 1e-5
-    stem_stride: int = 2
-    """Stride of the first convolution: 2 in the paper, for 224x224."""
+    stem_stride: int = 2  # Stride of the first convolution: 2 in the paper, for 224x224
     pool: Literal["padded", "ceil"] = "padded"
     """Border of the 3x3 stride-2 max pools: padding 1, or no padding and the output size rounded up."""
-    last_pool_kernel: Literal[2, 3] = 3
-    """Kernel of the max pool after block 4e."""
+    last_pool_kernel: Literal[2, 3] = 3  # Kernel of the max pool after block 4e
     third_branch_kernel: Literal[3, 5] = 5
     dropout: float = 0.4
-    auxiliary: bool = False
-    """The two auxiliary heads (after 4a and 4d), which are used in training only."""
+    auxiliary: bool = False  # The two auxiliary heads (after 4a and 4d), which are used in training only
     auxiliary_pool: Literal["average", "adaptive"] = "average"
     """5x5 stride-3 average pool as in the paper, or adaptive to 4x4 as in torchvision."""
     auxiliary_dropout: float = 0.7

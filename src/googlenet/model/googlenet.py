@@ -148,10 +148,8 @@ class GoogLeNetOutput(NamedTuple):
     """What a network with auxiliary heads returns in training mode, each (N, num_classes)."""
 
     logits: Tensor
-    aux1: Tensor
-    """From the head after block 4a."""
-    aux2: Tensor
-    """From the head after block 4d."""
+    aux1: Tensor  # From the head after block 4a
+    aux2: Tensor  # From the head after block 4d
 
 
 class GoogLeNet(nn.Module):
@@ -165,15 +163,13 @@ class GoogLeNet(nn.Module):
     of another shape or of fewer pixels than the pools allow.
     """
 
-    num_features = 1024
-    """Features that the classifier reads: the channels of block 5b."""
+    num_features = 1024  # Features that the classifier reads: the channels of block 5b
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         _check(architecture)
         self.architecture = architecture
-        self.info: Any = None
-        """The `ModelInfo` of the model file that the network came from, or None."""
+        self.info: Any = None  # The `ModelInfo` of the model file that the network came from, or None
         epsilon = architecture.batch_norm_epsilon if architecture.normalization == "batch" else None
         conv = functools.partial(Convolution, batch_norm_epsilon=epsilon)
 

@@ -36,8 +36,7 @@ from googlenet.training.setup import Trainer, make_accelerator, resolve_recipe
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
 
 OnStep = Callable[[Trainer], None]
-Criterion = Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor]
-"""Mean loss of an output and targets."""
+Criterion = Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor]  # Mean loss of an output and targets
 EVAL_BATCH_SIZE = 256
 LINE_EVERY, LINE_SECONDS = 100, 60
 """Without a terminal, a progress line follows the last one after this many steps (as in the tutorial) or seconds."""

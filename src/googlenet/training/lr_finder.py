@@ -25,8 +25,7 @@ from googlenet.training.optim import training_loss
 from googlenet.training.setup import Trainer, make_accelerator
 
 _LOWEST, _HIGHEST = 1e-5, 1.0
-_WINDOW = 6
-"""Steps on either side that a smoothed loss averages over: a third of a power of ten."""
+_WINDOW = 6  # Steps on either side that a smoothed loss averages over: a third of a power of ten
 _MIN_STEPS = 20
 
 
@@ -35,10 +34,8 @@ class LearningRateSearch:
     """The loss at each learning rate, and a suggestion."""
 
     rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    """Smoothed, nats."""
-    suggestion: float
-    """Where the loss is lowest: the highest rate that still works, from which a schedule decays."""
+    losses: tuple[float, ...]  # Smoothed, nats
+    suggestion: float  # Where the loss is lowest: the highest rate that still works, from which a schedule decays
 
     def to_dict(self) -> dict[str, Any]:
         return {"suggestion": self.suggestion, "rates": list(self.rates), "losses": list(self.losses)}
