@@ -88,6 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for table in tables_of(name):
             tables[name].append(table.to_dict())
             console.print(table.to_rich(), "")
+            sys.stdout.flush()
             if arguments.output is not None:
                 arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results

@@ -57,11 +57,13 @@ def measure_inference(device: torch.device, peaks: Peaks, rounds: int) -> Iterat
 
 
 def save_network(path: Path) -> Path:
-    """The tutorial's network for ten classes and gray images, with fresh weights, as a model file."""
+    """The tutorial's network for Fashion-MNIST with fresh weights, as a model file."""
     torch.manual_seed(0)
     net = googlenet.create_model("tutorial", num_classes=10, in_channels=1, initialization="he")
+    data = {"data": "fashion-mnist", "data_dir": "bundled"}  # `export` compares its file with PyTorch on these images
+    classes = googlenet.load_dataset("fashion-mnist", "bundled", splits=()).classes
     spec = googlenet.InputSpec(1, SIZE, (0.0,), (1.0,))
-    googlenet.save(net, googlenet.ModelInfo(net.architecture, tuple("0123456789"), spec), path)
+    googlenet.save(net, googlenet.ModelInfo(net.architecture, classes, spec, recipe=data), path)
     return path
 
 
@@ -133,7 +135,7 @@ def _quantize(graph: Path) -> Path:
 
     core = openvino.Core()
     noise = [np.random.default_rng(0).random((1, 1, SIZE, SIZE), np.float32) for _ in range(10)]
-    quantized = nncf.quantize(core.read_model(graph), nncf.Dataset(noise))
+    quantized = nncf.quantize(core.read_model(graph), nncf.Dataset(noise), subset_size=len(noise))
     path = graph.with_name("int8.xml")
     openvino.save_model(quantized, path)
     return path
