@@ -1,6 +1,6 @@
 """Compares the speed of two checkouts of this project on this machine, in alternating rounds.
 
-usage: python benchmarks/before_after.py BEFORE AFTER [--rounds N] [--seeds N] [--output FILE.md]
+usage: python benchmarks/before_after.py BEFORE AFTER [--rounds N] [--evaluations N] [--seeds N] [--output FILE.md]
 
 BEFORE and AFTER are checkouts. Each is imported in its own process, with PYTHONPATH=CHECKOUT/src; while one works, the
 other waits. The worker below uses nothing but what both versions know.
@@ -27,8 +27,8 @@ from typing import Any
 
 # name, recipe, settings, steps timed in a round
 _TRAININGS: tuple[tuple[str, str, dict[str, Any], int], ...] = (
-    ("train-224", "tutorial", {"image_size": 224, "batch_size": 16, "precision": "auto", "channels_last": True}, 4),
-    ("train-28", "fast", {"image_size": 28, "batch_size": 128}, 8),
+    ("train-224", "tutorial", {"image_size": 224, "batch_size": 16, "precision": "auto", "channels_last": True}, 3),
+    ("train-28", "fast", {"image_size": 28, "batch_size": 128}, 5),
 )
 _WARMUP = 2
 _TITLES = {
@@ -41,7 +41,6 @@ _TITLES = {
     "predict": "googlenet predict, one PNG",
     "evaluate": "googlenet evaluate, 10,000 images, 28x28",
 }
-_EVALUATE_EVERY = 5  # rounds, since it takes longest
 
 
 class Worker:
@@ -158,7 +157,7 @@ def _work() -> None:
 # The comparison
 
 
-def compare(before: Path, after: Path, rounds: int, seeds: int, recipe: str) -> list[str]:
+def compare(before: Path, after: Path, rounds: int, evaluations: int, seeds: int, recipe: str) -> list[str]:
     """The tables, as lines of Markdown."""
     with contextlib.ExitStack() as stack:
         workers = {"before": Worker(before), "after": Worker(after)}
@@ -175,16 +174,16 @@ def compare(before: Path, after: Path, rounds: int, seeds: int, recipe: str) -> 
                     folder = scratch / f"{name}-{round_}-{training}"
                     seconds[name][training].append(workers[name].call("train", str(folder), base, settings, steps))
                     models[training] = str(folder / "model.safetensors")
-                for count, calls in ((1, 30), (16, 6)):
+                for count, calls in ((1, 20), (16, 3)):
                     timed = workers[name].call("predict", models["train-224"], images[:count], calls)
                     seconds[name][f"predict-{count}"].append(timed)
                 commands = {"help": ["--help"], "summary": ["summary"]}
                 commands["predict"] = ["predict", models["train-224"], images[0]]
-                if round_ % _EVALUATE_EVERY == 0:
+                if round_ < evaluations:
                     commands["evaluate"] = ["evaluate", models["train-28"], "--data-dir", "bundled"]
                 for command, words in commands.items():
                     seconds[name][command].append([workers[name].time_command(*words)])
-            print(f"round {round_ + 1} of {rounds}", file=sys.stderr)
+                print(f"round {round_ + 1} of {rounds}, {name}", file=sys.stderr)
         lines = _speed_table(seconds["before"], seconds["after"])
         memory = {name: worker.call("peak_memory") for name, worker in workers.items()}
         ratio = memory["after"] / memory["before"]
@@ -204,6 +203,8 @@ def compare(before: Path, after: Path, rounds: int, seeds: int, recipe: str) -> 
 def _speed_table(before: dict[str, list[list[float]]], after: dict[str, list[list[float]]]) -> list[str]:
     lines = ["| milliseconds, medians | before | after | after / before | of single rounds |", "|---|---|---|---|---|"]
     for name, title in _TITLES.items():
+        if name not in before:
+            continue
         medians = [1000 * statistics.median(chain.from_iterable(runs[name])) for runs in (before, after)]
         ratios = [
             statistics.median(second) / statistics.median(first)
@@ -230,13 +231,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="checkout of the earlier version")
     parser.add_argument("after", type=Path, help="checkout of the later version")
-    parser.add_argument("--rounds", type=int, default=10, help="some 40 s each on two cores (default: 10)")
+    parser.add_argument("--rounds", type=int, default=10, help="about a minute each on two cores (default: 10)")
+    parser.add_argument("--evaluations", type=int, default=1, help="rounds that also evaluate (default: 1)")
     parser.add_argument("--seeds", type=int, default=0, help="also train the recipe with this many seeds (default: 0)")
     parser.add_argument("--recipe", default="fast", help="recipe that --seeds trains (default: fast)")
     parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the tables here too")
     arguments = parser.parse_args()
     lines = compare(
-        arguments.before.resolve(), arguments.after.resolve(), arguments.rounds, arguments.seeds, arguments.recipe
+        arguments.before.resolve(),
+        arguments.after.resolve(),
+        arguments.rounds,
+        arguments.evaluations,
+        arguments.seeds,
+        arguments.recipe,
     )
     print("\n".join(lines))
     if arguments.output is not None:
