@@ -46,7 +46,7 @@ def _file_sizes() -> dict[str, Any]:
 def _training(method: str, device: torch.device, batch_size: int = _BATCH_SIZE, size: int = SIZE) -> Callable[[], Any]:
     net = googlenet.create_model("tutorial", num_classes=10, in_channels=1, initialization="he")
     if method == "googlenet":
-        return lambda: run_short(copy.deepcopy(net), 3, None, batch_size, size, device)
+        return lambda: run_short(copy.deepcopy(net), 2, None, batch_size, size, device)
     images, labels = torch.rand(batch_size, 1, size, size, device=device), torch.arange(batch_size, device=device) % 10
     return training_step(net.to(device), images, labels, "fp32")
 
