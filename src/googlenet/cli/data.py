@@ -7,19 +7,19 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import DataDir, Json, Output, SkipUnreadable, data_app, print_json
+from googlenet.cli import options
 from googlenet.files import check_output, check_writable, write_json
 
 
-@data_app.command(name="list")
-def data_list(*, json: Json = False) -> int:
+@options.data_app.command(name="list")
+def data_list(*, json: options.Json = False) -> int:
     """List the datasets known by name, and where on this machine they are."""
     from googlenet.data.dataset import CATALOG
 
     found = {name: str(dataset.find() or "") for name, dataset in CATALOG.items()}
     rows = [{"name": name, "description": CATALOG[name].DESCRIPTION, "found": place} for name, place in found.items()]
     if json:
-        print_json(rows)
+        options.print_json(rows)
         return 0
     for row in rows:
         place = row["found"] or f"not yet; googlenet data fetch {row['name']}"
@@ -27,9 +27,9 @@ def data_list(*, json: Json = False) -> int:
     return 0
 
 
-@data_app.command(name="fetch")
+@options.data_app.command(name="fetch")
 def data_fetch(
-    name: Annotated[str, Parameter(help="Name of a dataset.")] = "fashion-mnist", *, json: Json = False
+    name: Annotated[str, Parameter(help="Name of a dataset.")] = "fashion-mnist", *, json: options.Json = False
 ) -> int:
     """Download a dataset into the cache folder and verify it."""
     from googlenet.console import on_stderr
@@ -37,19 +37,19 @@ def data_fetch(
 
     with on_stderr():
         folder = str(catalog_entry(name).fetch())
-    print_json({"name": name, "folder": folder}) if json else print(folder)
+    options.print_json({"name": name, "folder": folder}) if json else print(folder)
     return 0
 
 
-@data_app.command(name="check")
+@options.data_app.command(name="check")
 def data_check(
     folder: Annotated[Path, Parameter(help="Folder of images: FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg.")],
     *,
-    output: Annotated[Path | None, Output, Parameter(help="Report to write as JSON; default: none.")] = None,
+    output: Annotated[Path | None, options.Output, Parameter(help="Report to write as JSON; default: none.")] = None,
     quarantine: Annotated[
         Path | None, Parameter(help="Folder to move unreadable files to; default: leave them.")
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """Decode every image of a folder and report problems. The exit code is 1 if there are any."""
     from googlenet.console import on_stderr
@@ -59,26 +59,26 @@ def data_check(
         check_writable(output)
     with on_stderr(json):
         check = check_folder(folder, quarantine)
-    print_json(check.to_dict()) if json else print("\n".join(check.lines()))
+    options.print_json(check.to_dict()) if json else print("\n".join(check.lines()))
     if output is not None:  # last: what was moved is printed even if this fails
         write_json(output, check.to_dict())
     return 0 if check.is_clean else 1
 
 
-@data_app.command(name="show")
+@options.data_app.command(name="show")
 def data_show(
     name: Annotated[str, Parameter(help="Name of a dataset, or a folder of images.")] = "fashion-mnist",
     *,
-    output: Annotated[Path | None, Output, Parameter(help="PNG file to write; default: NAME.png.")] = None,
-    data_dir: DataDir = None,
-    skip_unreadable: SkipUnreadable = False,
+    output: Annotated[Path | None, options.Output, Parameter(help="PNG file to write; default: NAME.png.")] = None,
+    data_dir: options.DataDir = None,
+    skip_unreadable: options.SkipUnreadable = False,
     count: Annotated[int, Parameter(help="Number of images in the plot.")] = 80,
     seed: Annotated[int, Parameter(help="Decides which images.")] = 0,
     augment: Annotated[
         Literal["none", "light", "medium", "strong"] | None,
         Parameter(help="Show versions of a few images under this augmentation; default: different images."),
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """Plot training images with their labels, and count the images of each class."""
     from googlenet.console import on_stderr
@@ -98,7 +98,7 @@ def data_show(
         plot_augmented(dataset, Augmentation(**AUGMENT[augment]), sheet, count=count, seed=seed)
     counts = dataset.class_counts()
     if json:
-        print_json({"sheet": str(sheet), **dataset.provenance(), "classes": counts})
+        options.print_json({"sheet": str(sheet), **dataset.provenance(), "classes": counts})
         return 0
     if dataset.note:
         print(f"note: {dataset.note}")

@@ -7,39 +7,28 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import (
-    BatchSize,
-    DataDir,
-    Device,
-    EvalData,
-    EvalPrecision,
-    Json,
-    Output,
-    SkipUnreadable,
-    app,
-    print_json,
-)
+from googlenet.cli import options
 from googlenet.console import on_stderr
 from googlenet.files import check_writable
 
 
-@app.command
+@options.app.command
 def evaluate(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
-    data: EvalData = None,
-    data_dir: DataDir = None,
-    skip_unreadable: SkipUnreadable = False,
+    data: options.EvalData = None,
+    data_dir: options.DataDir = None,
+    skip_unreadable: options.SkipUnreadable = False,
     output: Annotated[
-        Path | None, Output, Parameter(help="Folder for the report; default: evaluation/ next to the model.")
+        Path | None, options.Output, Parameter(help="Folder for the report; default: evaluation/ next to the model.")
     ] = None,
-    batch_size: BatchSize = 256,
-    device: Device = "auto",
-    precision: EvalPrecision = None,
+    batch_size: options.BatchSize = 256,
+    device: options.Device = "auto",
+    precision: options.EvalPrecision = None,
     confidence: Annotated[
         float, Parameter(help="Also report coverage and accuracy at this confidence threshold, 0 to 1.")
     ] = 0.0,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """Evaluate a model on test images: accuracy, confusion matrix, worst mistakes, calibration."""
     from googlenet.console import log, print_table
@@ -57,7 +46,7 @@ def evaluate(
             net, split, device=device, precision=precision, batch_size=batch_size, confidence=confidence
         )
         if json:
-            print_json(evaluation.to_dict())
+            options.print_json(evaluation.to_dict())
         else:
             print_table(evaluation_table(evaluation))
         write_report(evaluation, split, folder)

@@ -7,18 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import (
-    BatchSize,
-    DataDir,
-    Device,
-    EvalData,
-    EvalPrecision,
-    Json,
-    Output,
-    SkipUnreadable,
-    app,
-    print_json,
-)
+from googlenet.cli import options
 from googlenet.console import on_stderr
 from googlenet.errors import UserError, check_counts
 from googlenet.files import check_output, printable
@@ -27,7 +16,7 @@ from googlenet.model.architecture import VARIANTS, Variant
 Model = Annotated[Path, Parameter(help="Model file or run folder.")]
 
 
-@app.command
+@options.app.command
 def summary(
     model: Annotated[str, Parameter(help=f"A variant ({', '.join(VARIANTS)}), a model file or a run folder.")] = "bn",
     *,
@@ -35,11 +24,11 @@ def summary(
         str | None, Parameter(help="C,H,W; default: 3,224,224 for a variant, else that of the model file.")
     ] = None,
     num_classes: Annotated[int, Parameter(help="Number of classes, for a variant.")] = 1000,
-    batch_size: BatchSize = 1,
+    batch_size: options.BatchSize = 1,
     depth: Annotated[
         int, Parameter(help="1: blocks; 2: their branches; 3: the layers of the branches; 4: every operation.")
     ] = 2,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """List every layer: output shape, parameters, multiply-adds and activation memory."""
     from googlenet.console import print_table
@@ -57,18 +46,20 @@ def summary(
         net = load(model)
         size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)
     result = summarize(net, size, batch_size=batch_size)
-    print_json(result.to_dict()) if json else print_table(result.to_table(depth))
+    options.print_json(result.to_dict()) if json else print_table(result.to_table(depth))
     return 0
 
 
-@app.command
+@options.app.command
 def explain(
     model: Model,
     image: Annotated[Path, Parameter(help="Image file.")],
     /,
     *,
     output: Annotated[
-        Path | None, Output, Parameter(help="PNG to write; default: the image's name with -explained.png, here.")
+        Path | None,
+        options.Output,
+        Parameter(help="PNG to write; default: the image's name with -explained.png, here."),
     ] = None,
     class_: Annotated[
         str | None, Parameter(name="--class", help="The class to explain; default: the most likely one.")
@@ -80,8 +71,8 @@ def explain(
         ),
     ] = None,
     top: Annotated[int, Parameter(help="Number of classes to show, the most likely first.")] = 5,
-    device: Device = "auto",
-    json: Json = False,
+    device: options.Device = "auto",
+    json: options.Json = False,
 ) -> int:
     """Explain a prediction in one plot: a heat map (Grad-CAM), probabilities, and the share of each branch."""
     from googlenet.explanation.gradcam import draw_explanation, explain as explain_image
@@ -95,7 +86,7 @@ def explain(
     explanation = explain_image(load(model, device), image, class_name=class_, block=block)
     draw_explanation(explanation, plot, top=top, name=image.name)
     if json:
-        print_json({"file": str(image), "plot": str(plot), **explanation.to_dict()})
+        options.print_json({"file": str(image), "plot": str(plot), **explanation.to_dict()})
         return 0
     most_likely = zip(explanation.classes[:top], explanation.probabilities, strict=False)
     print(f"{printable(image)}  " + "  ".join(f"{name} {probability:.1%}" for name, probability in most_likely))
@@ -103,21 +94,23 @@ def explain(
     return 0
 
 
-@app.command
+@options.app.command
 def ablate(
     model: Model,
     *,
-    data: EvalData = None,
-    data_dir: DataDir = None,
-    skip_unreadable: SkipUnreadable = False,
+    data: options.EvalData = None,
+    data_dir: options.DataDir = None,
+    skip_unreadable: options.SkipUnreadable = False,
     max_images: Annotated[
         int | None, Parameter(help="Number of test images to use, spread evenly over the test split; default: all.")
     ] = None,
-    output: Annotated[Path | None, Output, Parameter(help="PNG with the table to write; default: none.")] = None,
-    batch_size: BatchSize = 256,
-    device: Device = "auto",
-    precision: EvalPrecision = None,
-    json: Json = False,
+    output: Annotated[
+        Path | None, options.Output, Parameter(help="PNG with the table to write; default: none.")
+    ] = None,
+    batch_size: options.BatchSize = 256,
+    device: options.Device = "auto",
+    precision: options.EvalPrecision = None,
+    json: options.Json = False,
 ) -> int:
     """Measure how much test accuracy is lost without each branch of each Inception block."""
     from googlenet.console import log, print_table
@@ -131,7 +124,7 @@ def ablate(
             precision=precision, batch_size=batch_size,
         )  # fmt: skip
         if json:
-            print_json({**ablation.to_dict(), "plot": str(output) if output else None})
+            options.print_json({**ablation.to_dict(), "plot": str(output) if output else None})
         else:
             print_table(ablation.to_table())
         if output is not None:
@@ -140,16 +133,16 @@ def ablate(
     return 0
 
 
-@app.command
+@options.app.command
 def draw(
     variant: Annotated[Variant, Parameter(help="Which GoogLeNet.")] = "bn",
     *,
     output: Annotated[
-        Path | None, Output, Parameter(help="SVG to write; default: googlenet-VARIANT.svg, here.")
+        Path | None, options.Output, Parameter(help="SVG to write; default: googlenet-VARIANT.svg, here.")
     ] = None,
     input_size: Annotated[str, Parameter(help="C,H,W.")] = "3,224,224",
     num_classes: Annotated[int, Parameter(help="Number of classes.")] = 1000,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """Draw a variant on one page, in the style of the paper's figure 3: every branch, every shape."""
     from googlenet.explanation.draw import draw as draw_variant
@@ -159,5 +152,5 @@ def draw(
     drawing = output or Path(f"googlenet-{variant}.svg")
     check_output(drawing, ".svg")
     write_text(drawing, draw_variant(variant, input_size=parse_input_size(input_size), num_classes=num_classes))
-    print_json({"variant": variant, "drawing": str(drawing)}) if json else print(drawing)
+    options.print_json({"variant": variant, "drawing": str(drawing)}) if json else print(drawing)
     return 0

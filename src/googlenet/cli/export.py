@@ -8,18 +8,20 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import DataDir, Device, Json, Output, SkipUnreadable, app, print_json
+from googlenet.cli import options
 from googlenet.files import check_output
 from googlenet.model.architecture import Variant
 
 
-@app.command
+@options.app.command
 def export(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
     to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
     output: Annotated[
-        Path | None, Output, Parameter(help="File to write; an existing one is replaced. Default: next to the model.")
+        Path | None,
+        options.Output,
+        Parameter(help="File to write; an existing one is replaced. Default: next to the model."),
     ] = None,
     int8: Annotated[bool, Parameter(help="Compute convolutions in 8-bit integers.", negative="")] = False,
     with_preprocessing: Annotated[
@@ -29,11 +31,11 @@ def export(
         Path | None,
         Parameter(help="Folder of images to calibrate int8 and to verify the file with. Default: the training data."),
     ] = None,
-    data_dir: DataDir = None,
-    skip_unreadable: SkipUnreadable = False,
+    data_dir: options.DataDir = None,
+    skip_unreadable: options.SkipUnreadable = False,
     max_accuracy_drop: Annotated[float, Parameter(help="Percentage points of accuracy that int8 may cost.")] = 0.5,
     force: Annotated[bool, Parameter(help="Keep an int8 file that costs more.", negative="")] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """Write a model for other programs, verified against PyTorch on real images."""
     from googlenet.console import on_stderr
@@ -53,7 +55,7 @@ def export(
             force=force,
         )
     if json:
-        print_json(exported.to_dict())
+        options.print_json(exported.to_dict())
         return 0
     print(f"{exported.file}: {exported.megabytes:.1f} MB")
     print(
@@ -65,7 +67,7 @@ def export(
     return 0
 
 
-@app.command
+@options.app.command
 def demo(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
@@ -75,7 +77,7 @@ def demo(
     port: Annotated[int | None, Parameter(help="Port. Default: the first free one from 7860.")] = None,
     top: Annotated[int, Parameter(help="How many classes to show, the most probable first.")] = 5,
     max_upload_mb: Annotated[int, Parameter(help="Largest upload, in MB.")] = 20,
-    device: Device = "auto",
+    device: options.Device = "auto",
 ) -> int:
     """Open a web page to try a model: drop or paste an image.
 
@@ -90,7 +92,7 @@ def demo(
     return 0
 
 
-@app.command(name="import")
+@options.app.command(name="import")
 def import_(
     file: Annotated[
         Path,
@@ -101,14 +103,14 @@ def import_(
     ],
     *,
     output: Annotated[
-        Path | None, Output, Parameter(help="Model file to write. Default: FILE with the suffix .safetensors.")
+        Path | None, options.Output, Parameter(help="Model file to write. Default: FILE with the suffix .safetensors.")
     ] = None,
     variant: Annotated[Variant | None, Parameter(help="Variant, if the weights fit several.")] = None,
     stem_stride: Annotated[
         int | None, Parameter(help="Stride of the first convolution, which weights do not show. Default: 2.")
     ] = None,
     classes: Annotated[Path | None, Parameter(help="Text file with the class names, one per line.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> int:
     """Convert other people's weights to a model file."""
     from googlenet.weights.convert import import_to_file
@@ -117,7 +119,7 @@ def import_(
         check_output(output, ".safetensors")
     target, info = import_to_file(file, output, variant=variant, stem_stride=stem_stride, class_file=classes)
     if json:
-        print_json({"model": str(target), **json_module.loads(info.to_json())})
+        options.print_json({"model": str(target), **json_module.loads(info.to_json())})
         return 0
     spec = info.input
     print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from googlenet.cli.app import BatchSize, Device, Output, Precision, app, print_json
+from googlenet.cli import options
 from googlenet.errors import UserError
 
 
-@app.command
+@options.app.command
 def predict(
     model: Annotated[Path, Parameter(help="Model file, run folder, or a file from export.")],
     /,
@@ -25,7 +25,7 @@ def predict(
     confidence: Annotated[float, Parameter(help="Mark predictions below this probability as not confident.")] = 0.0,
     format: Annotated[Literal["table", "json", "csv"], Parameter(help="Format to print in.")] = "table",
     json: Annotated[bool, Parameter(help="Print JSON; with --output, a summary.", negative="")] = False,
-    output: Annotated[Path | None, Output, Parameter(help="File to write: .csv, .jsonl or .parquet.")] = None,
+    output: Annotated[Path | None, options.Output, Parameter(help="File to write: .csv, .jsonl or .parquet.")] = None,
     resume: Annotated[bool, Parameter(help="Continue --output: skip the files in it.", negative="")] = False,
     backend: Annotated[
         Literal["auto", "torch", "compiled", "onnxruntime", "openvino"],
@@ -34,9 +34,9 @@ def predict(
             "file. compiled: torch, compiled for this processor and batch size, which takes 20 to 40 s."
         ),
     ] = "auto",
-    batch_size: BatchSize = 32,
-    device: Device = "auto",
-    precision: Precision = "auto",
+    batch_size: options.BatchSize = 32,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
 ) -> int:
     """Classify images. An image that cannot be read is reported, the others are classified, and the exit code is 1."""
     from googlenet.console import on_stderr
@@ -61,7 +61,7 @@ def predict(
         with on_stderr():
             predicted, failed = write_predictions(predictor, files, output, total=total, resume=resume, **settings)
         summary = {"output": str(output), "predicted": predicted, "failed": failed}
-        print_json(summary) if json else print(f"{output}: {predicted:,} predicted, {failed:,} cannot be read")
+        options.print_json(summary) if json else print(f"{output}: {predicted:,} predicted, {failed:,} cannot be read")
         return 1 if failed else 0
     predictions, failed, format = [], 0, "json" if json else format
     if format == "csv":
@@ -79,7 +79,7 @@ def predict(
             mark = "" if prediction.confident else "not confident: "
             print(f"{prediction.file}  {mark}" + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
     if format == "json":
-        print_json(predictions)
+        options.print_json(predictions)
     return 1 if failed else 0
 
 

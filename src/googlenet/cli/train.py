@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypedDict
 
 from cyclopts import Group, Parameter
 
-from googlenet.cli.app import Json, Output, app, print_json
+from googlenet.cli import options
 from googlenet.console import log, on_stderr
 from googlenet.errors import UserError
 from googlenet.files import check_output
@@ -41,7 +41,7 @@ def _options() -> dict[str, Any]:
 Settings = TypedDict("Settings", _options(), total=False)  # type: ignore[misc]
 
 
-@app.command
+@options.app.command
 def train(
     *,
     recipe: Annotated[
@@ -49,7 +49,7 @@ def train(
     ] = None,
     output: Annotated[
         Path | None,
-        Output,
+        options.Output,
         Parameter(help="Run folder, or with --find-learning-rate a PNG; default: a new folder in runs/."),
     ] = None,
     resume: Annotated[
@@ -58,7 +58,7 @@ def train(
     find_learning_rate: Annotated[
         bool, Parameter(help="Do not train: plot the loss over a growing learning rate, and suggest one.", negative="")
     ] = False,
-    json: Json = False,
+    json: options.Json = False,
     settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
 ) -> int:
     """Train a network. Every setting of a recipe is an option; the others are the recipe's."""
@@ -78,7 +78,7 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         pass  # of several processes, the first one prints
     elif json:
-        print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
+        options.print_json({**dataclasses.asdict(result), "folder": str(result.folder), "model": str(result.model)})
     elif result.interrupted:
         print(f"interrupted; to continue: {_command_name()} train --resume --output {shlex.quote(str(result.folder))}")
     else:
@@ -107,7 +107,7 @@ def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, An
             log.info(reason)
         search = find_learning_rate(resolved, output)
     if json:
-        print_json({"plot": str(output), **search.to_dict()})
+        options.print_json({"plot": str(output), **search.to_dict()})
     else:
         print(f"suggested: --learning-rate {search.suggestion:g}; the curve: {output}")
     return 0
