@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 LINE_EVERY = 10  # Seconds between two progress lines without a terminal
@@ -36,7 +36,7 @@ class _ConsoleHandler(logging.Handler):
 log = logging.getLogger("googlenet")
 if not log.handlers:
     log.addHandler(_ConsoleHandler())
-    log.setLevel(logging.INFO)
+    log.setLevel(log.level or logging.INFO)  # the user may have set one already
     log.propagate = False
 
 
@@ -64,10 +64,11 @@ class ProgressBar:
     def advance(self, n: float = 1, description: str = "") -> None:
         """`n` more are done. A `description` replaces the text in front of the bar, and leaves lines to the caller."""
         self._completed += n
-        self._bars.update(self.task, completed=self._completed, description=description or self._description)
+        of = f"/{self._total:,.0f}" if self._total else ""
+        text = description or f"{self._description}  {self._completed:,.0f}{of}"
+        self._bars.update(self.task, completed=self._completed, description=text)
         if not (self._is_live or description) and time.monotonic() - self._last_line >= LINE_EVERY:
-            of = f"/{self._total:,.0f}" if self._total else ""
-            self.line(f"{self._description}  {self._completed:,.0f}{of}")
+            self.line(text)
 
     def line(self, text: str) -> None:
         """Print a plain line with the time left."""
@@ -87,9 +88,10 @@ def progress(description: str, total: float | None = None, completed: float = 0)
     outer = bars = _bars
     if bars is None:
         console = _console()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        left = TextColumn("left"), TimeRemainingColumn(compact=True)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *left)
         bars = _bars = Progress(
-            *columns, console=console, transient=True, disable=_is_quiet() or not console.is_terminal
+            *columns, console=console, transient=True, expand=True, disable=_is_quiet() or not console.is_terminal
         )
         bars.start()
     bar = ProgressBar(bars, description, total, completed)

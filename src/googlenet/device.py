@@ -21,9 +21,8 @@ from googlenet.errors import UserError, reason_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# glibc's malloc.h, and the values that a process starts with
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -55,7 +54,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def _cpu_has_bf16() -> bool:
     # x86: avx512_bf16, amx_bf16; ARM: bf16, sve_bf16
-    return any(bool(there) for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    return any(bool(has) for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 @contextlib.contextmanager
@@ -65,7 +64,9 @@ def keep_freed_memory() -> Iterator[None]:
     Each step frees and allocates the same few hundred MiB, and every page that comes fresh from the system costs a page
     fault: a quarter of a step at 224x224 and batch 64. Does nothing if the C library is not glibc.
     """
-    libc: Any = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    libc: Any = None
+    with contextlib.suppress(OSError):
+        libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if not hasattr(libc, "malloc_trim"):
         yield
         return
@@ -74,8 +75,10 @@ def keep_freed_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        # glibc's defaults; the thresholds are those that it comes to by itself, which mallopt has stopped
+        libc.mallopt(_M_MMAP_MAX, 65536)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
         libc.malloc_trim(0)
 
 
@@ -83,19 +86,21 @@ def keep_freed_memory() -> Iterator[None]:
 def scoped_process_state(device: torch.device) -> Iterator[None]:
     """For training: settings of the whole process and random generators, all restored at the end."""
     with contextlib.ExitStack() as stack:
-        gpus = [device.index or 0] if device.type == "cuda" else []
+        gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         stack.enter_context(torch.random.fork_rng(devices=gpus))
         stack.enter_context(warnings.catch_warnings())
         # 1x1 kernels have the same memory order under either layout's strides, so nothing is lost
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")  # for frozen parts only
         if device.type == "cpu":
             stack.enter_context(keep_freed_memory())
         if device.type == "cuda":
-            stack.enter_context(torch.cuda.device(device.index or 0))
+            stack.enter_context(torch.cuda.device(device))
             # cudnn's benchmark mode chooses kernels by racing them, so results would differ from run to run
             cudnn = torch.backends.cudnn
-            flags = {"enabled": cudnn.enabled, "allow_tf32": cudnn.allow_tf32}
-            stack.enter_context(cudnn.flags(benchmark=False, deterministic=True, **flags))
+            for flag, value in (("benchmark", False), ("deterministic", True)):
+                stack.callback(setattr, cudnn, flag, getattr(cudnn, flag))
+                setattr(cudnn, flag, value)
         yield
 
 

@@ -21,7 +21,7 @@ from googlenet.errors import RunError, UserError, reason_of
 def printable(path: str | Path) -> str:
     """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
     text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def expand(path: str | Path) -> Path:
@@ -38,8 +38,11 @@ def cache_dir() -> Path:
         folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
         if folder.is_absolute():
             return folder
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"googlenet-{user}"
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"googlenet-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Compiled code is loaded from there: another user must not have made it
+    return folder if folder.stat().st_uid == user else Path(tempfile.mkdtemp(prefix="googlenet-"))
 
 
 def check_output(path: Path, suffix: str) -> None:

@@ -210,7 +210,7 @@ def stored_recipe(settings: dict[str, Any]) -> Recipe:
     values = {RENAMED.get(name, name): value for name, value in settings.items() if name != "num_workers"}
     if values.get("schedule") == "one-cycle":
         values["schedule"] = "linear"
-    return _validated(values, "the run's recipe: ")
+    return load_recipe(_validated(values, "the run's recipe: "))
 
 
 def _folder() -> resources.abc.Traversable:

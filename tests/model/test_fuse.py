@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -151,6 +152,40 @@ def test_a_module_in_place_of_a_convolution_is_called(where: str) -> None:
     with fused(net):
         train_step(net, batch(2))
     assert unit.conv.calls == 1
+
+
+REPLACEMENTS: dict[str, Callable[[GoogLeNet], None]] = {
+    "3x3 for 1x1": lambda net: setattr(net.inception3a.branch1, "conv", nn.Conv2d(192, 64, 3, padding=1, bias=False)),
+    "groups": lambda net: setattr(net.inception3b.branch4[1], "conv", nn.Conv2d(256, 64, 1, groups=4, bias=False)),
+    "bias": lambda net: setattr(net.inception4a.branch2[0], "conv", nn.Conv2d(480, 96, 1)),
+    "no batch norm": lambda net: setattr(net.inception4b.branch1, "bn", None),
+    "longer branch": lambda net: net.inception5a.branch2.append(nn.ReLU()),
+    "3x3 in the stem": lambda net: setattr(net.conv2, "conv", nn.Conv2d(64, 64, 3, padding=1, bias=False)),
+    "dilated pool": lambda net: setattr(net.maxpool3, "dilation", 2),
+    "pool of a pair": lambda net: setattr(net.maxpool4, "kernel_size", (3, 3)),
+}
+
+
+@pytest.mark.parametrize("change", REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_changed_network_computes_what_it_says(change: Callable[[GoogLeNet], None]) -> None:
+    net, images = training_net(), batch(2)
+    change(net)
+    net.to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(net)
+    expected = train_step(net, images)
+    with fused(twin):
+        torch.testing.assert_close(train_step(twin, images), expected, rtol=0.05, atol=0.05)
+
+
+def test_global_hooks_fire_on_every_layer_of_a_fused_network() -> None:
+    net, seen = training_net(), set[nn.Module]()
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
+    try:
+        with fused(net):
+            train_step(net, batch(2))
+    finally:
+        handle.remove()
+    assert seen == set(net.modules())
 
 
 def test_a_batch_norm_in_eval_mode_keeps_its_statistics() -> None:

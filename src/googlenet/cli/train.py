@@ -71,10 +71,6 @@ def train(
 
     with on_stderr() if json else nullcontext():
         result = run_training(recipe, output=output, resume=resume, **given)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        import torch
-
-        torch.distributed.destroy_process_group()
     if os.environ.get("RANK", "0") != "0":
         pass  # of several processes, the first one prints
     elif json:

@@ -36,8 +36,8 @@ def write_predictions(
     """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
     (`predictions.csv.json`). Returns how many files were predicted, and how many could not be read.
 
-    `total` is the number of files, if known. With `resume`, files that are in the output already are skipped; `UserError`
-    if it was made with another model or other settings. `RunError` if it cannot be written.
+    `total` is the number of files, if known. With `resume`, files that are in the output already are skipped;
+    `UserError` if it was made with another model or other settings. `RunError` if it cannot be written.
     """
     output = expand(output)
     if output.suffix.lower() not in (".csv", ".jsonl", ".parquet"):

@@ -33,15 +33,13 @@ class CMaxPool2d(nn.MaxPool2d):
     Second derivatives are refused.
     """
 
-    kernel_size: int
-    stride: int
-    padding: int
-
     def forward(self, x: Tensor) -> Tensor:
-        # A traced or compiled network consists of PyTorch's operations only
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not supports(x):
+        window = (self.kernel_size, self.stride, self.padding)
+        is_simple = all(isinstance(side, int) for side in window) and self.dilation == 1 and not self.return_indices
+        # A traced or compiled network consists of PyTorch's operations only; a window's place must fit into a byte
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not is_simple or self.kernel_size > 16:  # type: ignore[operator]
             return super().forward(x)
-        return max_pool(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return max_pool(x, *window, self.ceil_mode) if supports(x) else super().forward(x)  # type: ignore[arg-type]
 
 
 def supports(x: Tensor) -> bool:

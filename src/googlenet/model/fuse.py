@@ -62,11 +62,12 @@ class _FusedInception(Inception):
     """The 1x1 convolutions of the block's input as one product, then one batch norm and one ReLU for all branches."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (_is_faster(x) and _is_plain(self)):
-            return super().forward(x)
-        one = self.branch1
         branches: Any = (self.branch2, self.branch3, self.branch4)
-        (reduce2, conv2), (reduce3, conv3), (pool, project) = branches
+        if not (_is_faster(x) and _is_plain(self) and all(len(branch) == 2 for branch in branches)):
+            return super().forward(x)
+        one, ((reduce2, conv2), (reduce3, conv3), (pool, project)) = self.branch1, branches
+        if not (isinstance(pool, nn.MaxPool2d) and _are_pointwise(one, reduce2, reduce3, project)):
+            return super().forward(x)
         widths = [unit.conv.out_channels for unit in (one, reduce2, reduce3)]
         merged = pointwise(x, (one.conv, reduce2.conv, reduce3.conv))
         first, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
@@ -83,7 +84,7 @@ class _FusedGoogLeNet(GoogLeNet):
 
     def _stem(self, x: Tensor) -> Tensor:
         parts = (self.conv1, self.maxpool1, self.conv2, self.conv3, self.maxpool2)
-        if not (_is_faster(x) and all(map(_is_plain, parts))):
+        if not (_is_faster(x) and all(map(_is_plain, parts)) and _are_pointwise(self.conv2)):
             return super()._stem(x)
         x = F.relu_(self.maxpool1(_normalized(self.conv1.conv(x), self.conv1)))
         x = self.lrn1(x)
@@ -116,14 +117,23 @@ def _is_faster(x: Tensor) -> bool:
 
 
 def _is_plain(block: nn.Module) -> bool:
-    """Whether every part is the layer it was built with, without hooks, and the batch norms are alike."""
-    norms = set()
+    """Whether every part is a layer of the kind it was built with, without hooks, and all are alike."""
+    norms, units = set(), set()
     for part in block.modules():
-        if type(part) not in _PLAIN or any(getattr(part, name) for name in _HOOKS):
+        if type(part) not in _PLAIN or "forward" in vars(part) or any(getattr(part, name) for name in _HOOKS):
             return False
         if isinstance(part, nn.BatchNorm2d):
             norms.add((part.training, part.momentum, part.eps, part.affine, part.track_running_stats))
-    return len(norms) <= 1 and all(momentum is not None and affine and track for _, momentum, _, affine, track in norms)
+        if isinstance(part, Convolution):
+            units.add((part.bn is None, getattr(part.conv, "bias", None) is None))
+    is_usual = all(momentum is not None and affine and track for _, momentum, _, affine, track in norms)
+    return is_usual and len(norms) <= 1 and len(units) <= 1 and not nn.modules.module._has_any_global_hook()
+
+
+def _are_pointwise(*units: Convolution) -> bool:
+    """Whether these are 1x1 convolutions with stride 1."""
+    usual = ((1, 1), (1, 1), (0, 0), 1)
+    return all((c.kernel_size, c.stride, c.padding, c.groups) == usual for c in (unit.conv for unit in units))
 
 
 def pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:

@@ -66,9 +66,10 @@ def train(
         recipe: a name (`fast`, `accurate`, ...) or a TOML file; default: `images` if `data` is a folder, else `fast`.
         output: the run folder; default: a new one in `runs/`.
         resume: continue the run in `output` from its last checkpoint, bit for bit as if it had not stopped.
-        model: another network to train in place instead of the recipe's, (N, C, H, W) -> (N, num_classes). The file of
+        model: another network, (N, C, H, W) -> (N, num_classes), to train in place of the recipe's. The file of
             anything but an unmodified GoogLeNet holds weights only.
-        on_step: called with the `Trainer` after each step, for example to look at `trainer.net`; not counted as time.
+        on_step: called with the `Trainer` after each step, to look at `trainer.net` for example; not counted as time.
+            On a CPU, max pools and in bf16 blocks of `trainer.net` have faster subclasses of their classes meanwhile.
         settings: any setting of the recipe by name, as `epochs=2`.
 
     Raises:
@@ -82,7 +83,8 @@ def train(
         folder = RunFolder(expand(output))
         checkpoint = folder.load_checkpoint()
         resolved = stored_recipe(checkpoint["recipe"])
-        for name, value in resolve_recipe(recipe or resolved, settings)[0].model_dump().items():
+        now = resolve_recipe(recipe or resolved, settings)[0]
+        for name, value in now.model_copy(update={} if model is None else {"whiten": False}).model_dump().items():
             if value != (before := getattr(resolved, name)):
                 raise UserError(
                     f"the run to resume has {name} = {before!r}, not {value!r}; omit it or start another run"
@@ -120,8 +122,8 @@ def train(
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, draw the plots."""
     accelerator, state, evaluation = trainer.accelerator, trainer.state, None
-    with fused(trainer.net, merge=trainer.precision == "bf16"), _Interruption() as interruption:
-        with progress("training", trainer.total_steps, state.step) as bar:
+    with fused(trainer.net, merge=trainer.precision == "bf16"):
+        with _Interruption() as interruption, progress("training", trainer.total_steps, state.step) as bar:
             while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
                 started = time.perf_counter()
                 trained, is_complete = train_epoch(trainer, folder, bar, interruption, on_step)
@@ -166,8 +168,9 @@ def train_epoch(
     last = False
     trainer.model.train()
     frozen_steps = recipe.freeze_fraction * trainer.total_steps
-    if is_frozen := state.step < frozen_steps:
-        set_backbone_frozen(trainer.net, trainer.heads, True)
+    is_frozen = state.step < frozen_steps
+    if frozen_steps > 0:
+        set_backbone_frozen(trainer.net, trainer.heads, is_frozen)
     clock = time.perf_counter()
     for inputs, targets, labels in trainer.batches(epoch, batch):
         if is_frozen and state.step >= frozen_steps:
@@ -176,7 +179,7 @@ def train_epoch(
         rate = learning_rate_at(state.step, trainer.total_steps, trainer.steps_per_epoch, recipe)
         for group in trainer.optimizer.param_groups:
             group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
-        with explained_errors(recipe, len(inputs)):
+        with explained_errors(recipe, -(-len(inputs) // recipe.gradient_accumulation)):
             loss, logits = train_step(
                 trainer.model, trainer.optimizer, inputs, targets, criterion,
                 accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
@@ -287,7 +290,8 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
 
 
 def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
-    """Save the model, unless an earlier one was better on the split that selects. `row` is the epoch's evaluation."""
+    """Save the model, unless an earlier one was better on the split that selects. `row` is the epoch's evaluation; None
+    if the run was interrupted before its first one."""
     state = trainer.state
     if row is not None:
         if trainer.select_by != "last" and row["accuracy"] <= state.best_accuracy:

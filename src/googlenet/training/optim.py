@@ -89,15 +89,15 @@ def make_optimizer(net: nn.Module, heads: Sequence[nn.Module], recipe: Recipe) -
         decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         group = {"params": [], "weight_decay": decay, "backbone": backbone, "orthogonal": orthogonal}
         groups.setdefault((orthogonal, parameter.ndim > 1, backbone), group)["params"].append(parameter)
-    described, rate, momentum = list(groups.values()), recipe.learning_rate, recipe.momentum
+    parameter_groups, rate, momentum = list(groups.values()), recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(described, rate, momentum=momentum, nesterov=recipe.nesterov, fused=True)
+        return torch.optim.SGD(parameter_groups, rate, momentum=momentum, nesterov=recipe.nesterov, fused=True)
     if recipe.optimizer == "muon":
         native = resolve_precision("auto", next(net.parameters()).device) == "bf16"
         dtype = torch.bfloat16 if native else torch.float32
-        return Muon(described, rate, momentum=momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
+        return Muon(parameter_groups, rate, momentum=momentum, dtype=dtype, betas=(0.9, 0.999), fused=True)
     rule = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return rule(described, rate, betas=(momentum, 0.999), fused=True)
+    return rule(parameter_groups, rate, betas=(momentum, 0.999), fused=True)
 
 
 class Muon(torch.optim.AdamW):

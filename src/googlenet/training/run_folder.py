@@ -81,7 +81,8 @@ class RunFolder:
         path = self.checkpoint
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            _ = state["progress"]["step"], state["recipe"], state["net"]
+            if missing := {"recipe", "data", "input", "progress", "net", "optimizer"} - state.keys():
+                raise KeyError(*missing)
             return state
         except FileNotFoundError as error:
             raise UserError(f"nothing to resume: {path} does not exist; check --output") from error

@@ -5,6 +5,7 @@ Whatever can be wrong with a recipe raises its error here, before the first step
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import itertools
@@ -28,6 +29,7 @@ from googlenet.data.folder import list_folder
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
 from googlenet.errors import UserError, reason_of
+from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe, load_recipe
@@ -92,8 +94,6 @@ class Trainer:
             raise UserError(f"batch_size = {recipe.batch_size} is more than the {images} training images")
         if self.validation is None and recipe.select_by == "validation":
             raise UserError('select_by = "validation" needs a validation split: set validation, for example to 0.1')
-        if self.validation is None and recipe.patience is not None and recipe.select_by != "test":
-            raise UserError('patience needs a split to watch: set validation to 0.1, or select_by = "test"')
         for split in (data.test, self.validation):
             if split is not None and len(split) < processes:
                 raise UserError(f"{processes} processes cannot share {len(split)} images for evaluation; use fewer")
@@ -102,6 +102,8 @@ class Trainer:
         self.select_by = recipe.select_by
         if self.select_by == "auto":
             self.select_by = "last" if self.validation is None else "validation"
+        if recipe.patience is not None and self.select_by == "last":
+            raise UserError('patience needs a split to watch: set validation to 0.1, or select_by = "test"')
         self.eval_split = "validation" if self.validation is not None and self.select_by != "test" else "test"
         # What environment.json says about the run besides the machine
         run = {"precision": self.precision, "processes": processes, "selected_by": self.select_by}
@@ -225,7 +227,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         require(recipe.tracker, f"tracker = {recipe.tracker!r}")
     # accelerate keeps its settings for the whole process; a second run in it may want others
     AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=None if recipe.tracker == "none" else recipe.tracker,
@@ -233,6 +235,18 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         # Frozen parameters have no gradient, for which processes would wait
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze_fraction > 0)],
     )
+    if accelerator.num_processes == 1:
+        accelerator.state.device = device  # accelerate takes the first GPU, whatever the index
+    else:
+        _destroy_process_group_at_exit()
+    return accelerator
+
+
+@functools.cache
+def _destroy_process_group_at_exit() -> None:
+    """Once, and not at the end of a run: the next run needs the other processes again."""
+    group = torch.distributed
+    atexit.register(lambda: group.destroy_process_group() if group.is_initialized() else None)
 
 
 def make_network(
@@ -357,9 +371,9 @@ def _adopt(
     images = spec.prepare(training.__getitems__(range(min(2, len(training))))[0])
     tensor = next(itertools.chain(model.parameters(), model.buffers()), images)
     try:
-        with torch.no_grad():
-            output = model.eval()(images.to(tensor.device))
-    except RuntimeError as error:
+        with eval_mode(model), torch.no_grad():
+            output = model(images.to(tensor.device))
+    except (RuntimeError, TypeError, ValueError) as error:
         shape, reason = tuple(images.shape[1:]), reason_of(error)
         raise UserError(f"the model cannot take images of (in_channels, height, width) = {shape}: {reason}") from error
     wanted, found = (len(images), len(dataset.classes)), tuple(getattr(output, "shape", ()))
