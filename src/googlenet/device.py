@@ -124,18 +124,14 @@ def describe(device: torch.device) -> dict[str, Any]:
     """Versions, processor, memory and device, for `environment.json`."""
     packages = ("googlenet", "torch", "accelerate", "numpy", "safetensors", "pillow")
     return {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "system": platform.platform(),
-        "processor": _processor_name(),
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
+        "python": platform.python_version(), "packages": {name: version(name) for name in packages},
+        "system": platform.platform(), "processor": _processor_name(),
+        "cores": available_cores(), "threads": torch.get_num_threads(),
         "memory_gib": round(memory_bytes() / 2**30, 1),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "native_bf16": _cpu_has_bf16(),
+        "capability": torch.backends.cpu.get_cpu_capability(), "native_bf16": _cpu_has_bf16(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-    }
+    }  # fmt: skip
 
 
 def available_cores() -> int:

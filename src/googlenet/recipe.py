@@ -40,19 +40,10 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 
 RENAMED = {
-    "accumulate": "gradient_accumulation",
-    "colour": "color_jitter",
-    "ema": "ema_decay",
-    "erasing": "random_erasing",
-    "flip": "hflip",
-    "freeze": "freeze_fraction",
-    "pictures": "plots",
-    "row_every": "log_every",
-    "select": "select_by",
-    "test_images": "max_test_images",
-    "track": "tracker",
-    "trunk_rate": "backbone_lr_scale",
-}
+    "accumulate": "gradient_accumulation", "colour": "color_jitter", "ema": "ema_decay", "erasing": "random_erasing",
+    "flip": "hflip", "freeze": "freeze_fraction", "pictures": "plots", "row_every": "log_every",
+    "select": "select_by", "test_images": "max_test_images", "track": "tracker", "trunk_rate": "backbone_lr_scale",
+}  # fmt: skip
 """Settings of version 0.1 that have another name now."""
 
 REMOVED = {

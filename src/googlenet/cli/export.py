@@ -43,17 +43,9 @@ def export(
 
     with on_stderr():
         exported = export_model(
-            model,
-            to,
-            output,
-            int8=int8,
-            preprocessing=with_preprocessing,
-            calibration_data=calibration_data,
-            data_dir=data_dir,
-            skip_unreadable=skip_unreadable,
-            max_accuracy_drop=max_accuracy_drop,
-            force=force,
-        )
+            model, to, output, int8=int8, preprocessing=with_preprocessing, calibration_data=calibration_data,
+            data_dir=data_dir, skip_unreadable=skip_unreadable, max_accuracy_drop=max_accuracy_drop, force=force,
+        )  # fmt: skip
     if json:
         options.print_json(exported.to_dict())
         return 0

@@ -105,14 +105,10 @@ def load_eval_data(
     if data is None and Path(name).is_absolute() and not is_folder(name):
         raise UserError(f"the training data {name} no longer exists: name its folder (--data), or another one")
     options: dict[str, Any] = {
-        "size": info.input.decoded_size,
-        "resize": info.input.resize,
-        "seed": recipe.get("seed", 0),
-        "skip_unreadable": skip_unreadable or recipe.get("skip_unreadable", False),
-        "channels": info.input.channels,
-        "classes": info.classes,
-        "splits": splits,
-    }
+        "size": info.input.decoded_size, "resize": info.input.resize, "seed": recipe.get("seed", 0),
+        "skip_unreadable": skip_unreadable or recipe.get("skip_unreadable", False), "channels": info.input.channels,
+        "classes": info.classes, "splits": splits,
+    }  # fmt: skip
     if not is_folder(name):
         dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name == trained_on else None), **options)
         _check_classes(name, dataset.classes, info)

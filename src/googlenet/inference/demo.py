@@ -27,15 +27,9 @@ _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "mo
 
 
 def serve(
-    model: str | Path,
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    top: int = 5,
-    max_upload_mb: int = 20,
-    device: str = "auto",
-    ready: Callable[[str], None],
-) -> None:
+    model: str | Path, *, host: str = "127.0.0.1", port: int | None = None, top: int = 5, max_upload_mb: int = 20,
+    device: str = "auto", ready: Callable[[str], None],
+) -> None:  # fmt: skip
     """Serve the page of `make_page` for a model file or run folder until Ctrl-C or SIGTERM.
 
     `host` 127.0.0.1 is reachable from this machine only; `port` None is the first free one from 7860; `ready` is called

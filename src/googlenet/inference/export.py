@@ -62,18 +62,11 @@ class Exported:
 
 
 def export(
-    model: GoogLeNet | str | Path,
-    to: Format,
-    output: str | Path | None = None,
-    *,
-    int8: bool = False,
-    preprocessing: bool = False,
-    calibration_data: str | Path | ImageDataset | ImageSplit | None = None,
-    data_dir: str | Path | None = None,
-    skip_unreadable: bool = False,
-    max_accuracy_drop: float = 0.5,
+    model: GoogLeNet | str | Path, to: Format, output: str | Path | None = None, *, int8: bool = False,
+    preprocessing: bool = False, calibration_data: str | Path | ImageDataset | ImageSplit | None = None,
+    data_dir: str | Path | None = None, skip_unreadable: bool = False, max_accuracy_drop: float = 0.5,
     force: bool = False,
-) -> Exported:
+) -> Exported:  # fmt: skip
     """Write a network to a file for other programs, and its metadata as JSON next to it (`model.onnx.json`).
 
     The file is compared with PyTorch on real images: 64 test images, or all of them for int8, spread over the classes.
@@ -125,14 +118,12 @@ def export(
             ours, theirs = _probabilities(exportable, run, verification)
             before, after = ours.argmax(1), theirs.argmax(1)
             exported = Exported(
-                file=target,
-                megabytes=sum(part.stat().st_size for part in exported_files(written)) / 1e6,
-                largest_difference=float((theirs - ours).abs().max()),
-                images_compared=len(ours),
+                file=target, megabytes=sum(part.stat().st_size for part in exported_files(written)) / 1e6,
+                largest_difference=float((theirs - ours).abs().max()), images_compared=len(ours),
                 accuracy_before=None if labels is None else float((before == labels).double().mean()),
                 accuracy_after=None if labels is None else float((after == labels).double().mean()),
                 agreement=float((after == before).double().mean()),
-            )
+            )  # fmt: skip
             if not int8 and not exported.largest_difference <= TOLERANCE:
                 raise RunError(f"{target} not kept: probabilities differ by {exported.largest_difference:.2g}")
             if int8 and not force and exported.accuracy_drop > max_accuracy_drop:
@@ -152,13 +143,9 @@ def export(
 
 
 def _load_images(
-    model: ExportableModel,
-    data: str | Path | ImageDataset | ImageSplit | None,
-    data_dir: str | Path | None,
-    skip_unreadable: bool,
-    *,
-    int8: bool,
-) -> tuple[Iterable[Tensor], Iterable[Tensor], Tensor | None]:
+    model: ExportableModel, data: str | Path | ImageDataset | ImageSplit | None, data_dir: str | Path | None,
+    skip_unreadable: bool, *, int8: bool,
+) -> tuple[Iterable[Tensor], Iterable[Tensor], Tensor | None]:  # fmt: skip
     """Real images, always the same ones for the same data.
 
     Returns:
@@ -310,14 +297,9 @@ def write_graph(model: ExportableModel, to: Format, path: Path) -> None:
     output = "probabilities" if model.preprocessing else "logits"
     if to == "onnx":
         program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=(dynamic,),
-            input_names=["images"],
-            output_names=[output],
+            model, (example,), dynamo=True, dynamic_shapes=(dynamic,), input_names=["images"], output_names=[output],
             verbose=False,
-        )
+        )  # fmt: skip
         assert program is not None
         program.model.metadata_props[METADATA_KEY] = metadata
         program.save(path)
@@ -362,14 +344,9 @@ def quantize_onnx(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
     folded = path.with_suffix(".folded.onnx")
     quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)  # folds batch norm
     quantization.quantize_static(
-        str(folded),
-        str(target),
-        Reader(),
-        op_types_to_quantize=["Conv", "MaxPool", "Relu", "Concat", "Split"],
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-    )
+        str(folded), str(target), Reader(), op_types_to_quantize=["Conv", "MaxPool", "Relu", "Concat", "Split"],
+        per_channel=True, activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+    )  # fmt: skip
     quantized = onnx.load(target)
     onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in onnx.load(path).metadata_props})
     onnx.save(quantized, target)

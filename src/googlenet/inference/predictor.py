@@ -59,13 +59,9 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        model: str | Path | GoogLeNet,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
+        self, model: str | Path | GoogLeNet, *, device: str = "auto", precision: str = "auto",
         backend: BackendName = "auto",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._threads = available_cores()
         digest = hashlib.sha256()
         if isinstance(model, nn.Module):

@@ -23,16 +23,9 @@ Write = Callable[[Prediction], None]
 
 
 def write_predictions(
-    predictor: Predictor,
-    files: Iterable[Path],
-    output: str | Path,
-    *,
-    total: int | None = None,
-    resume: bool = False,
-    top: int = 3,
-    batch_size: int = 32,
-    confidence: float = 0.0,
-) -> tuple[int, int]:
+    predictor: Predictor, files: Iterable[Path], output: str | Path, *, total: int | None = None, resume: bool = False,
+    top: int = 3, batch_size: int = 32, confidence: float = 0.0,
+) -> tuple[int, int]:  # fmt: skip
     """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
     (`predictions.csv.json`). Returns how many files were predicted, and how many could not be read.
 

@@ -27,14 +27,9 @@ class Convolution(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        *,
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *,
         batch_norm_epsilon: float | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         bias, padding = batch_norm_epsilon is None, kernel_size // 2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
@@ -65,16 +60,9 @@ class Inception(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        branch1: int,
-        branch2: tuple[int, int],
-        branch3: tuple[int, int],
-        branch4: int,
-        *,
-        third_branch_kernel: int = 5,
-        batch_norm_epsilon: float | None = None,
-    ) -> None:
+        self, in_channels: int, branch1: int, branch2: tuple[int, int], branch3: tuple[int, int], branch4: int, *,
+        third_branch_kernel: int = 5, batch_norm_epsilon: float | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         conv = functools.partial(Convolution, batch_norm_epsilon=batch_norm_epsilon)
         self.branch1 = conv(in_channels, branch1, 1)

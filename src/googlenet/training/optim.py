@@ -109,13 +109,9 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(
-        self,
-        groups: list[dict[str, Any]],
-        lr: float,
-        momentum: float = 0.95,
-        dtype: torch.dtype = torch.bfloat16,
+        self, groups: list[dict[str, Any]], lr: float, momentum: float = 0.95, dtype: torch.dtype = torch.bfloat16,
         **adamw: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(groups, lr, **adamw)
         self.momentum = momentum
         self.dtype = dtype

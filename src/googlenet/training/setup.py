@@ -178,15 +178,12 @@ class Trainer:
         """Everything that resuming needs; the data's digest too, since other data would make it another run."""
         scaler = self.accelerator.scaler
         return {
-            "recipe": self.recipe.model_dump(exclude_none=True),
-            "data": self.dataset.digest,
-            "input": asdict(self.input_spec),
-            "progress": asdict(self.state),
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "recipe": self.recipe.model_dump(exclude_none=True), "data": self.dataset.digest,
+            "input": asdict(self.input_spec), "progress": asdict(self.state),
+            "net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": None if self.ema is None else self.ema.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-        }
+        }  # fmt: skip
 
     def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken. Raises `UserError` if the data or the starting weights are others."""

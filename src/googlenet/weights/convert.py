@@ -64,12 +64,9 @@ def import_weights(
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
     found = dataclasses.replace(
-        VARIANTS[variant],
-        in_channels=in_channels,
-        num_classes=num_classes,
-        auxiliary="aux1.fc2.weight" in weights,
+        VARIANTS[variant], in_channels=in_channels, num_classes=num_classes, auxiliary="aux1.fc2.weight" in weights,
         stem_stride=VARIANTS[variant].stem_stride if stem_stride is None else stem_stride,
-    )
+    )  # fmt: skip
     try:
         net = build(found, weights)
     except ValueError as error:
