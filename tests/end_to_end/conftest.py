@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,11 +12,12 @@ import pytest
 
 from tests.conftest import assert_one_line
 
-SMALL = ("--image-size", 28, "--stem-stride", 2, "--batch-size", 64)
+ROOT = Path(__file__).parents[2]
+SMALL = ("--data-dir", "bundled", "--image-size", 16, "--stem-stride", 2, "--batch-size", 32)
 
 
 class Command:
-    """Runs `googlenet` without cache, mirror or apt: on Debian's data where they are installed, else the bundled."""
+    """Runs `googlenet` in a process of its own, without cache, mirror or apt."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -25,13 +27,13 @@ class Command:
             "XDG_CACHE_HOME": str(folder / "cache"),
             "GOOGLENET_MIRROR": "http://127.0.0.1:9",
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))),
         }
 
-    def start(self, *arguments: object, module: tuple[str, ...] = ("googlenet",)) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", *module, *map(str, arguments)]
+    def start(self, *arguments: object, module: tuple[object, ...] = ("googlenet",)) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", *map(str, (*module, *arguments))],
             cwd=self.folder,
             env=self.environment,
             text=True,

@@ -1,4 +1,4 @@
-"""The command as a user runs it: processes, exit codes, files, real data."""
+"""The command as a user runs it: processes, exit codes, files, and users without a home folder."""
 
 from __future__ import annotations
 
@@ -10,77 +10,85 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import googlenet
+from googlenet import RunFolder
+from tests.conftest import write_photos
 from tests.end_to_end.conftest import SMALL, Command
 
 
-def test_from_nothing_to_predictions(command: Command, images: Path) -> None:
-    """Train, evaluate, predict, summarize, see inside: each from what the one before left."""
-    out, _ = command("train", *SMALL, "--max-steps", 6, "--output", "runs/first")
-    assert "next: " in out
-    assert "predict 'runs/first/model.safetensors' PICTURE" in out
-    run = command.folder / "runs" / "first"
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (last["split"], last["step"]) == ("test", 6)
-
-    out, _ = command("evaluate", "runs/first", "--json")
-    figures = json.loads(out)
-    assert figures["images"] == 10_000
-    assert figures["accuracy"] == pytest.approx(last["accuracy"], abs=0.002)
-    assert sum(map(sum, figures["confusion_matrix"])) == 10_000
-    assert {path.name for path in (run / "evaluation").iterdir()} == {
-        "evaluation.json",
-        "confusion_matrix.png",
-        "mistakes.png",
-        "reliability.png",
-        "coverage.png",
-    }
-
-    out, err = command("predict", run / "model.safetensors", images, "--top", 2, "--format", "csv", code=1)
+def test_from_a_folder_to_predictions(command: Command, images: Path) -> None:
+    write_photos(command.folder / "photos", of_each=20)
+    options = ("--image-size", 28, "--epochs", 1, "--batch-size", 8)
+    out, err = command("train", "--data", "photos", *options, "--output", "runs/first")
+    assert "next: " in out and "predict runs/first/model.safetensors" in out and err == ""
+    last = RunFolder(command.folder / "runs" / "first").rows()[-1]
+    assert (last["split"], last["step"]) == ("test", 4)
+    metrics = json.loads(command("evaluate", "runs/first", "--json")[0])
+    assert metrics["images"] == sum(map(sum, metrics["confusion_matrix"])) == 8
+    assert metrics["accuracy"] == pytest.approx(last["accuracy"], abs=0.002)
+    out, err = command("predict", "runs/first", images, "--format", "csv", code=1)
     rows = list(csv.DictReader(StringIO(out)))
-    answered = [row for row in rows if not row["error"]]
-    assert len(answered) == 10
-    assert {row["rank"] for row in answered} == {"1", "2"}
-    assert [Path(row["file"]).name for row in rows if row["error"]] == ["broken.png"]
+    assert len({row["file"] for row in rows if not row["error"]}) == 5
+    assert {Path(row["file"]).name for row in rows if row["error"]} == {"broken.png"}
     assert "broken.png" in err
-    out, _ = command("predict", run, "--top", 3, images / "1.png", images / "2.png", "--json")
-    answer, second = json.loads(out)
-    assert Path(second["file"]).name == "2.png"
-    assert (len(answer["classes"]), answer["error"]) == (3, None)
-
-    out, _ = command("summary", run, "--json")
-    assert json.loads(out)["input_shape"] == [1, 1, 28, 28]
-
-    out, _ = command("export", run, "--to", "onnx", "-o", "net.onnx", "--json")
-    assert json.loads(out)["agreement"] == 1
-
-    out, _ = command("explain", run, images / "1.png", "--class", "bag", "--block", "4a", "--json")
-    explanation = json.loads(out)
-    assert (explanation["explained"], explanation["block"]) == ("Bag", "4a")
-    assert sum(explanation["shares"]["5b"].values()) == pytest.approx(1)
-    out, _ = command("ablate", run, "--limit", 50, "-o", "ablation.png")
-    assert "50 images" in out
-    for name in (explanation["picture"], "ablation.png"):
-        with Image.open(command.folder / name) as picture:
-            assert min(picture.size) > 500
 
 
-def test_help_and_version_do_not_wait_for_torch(command: Command) -> None:
+def test_help_and_version(command: Command) -> None:
     out, _ = command("--help")
-    for name in ("train", "evaluate", "predict", "export", "summary", "explain", "ablate", "compare", "draw", "data"):
-        assert name in out
+    for name in ("train", "evaluate", "predict", "export", "import", "summary", "explain", "ablate", "draw", "data"):
+        assert f" {name} " in out
     assert command("--version")[0].strip() == googlenet.__version__
     assert command()[0] == out
-    out, _ = command("train", "--help")
-    for option in ("--learning-rate", "--batch-size", "--resume", "--seed", "--precision", "--no-flip"):
-        assert option in out
-    code = "import sys, googlenet.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    program = "import sys, googlenet.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_a_wrong_call_ends_with_2_and_leaves_nothing(command: Command) -> None:
-    _, err = command("train", "--optimizer", "sgd", code=2)
+def test_a_usage_error_is_exit_code_2_and_leaves_nothing(command: Command) -> None:
+    _, err = command("train", "--optimizer", "sdg", code=2)
     assert "--optimizer" in err
     assert list(command.folder.iterdir()) == []
+
+
+COMMANDS: tuple[tuple[object, ...], ...] = (
+    ("--help",),
+    ("summary", "bn"),
+    ("data", "list"),
+    ("train", *SMALL, "--max-steps", 1, "--max-test-images", 20, "--output", "run"),
+    ("train", *SMALL, "--max-steps", 1, "--max-test-images", 20, "--no-plots", "--output", "~/run"),
+)
+SCRIPT = """
+import json, pwd, sys
+has_entry, commands = json.loads(sys.argv[1])
+if not has_entry:
+    def getpwuid(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+    pwd.getpwuid = getpwuid
+from googlenet.cli import main
+for command in commands:
+    try:
+        main(command)
+    except SystemExit as exit:
+        print("exit code", exit.code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("home", "has_entry"),
+    [(None, False), ("", True), ("relative", True)],
+    ids=["no entry in passwd", "empty HOME", "relative HOME"],
+)
+def test_users_without_a_home_folder(home: str | None, has_entry: bool, command: Command) -> None:
+    """As in containers that run with any user number, and in some services."""
+    environment = {name: value for name, value in command.environment.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    if home is not None:
+        environment["HOME"] = home
+    if home == "":
+        environment["XDG_CACHE_HOME"] = str(command.folder / "cache")  # else it would be /.cache
+    commands = COMMANDS if home is None else COMMANDS[:4]
+    program = [sys.executable, "-c", SCRIPT, json.dumps([has_entry, [list(map(str, words)) for words in commands]])]
+    done = subprocess.run(program, cwd=command.folder, env=environment, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and done.returncode == 0, (done.stdout, done.stderr)
+    codes = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if line.startswith("exit code")]
+    assert codes == ["0"] * len(commands), (done.stdout, done.stderr)
+    assert RunFolder(command.folder / "run").model.exists()

@@ -1,0 +1,81 @@
+"""Several trainings on two processes, started once because starting takes longest; test_processes.py has the checks."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from googlenet import Trainer, cli, import_weights, train
+from tests.training.helpers import small_net
+
+LIKE_ONE: dict[str, Any] = {
+    "data_dir": "bundled",
+    "image_size": 28,
+    "variant": "tutorial",
+    "initialization": "he",
+    "dropout": 0,
+    "batch_size": 32,
+    "max_steps": 3,
+    "precision": "fp32",
+    "optimizer": "sgd",
+    "whiten": False,
+    "stem_stride": 2,
+    "hflip": False,
+    "plots": False,
+    "max_test_images": 101,  # which two processes cannot share evenly
+}
+LINES: dict[str, Any] = {
+    "data_dir": "bundled",
+    "image_size": 28,
+    "batch_size": 4,
+    "max_steps": 230,
+    "checkpoint_every": 33,
+    "precision": "fp32",
+    "plots": False,
+    "max_test_images": 40,
+}
+FREEZE: dict[str, Any] = {
+    "data_dir": "bundled",
+    "image_size": 32,
+    "batch_size": 8,
+    "gradient_accumulation": 2,
+    "max_steps": 4,
+    "precision": "fp32",
+    "optimizer": "adamw",
+    "weight_decay": 0.1,
+    "ema_decay": 0.5,
+    "freeze_fraction": 0.5,
+    "plots": False,
+    "max_test_images": 20,
+}
+
+
+def main(folder: Path) -> None:
+    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": []}
+    source = import_weights(folder / "weights.pt").state_dict()
+
+    def look(trainer: Trainer) -> None:
+        found["learning"].append(sorted(n for n, p in trainer.net.named_parameters() if p.requires_grad))
+        state = trainer.net.state_dict()
+        same = [n for n in source if n in state and state[n].shape == source[n].shape]
+        found["moved"].append(sorted(n for n in same if not torch.equal(state[n], source[n])))
+
+    train(output=folder / "two", **LIKE_ONE)
+    found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
+    train(output=folder / "lines", model=small_net(), **LINES)
+    found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
+    train(output=folder / "frozen", weights=str(folder / "weights.pt"), on_step=look, **FREEZE)
+    found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
+    (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
+    options = "--data photos --image-size 28 --batch-size 32 --validation 0.2 --ema-decay 0.5 --max-steps 4 --no-plots"
+    cli.main(["train", *options.split(), "--gradient-accumulation", "2", "--precision", "fp32"])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
