@@ -8,7 +8,6 @@ import torch
 
 from googlenet import UserError, device
 from googlenet.device import (
-    autocast,
     available_cores,
     compile_error,
     describe,
@@ -41,11 +40,6 @@ def test_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(device, "_cpu_has_bf16", lambda native=native: native)
         assert resolve_precision("auto", CPU) == expected
         assert resolve_precision("bf16", CPU) == "bf16"
-    x = torch.ones(2, 2)
-    with autocast(CPU, "bf16"):
-        assert (x @ x).dtype == torch.bfloat16
-    with autocast(CPU, "fp32"):
-        assert (x @ x).dtype == torch.float32
 
 
 def test_state_of_the_process_is_restored() -> None:

@@ -27,26 +27,26 @@ def command(tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
-def test_a_study_continues_where_it_stopped(command: Command) -> None:
+def test_a_study_continues_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two cells of three steps; only the one whose result is missing runs again."""
-    options: tuple[object, ...] = ("--seeds", 2, "--learning-rates", 0.001, "--workers", 1, "--json")
+    folder = tmp_path / "study"
+    options = (*QUICK[:-1], folder, "--seeds", 2, "--learning-rates", 0.001, "--workers", 1, "--json", "--steps")
 
-    def run() -> dict[str, Any]:
-        out, err = (process := start(command, "--steps", 3, *options)).communicate(timeout=300)
-        assert process.returncode == 0, (out, err)
-        return json.loads(out)
+    def run(steps: int) -> dict[str, Any]:
+        capsys.readouterr()
+        main([*map(str, options), str(steps)])
+        return json.loads(capsys.readouterr().out)
 
-    first = run()
-    folder = command.folder / "study"
-    assert Path(first["report"]).name == "report.md" and "tutorial" in (folder / "report.md").read_text()
+    first = run(3)
+    assert Path(first["report"]) == folder / "report.md" and "tutorial" in (folder / "report.md").read_text()
     results = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/result.json")}
     assert len(results) == 2
     missing = sorted(results)[0]
     missing.unlink()
-    assert [run["seed"] for run in run()["runs"]] == [0, 1]
+    assert [cell["seed"] for cell in run(3)["runs"]] == [0, 1]
     assert {path for path, time in results.items() if path.stat().st_mtime_ns != time} == {missing}
     with pytest.raises(SystemExit) as exit:
-        main([*map(str, QUICK[:-1]), str(folder), "--steps", "4", *map(str, options)])
+        run(4)
     assert exit.value.code == 2
 
 

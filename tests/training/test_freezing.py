@@ -53,6 +53,19 @@ def test_while_frozen_only_the_classifiers_change(optimizer: str, weights: Path,
             assert not torch.equal(after[name], tensor) or not tensor.numel(), name
 
 
+def test_unfreezing_between_two_epochs(weights: Path, photos: Path, tmp_path: Path) -> None:
+    learning: list[int] = []
+
+    def look(trainer: Trainer) -> None:
+        learning.append(sum(p.requires_grad for p in trainer.net.parameters()))
+
+    settings: dict[str, Any] = {**TINY, "epochs": 2, "batch_size": 10, "image_size": 32, "freeze_fraction": 0.5}
+    del settings["stem_stride"]
+    result = train(output=tmp_path / "run", weights=str(weights), data=photos, on_step=look, **settings)
+    assert result.metrics["epoch"] == 2
+    assert learning == [6, 6, learning[-1], learning[-1]] and learning[-1] > 100
+
+
 def test_a_resumed_run_is_frozen_to_the_same_step(weights: Path, tmp_path: Path) -> None:
     class Killed(BaseException):
         pass

@@ -50,6 +50,13 @@ def test_a_checkpoint_without_its_parts(tmp_path: Path) -> None:
     RunFolder(tmp_path).save_checkpoint({"recipe": {}, "net": {}})
     with pytest.raises(UserError, match=r"last\.pt"):
         RunFolder(tmp_path).load_checkpoint()
-    state = {"recipe": {}, "net": {"a": torch.ones(1)}, "progress": {"step": 3}}
+    state = {
+        "recipe": {},
+        "net": {"a": torch.ones(1)},
+        "progress": {"step": 3},
+        "data": "",
+        "input": {},
+        "optimizer": {},
+    }
     RunFolder(tmp_path).save_checkpoint(state)
     assert RunFolder(tmp_path).load_checkpoint() == state

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 import googlenet
-from googlenet import RunError, TrainingResult, UserError, create_model, load_dataset, load_recipe, train
-from googlenet.data.dataset import split_validation
-from googlenet.training.setup import Trainer, load_pretrained, make_accelerator, make_network, resolve_recipe
+from googlenet import RunError, Trainer, TrainingResult, UserError, create_model, load_recipe, train
+from googlenet.training.setup import load_pretrained, make_accelerator, resolve_recipe
 from tests.conftest import QUICK, TINY, write_photos
 from tests.training.helpers import small_net
 
@@ -33,7 +32,8 @@ pytestmark = pytest.mark.usefixtures("small_data")
         ({"whiten": True, "variant": "paper"}, "whiten.*paper"),
         ({"validation": 0.0001}, "validation = 0.0001"),
         ({"select_by": "validation"}, "select_by.*validation"),
-        ({"patience": 2}, "patience.*validation"),
+        ({"patience": 2}, r"patience.*validation"),
+        ({"patience": 2, "validation": 0.2, "select_by": "last"}, r"patience.*select_by"),
         ({"weights": "/missing.safetensors"}, "/missing.safetensors"),
     ],
 )
@@ -118,12 +118,8 @@ def test_max_test_images_of_a_folder_are_of_all_classes(tmp_path: Path) -> None:
 
 def test_whitening_uses_the_training_images_only() -> None:
     def first_kernels(**changes: Any) -> torch.Tensor:
-        recipe = load_recipe("fast", seed=3, whiten=True, **changes)
-        data = load_dataset("fashion-mnist")
-        training = data.train if "validation" not in changes else split_validation(data.train, 0.5, 3)[0]
-        torch.manual_seed(0)
-        net, _ = make_network(recipe, data, training)
-        return net.conv1.conv.weight.detach()
+        recipe = load_recipe("fast", seed=3, **changes)
+        return Trainer(recipe, make_accelerator(recipe)).net.conv1.conv.weight.detach()
 
     whitened = first_kernels()
     torch.testing.assert_close(whitened[32:], -whitened[:32])
