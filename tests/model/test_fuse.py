@@ -154,7 +154,7 @@ def test_a_module_in_place_of_a_convolution_is_called(where: str) -> None:
     assert unit.conv.calls == 1
 
 
-REPLACEMENTS: dict[str, Callable[[GoogLeNet], None]] = {
+REPLACEMENTS: dict[str, Callable[[GoogLeNet], object]] = {
     "3x3 for 1x1": lambda net: setattr(net.inception3a.branch1, "conv", nn.Conv2d(192, 64, 3, padding=1, bias=False)),
     "groups": lambda net: setattr(net.inception3b.branch4[1], "conv", nn.Conv2d(256, 64, 1, groups=4, bias=False)),
     "bias": lambda net: setattr(net.inception4a.branch2[0], "conv", nn.Conv2d(480, 96, 1)),
@@ -167,7 +167,7 @@ REPLACEMENTS: dict[str, Callable[[GoogLeNet], None]] = {
 
 
 @pytest.mark.parametrize("change", REPLACEMENTS.values(), ids=REPLACEMENTS)
-def test_a_changed_network_computes_what_it_says(change: Callable[[GoogLeNet], None]) -> None:
+def test_a_changed_network_computes_what_it_says(change: Callable[[GoogLeNet], object]) -> None:
     net, images = training_net(), batch(2)
     change(net)
     net.to(memory_format=torch.channels_last)
@@ -258,7 +258,8 @@ def test_folded_equals_plain(variant: str) -> None:
 
 def test_folding_keeps_a_module_in_place_of_a_convolution() -> None:
     net, images = used_net("bn"), torch.rand(1, 3, 64, 64)
-    net.inception3a.branch1.conv = LowRank(net.inception3a.branch1.conv)
+    unit: nn.Module = net.inception3a.branch1
+    unit.conv = LowRank(net.inception3a.branch1.conv)
     torch.testing.assert_close(output(folded(net), images), output(net, images), rtol=1e-4, atol=1e-4)
 
 
