@@ -156,6 +156,11 @@ def test_a_model_can_be_used_after_training(tmp_path: Path) -> None:
     torch.testing.assert_close(net.eval()(x), copied(x))
     assert net.dtype == copied.dtype == torch.float32
     torch.save(net.state_dict(), tmp_path / "own.pt")
+    other = nn.Sequential(_Recorder(), nn.Identity())
+    with pytest.raises(UserError, match="model"):  # which is known after mixed precision began
+        train(output=tmp_path / "run", model=other, resume=True)
+    other.eval()(x)
+    assert other[0].dtype == torch.float32
 
 
 def test_hooks_and_types_of_every_layer_in_bf16(tmp_path: Path) -> None:

@@ -101,19 +101,19 @@ def train(
     machine = describe(accelerator.device)
     with scoped_process_state(accelerator.device):
         trainer = Trainer(resolved, accelerator, model)
-        if checkpoint is not None:
-            trainer.load_state_dict(checkpoint)
-        if accelerator.is_main_process:
-            if checkpoint is not None:
-                folder.drop_rows_after(trainer.state.step)
-            else:
-                folder.create(resolved.model_dump(exclude_none=True), {**machine, **trainer.environment})
-        accelerator.wait_for_everyone()
-        if resolved.tracker != "none":
-            accelerator.project_configuration.logging_dir = str(folder.path)
-            accelerator.init_trackers(folder.path.name, config=resolved.model_dump(exclude_none=True))
-        _log_start(trainer, reason)
         try:
+            if checkpoint is not None:
+                trainer.load_state_dict(checkpoint)
+            if accelerator.is_main_process:
+                if checkpoint is not None:
+                    folder.drop_rows_after(trainer.state.step)
+                else:
+                    folder.create(resolved.model_dump(exclude_none=True), {**machine, **trainer.environment})
+            accelerator.wait_for_everyone()
+            if resolved.tracker != "none":
+                accelerator.project_configuration.logging_dir = str(folder.path)
+                accelerator.init_trackers(folder.path.name, config=resolved.model_dump(exclude_none=True))
+            _log_start(trainer, reason)
             return fit(trainer, folder, on_step)
         finally:
             accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # the caller may use its model afterwards

@@ -193,8 +193,7 @@ class Trainer:
                 f"{data.name} from {data.source} is not the copy that this run started with, which environment.json "
                 f"names; set --data-dir, or start another run"
             )
-        spec = {("crop_pct" if name == "crop_share" else name): value for name, value in checkpoint["input"].items()}
-        if self.recipe.weights is not None and spec != asdict(self.input_spec):
+        if self.recipe.weights is not None and InputSpec.from_dict(checkpoint["input"]) != self.input_spec:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
         self.state = TrainState(**checkpoint["progress"])
         metrics = self.state.best_metrics
