@@ -22,6 +22,12 @@ def check_counts(**counts: int | None) -> None:
             raise UserError(f"{name} must be 1 or more, not {count}")
 
 
+def check_confidence(confidence: float) -> None:
+    """Raises `UserError` unless a confidence threshold is a probability."""
+    if not 0 <= confidence <= 1:
+        raise UserError(f"confidence must be a probability from 0 to 1, not {confidence}")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, on any device, could not allocate memory."""
     message = str(error)

@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
 from googlenet import Architecture, Evaluation, ImageSplit, InputSpec, ModelInfo, UserError
-from googlenet.evaluation.metrics import check_confidence, collect_logits, coverage_at, eval_mode, on_device
+from googlenet.errors import check_confidence
+from googlenet.evaluation.metrics import collect_logits, coverage_at, eval_mode, on_device
 from googlenet.evaluation.report import eval_split
 
 CLASSES = ("a", "b", "c")

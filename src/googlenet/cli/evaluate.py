@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from googlenet.cli import options
 from googlenet.console import on_stderr
+from googlenet.errors import check_confidence
 from googlenet.files import check_writable
 
 
@@ -32,7 +33,6 @@ def evaluate(
 ) -> int:
     """Evaluate a model on test images: accuracy, confusion matrix, worst mistakes, calibration."""
     from googlenet.console import log, print_table
-    from googlenet.evaluation.metrics import check_confidence
     from googlenet.evaluation.report import eval_split, evaluate as evaluate_network, evaluation_table, write_report
     from googlenet.weights.model_file import load
 

@@ -203,11 +203,10 @@ def load_dataset(
         known = catalog_entry(name := str(name_or_folder))
         train, test, *origin = known.read(data_dir, splits)
         return ImageDataset(name, known.CLASSES, ImageSplit(*train), ImageSplit(*test), *origin)
-    if size < 1:
-        check_counts(size=size)
-    if channels not in (None, 1, 3) or resize not in get_args(Resize) or not 0 <= test_fraction <= 1:
-        given = f"channels={channels}, resize={resize!r}, test_fraction={test_fraction}"
-        raise UserError(f"channels must be 1 or 3, resize stretch or crop, test_fraction 0 to 1, not {given}")
+    if size < 1 or channels not in (None, 1, 3) or resize not in get_args(Resize) or not 0 <= test_fraction <= 1:
+        given = f"size={size}, channels={channels}, resize={resize!r}, test_fraction={test_fraction}"
+        needed = "size must be 1 or more, channels 1 or 3, resize stretch or crop, test_fraction 0 to 1"
+        raise UserError(f"{needed}, not {given}")
     report = scan(list_folder(name_or_folder, classes))
     listing, lines, unreadable, digest = report.listing, report.lines(), dict(report.unreadable), report.digest
     channels = channels or report.channels

@@ -20,7 +20,6 @@ from torchmetrics.functional import classification
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
 from googlenet.device import DTYPES
-from googlenet.errors import UserError
 from googlenet.evaluation.calibration import Reliability, reliability
 from googlenet.model.fuse import fused
 
@@ -208,9 +207,3 @@ def on_device(net: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         net.to(origin)
-
-
-def check_confidence(confidence: float) -> None:
-    """Raises `UserError` unless a confidence threshold is a probability."""
-    if not 0 <= confidence <= 1:
-        raise UserError(f"confidence must be a probability from 0 to 1, not {confidence}")

@@ -14,8 +14,8 @@ from torch import Tensor
 from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit, is_folder, load_dataset
 from googlenet.device import resolve_device, resolve_precision
-from googlenet.errors import UserError, check_counts
-from googlenet.evaluation.metrics import Evaluation, check_confidence, collect_logits, on_device
+from googlenet.errors import UserError, check_confidence, check_counts
+from googlenet.evaluation.metrics import Evaluation, collect_logits, on_device
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_predictions, plot_reliability
 from googlenet.files import write_json
 from googlenet.model.googlenet import GoogLeNet

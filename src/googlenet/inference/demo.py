@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from googlenet.data.decode import decode_image
 from googlenet.device import require, resolve_device
 from googlenet.errors import RunError, UserError, check_counts, reason_of
 from googlenet.explanation.gradcam import explain, heat_map_image
@@ -21,7 +20,6 @@ from googlenet.weights.model_file import load, model_info
 if TYPE_CHECKING:
     import gradio
 
-MAX_IMAGE_SIDE = 2048  # Larger images are reduced before they are explained, which would take gigabytes
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 """The browser's own: the page requests nothing from other machines."""
 
@@ -94,7 +92,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
         if file is None:
             return None, None
         try:
-            explanation = explain(net, decode_image(file, info.input.channels, MAX_IMAGE_SIDE))
+            explanation = explain(net, file)
         except UserError as error:
             raise gradio.Error(str(error).replace(file, Path(file).name)) from error
         return dict(zip(explanation.classes, explanation.probabilities, strict=True)), heat_map_image(explanation)

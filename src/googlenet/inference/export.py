@@ -29,7 +29,7 @@ from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
 from googlenet.inference.backends import METADATA_KEY, SUFFIXES, Backend, Format, exported_files, open_exported
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load, model_info
+from googlenet.weights.model_file import ModelInfo, load_or_check
 
 _quiet_lock = threading.RLock()
 TOLERANCE = 1e-3  # How far probabilities may differ from PyTorch's, unless in int8
@@ -91,8 +91,7 @@ def export(
         RunError: if the file does not compute what PyTorch does, or cannot be written.
     """
     require_packages(to, int8=int8)
-    net = model if isinstance(model, nn.Module) else load(model)
-    info = model_info(net) if isinstance(model, nn.Module) else net.info
+    net, info = load_or_check(model)
     exportable = ExportableModel(net, info, preprocessing=preprocessing, int8=int8)
     if output is None:
         stem = Path("model") if isinstance(model, nn.Module) else expand(model)

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from googlenet.data.decode import Source, decode_image, decode_resized
 from googlenet.device import DTYPES, available_cores, compile_error, resolve_device, resolve_precision
-from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
+from googlenet.errors import RunError, UserError, check_confidence, check_counts, is_out_of_memory, reason_of
 from googlenet.files import expand, printable
 from googlenet.inference import backends
 from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format, OpenModel
 from googlenet.inference.export import MAX_SIDE, ExportableModel, quietly, require_packages, write_graph
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load, model_info, model_path
+from googlenet.weights.model_file import ModelInfo, load_or_check, model_path
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,8 @@ class Predictor:
             UserError: for an argument out of its range. An image that cannot be read has an `error` and no classes.
             RunError: from the iterator, if an image does not fit into memory or the network cannot be compiled.
         """
-        if min(top, batch_size) < 1 or not 0 <= confidence <= 1:
-            given = f"top {top}, batch_size {batch_size}, confidence {confidence}"
-            raise UserError(f"top and batch_size must be 1 or more, and confidence from 0 to 1, not {given}")
+        check_counts(top=top, batch_size=batch_size)
+        check_confidence(confidence)
         if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
             images = [cast(Source, images)]
         top = min(top, len(self.info.classes))
@@ -161,8 +160,7 @@ def _open_network(model: str | Path | GoogLeNet, backend: BackendName, device: s
         device = "cpu"
     used = resolve_device(device)
     dtype = DTYPES[resolve_precision(precision, used)]
-    net = model if isinstance(model, nn.Module) else load(model)
-    info = model_info(net) if isinstance(model, nn.Module) else net.info
+    net, info = load_or_check(model)
     if backend in ("onnxruntime", "openvino"):
         to: Format = "onnx" if backend == "onnxruntime" else "openvino"
         require_packages(to)

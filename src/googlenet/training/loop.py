@@ -30,7 +30,7 @@ from googlenet.files import expand
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
-from googlenet.training.optim import learning_rate_at, training_loss, update_ema
+from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
 from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer, make_accelerator, resolve_recipe
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
@@ -177,8 +177,7 @@ def train_epoch(
             is_frozen = False
             set_backbone_frozen(trainer.net, trainer.heads, False)
         rate = learning_rate_at(state.step, trainer.total_steps, trainer.steps_per_epoch, recipe)
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = rate * recipe.backbone_lr_scale if group["backbone"] else rate
+        set_learning_rate(trainer.optimizer, rate, recipe)
         with explained_errors(recipe, -(-len(inputs) // recipe.gradient_accumulation)):
             loss, logits = train_step(
                 trainer.model, trainer.optimizer, inputs, targets, criterion,

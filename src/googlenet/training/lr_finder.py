@@ -21,7 +21,7 @@ from googlenet.evaluation.plots import plot_learning_rates
 from googlenet.model.fuse import fused
 from googlenet.recipe import Recipe
 from googlenet.training.loop import explained_errors, train_step
-from googlenet.training.optim import training_loss
+from googlenet.training.optim import set_learning_rate, training_loss
 from googlenet.training.setup import Trainer, make_accelerator
 
 _LOWEST, _HIGHEST = 1e-5, 1.0
@@ -62,8 +62,7 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
         with fused(trainer.net, merge=trainer.precision == "bf16"), progress("searching", steps) as bar:
             for step, (inputs, targets, _) in enumerate(itertools.islice(batches, steps)):
                 rates.append(_LOWEST * growth**step)
-                for group in trainer.optimizer.param_groups:
-                    group["lr"] = rates[-1] * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
+                set_learning_rate(trainer.optimizer, rates[-1], recipe)
                 with explained_errors(recipe, len(inputs)):
                     loss, _ = train_step(
                         trainer.model, trainer.optimizer, inputs, targets, criterion,

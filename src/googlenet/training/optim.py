@@ -74,6 +74,12 @@ def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: 
     return recipe.learning_rate * factor
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, recipe: Recipe) -> None:
+    """Of an optimizer from `make_optimizer`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
+
+
 def make_optimizer(net: nn.Module, heads: Sequence[nn.Module], recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's update rule. Weight decay is for kernels and matrices, not for biases and batch norm.
 

@@ -89,8 +89,10 @@ def model_info(net: GoogLeNet) -> ModelInfo:
 
 def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
     """A network, loaded if `net` is a path, and its `info`. Raises `UserError` like `load` and `model_info`."""
-    loaded = net if isinstance(net, nn.Module) else load(net)
-    return loaded, model_info(loaded)
+    if isinstance(net, nn.Module):
+        return net, model_info(net)
+    loaded = load(net)
+    return loaded, loaded.info
 
 
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
