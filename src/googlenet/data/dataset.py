@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -32,9 +32,18 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
     `split[i]` is an image (C, H, W) and its label. A subset is a view: it shares the pixels of its split.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        """`images` are uint8, (N, C, H, W); `labels` are int64, (N,)."""
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        files: Sequence[str] = (),
+        columns: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """`images` are uint8, (N, C, H, W); `labels` are int64, (N,); `files` names each image; `columns` are what else
+        a table of files says about each of them (`group`, `camera`, ...)."""
         self.labels = labels
+        self.files = tuple(files) or tuple(map(str, range(len(labels))))
+        self.columns = {name: tuple(values) for name, values in (columns or {}).items()}
         self._pixels = images
         self._index: Tensor | None = None  # of each image of a view in `_pixels`
 
@@ -65,7 +74,9 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
 
     def subset(self, indices: Tensor) -> ImageSplit:
         """A view of these images, in this order."""
-        view = ImageSplit(self._pixels, self.labels[indices])
+        chosen = indices.tolist()
+        columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
+        view = ImageSplit(self._pixels, self.labels[indices], [self.files[i] for i in chosen], columns)
         view._index = indices if self._index is None else self._index[indices]
         return view
 
@@ -220,7 +231,9 @@ def load_dataset(
         images, errors = decode_images([file.path for file in files], channels, size, resize)
         unreadable |= {files[number].path: printable(error) for number, error in errors.items()}
         _check_unreadable(unreadable, skip_unreadable)
-        decoded[split] = ImageSplit(images, torch.tensor([file.label for file in files], dtype=torch.int64))
+        labels = torch.tensor([file.label for file in files], dtype=torch.int64)
+        names = [str(file.path.relative_to(listing.folder)) for file in files]
+        decoded[split] = ImageSplit(images, labels, names)
         if errors:
             readable = torch.tensor([file.path not in unreadable for file in files])
             decoded[split] = decoded[split].subset(readable.nonzero().squeeze(1))
