@@ -37,6 +37,8 @@ Augment = Literal["none", "light", "medium", "strong"]
 Schedule = Literal["constant", "step", "polynomial", "linear", "cosine"]
 SelectBy = Literal["auto", "last", "validation", "test"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resize = Literal["stretch", "crop", "pad"]
+"""How an image of another shape is made square: stretched, its middle cut out, or gray borders added."""
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 
 RENAMED = {
@@ -82,12 +84,16 @@ class Recipe(BaseModel):
     freeze_fraction: float = Field(0.0, ge=0, lt=1, description="fraction of the steps that train the classifier only")
     backbone_lr_scale: float = Field(1.0, gt=0, le=1, description="learning rate of all but the classifier, relative")
     # Data
-    data: Annotated[str, _Path] = Field("fashion-mnist", description="name of a data set, or folder with CLASS/*.jpg")
+    data: Annotated[str, _Path] = Field(
+        "fashion-mnist", description="data set, folder with CLASS/*.jpg, or table of files"
+    )
     data_dir: OptionalPath = Field(None, description="folder of a named data set, or bundled; default: search")
     validation: float = Field(0.0, ge=0, lt=1, description="fraction of the training images held out for validation")
     skip_unreadable: bool = Field(False, description="skip and list image files that cannot be read")
     balance: Literal["none", "loss", "sampling"] = Field("none", description="weight or sample classes equally")
     image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
+    resize: Resize = Field("stretch", description="how images are made square: stretched, cropped, or with borders")
+    stored_size: int | None = Field(None, ge=1, le=4096, description="side to cut crops from; default: image_size")
     normalize: bool = Field(True, description="subtract the mean and divide by the std; else pixels are 0 to 1")
     # Augmentation
     augment: Augment | None = Field(None, description="preset for all of these but crop_padding")

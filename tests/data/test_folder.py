@@ -74,11 +74,11 @@ def test_a_file_that_cannot_be_read_is_an_error_or_skipped(pets: Path) -> None:
 )
 def test_every_image_is_in_one_split_and_classes_are_split_alike(sizes: list[int], fraction: float, seed: int) -> None:
     files = [
-        ImageFile(Path(f"{label}/{number}"), label, None, f"{label} {number // 2}".encode(), Header("L", (1, 1), 1))
+        ImageFile(Path(f"{label}/{number}"), label, None, 0, f"{label} {number // 2}".encode(), Header("L", (1, 1), 1))
         for label, size in enumerate(sizes)
         for number in range(size)
     ]
-    splits = dataset_module._split(files, seed, fraction)
+    splits = dataset_module._split(files, dataset_module.find_units(files), seed, fraction)
     assert sorted(file.path for members in splits.values() for file in members) == sorted(file.path for file in files)
     for label, size in enumerate(sizes):
         held_out = {file.digest for file in splits["test"] if file.label == label}

@@ -120,8 +120,8 @@ def test_rectangles_are_resized_alike_one_by_one_and_together(
     rectangles = transforms._random_rectangles(images, min_area)
     assert (rectangles[:, :2] >= 0).all() and (rectangles[:, 2:] >= 1).all()
     assert (rectangles[:, :2] + rectangles[:, 2:] <= torch.tensor([height, width])).all()
-    one_by_one = transforms._resize_each(images, rectangles).int()
-    assert (one_by_one - transforms._resize_all(images, rectangles).int()).abs().max() <= 1
+    one_by_one = transforms._resize_each(images, rectangles, images.shape[2:]).int()
+    assert (one_by_one - transforms._resize_all(images, rectangles, images.shape[2:]).int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])

@@ -183,13 +183,13 @@ def test_preprocessing_of_large_images_is_exact_by_default(
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("to", list(SUFFIXES))
-def test_the_middle_is_cut_out_in_the_file_too(to: Format, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("to", "resize"), [*((to, "crop") for to in SUFFIXES), ("onnx", "pad"), ("openvino", "pad")])
+def test_other_shapes_are_made_square_in_the_file_too(to: Format, resize: Resize, tmp_path: Path) -> None:
     """For wide, tall and square images; `export` itself rejects a file that differs."""
     for number, size in enumerate(((90, 50), (41, 70), (64, 64))):
         pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    net = described(InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3, resize="crop", crop_pct=0.875))
+    net = described(InputSpec(3, 32, (0.5,) * 3, (0.4,) * 3, resize=resize, crop_pct=0.875))
     exported = export(net, to, tmp_path / f"m{SUFFIXES[to]}", preprocessing=True, calibration_data=tmp_path)
     assert exported.images_compared == 3
 

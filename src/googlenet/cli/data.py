@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,6 +66,37 @@ def data_check(
     return 0 if check.is_clean else 1
 
 
+@options.data_app.command(name="cache")
+def data_cache(
+    *, clear: Annotated[bool, Parameter(help="Delete them all.", negative="")] = False, json: options.Json = False
+) -> int:
+    """List the decoded images that are stored for the next run, or delete them.
+
+    They may take $GOOGLENET_CACHE_GB gigabytes together (default: 20); those not used for the longest time go first.
+    """
+    from googlenet.data.store import clear_stores, limit_bytes, list_stores
+
+    if clear:
+        freed = clear_stores()
+        options.print_json({"freed_bytes": freed}) if json else print(f"freed {freed / 1e6:,.1f} MB")
+        return 0
+    stores, limit = list_stores(), limit_bytes()
+    if json:
+        rows = [{**store._asdict(), "path": str(store.path), "decoding": store.decoding._asdict()} for store in stores]
+        options.print_json({"limit_bytes": limit, "stores": rows})
+        return 0
+    for store in stores:
+        channels, size, resize = store.decoding
+        used = datetime.fromtimestamp(store.used)
+        print(
+            f"{store.path.name}  {store.images:,} images {channels}x{size}x{size} ({resize})  "
+            f"{store.bytes / 1e6:,.1f} MB  used {used:%Y-%m-%d %H:%M}  from {store.source}"
+        )
+    total = sum(store.bytes for store in stores)
+    print(f"{total / 1e9:.2f} of {limit / 1e9:g} GB ($GOOGLENET_CACHE_GB)")
+    return 0
+
+
 @options.data_app.command(name="show")
 def data_show(
     name: Annotated[str, Parameter(help="Name of a dataset, or a folder of images.")] = "fashion-mnist",
@@ -90,7 +122,7 @@ def data_show(
     if output is not None:
         check_output(output, ".png")
     with on_stderr():
-        dataset = load_dataset(name, data_dir, skip_unreadable=skip_unreadable)
+        dataset = load_dataset(name, data_dir, skip_unreadable=skip_unreadable, on_demand=True)
     sheet = output or Path(f"{dataset.name}.png")
     if augment is None:
         plot_sample(dataset, sheet, count=count, seed=seed)

@@ -31,7 +31,7 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,  # `main` reports it in one line
 )
-data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show.")
+data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show, cache.")
 app.command(data_app)
 
 

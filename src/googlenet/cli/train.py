@@ -58,6 +58,9 @@ def train(
     find_learning_rate: Annotated[
         bool, Parameter(help="Do not train: plot the loss over a growing learning rate, and suggest one.", negative="")
     ] = False,
+    folds: Annotated[
+        int | None, Parameter(help="Cross-validate: train this many networks, each tested on another part.")
+    ] = None,
     json: options.Json = False,
     settings: Annotated[Settings, Parameter(name="*")] = None,  # type: ignore[assignment]
 ) -> int:
@@ -67,6 +70,8 @@ def train(
         if resume:
             raise UserError("--find-learning-rate does not train, so --resume does not apply; omit one of them")
         return _find_learning_rate(recipe, output or Path("learning_rate.png"), given, json=json)
+    if folds is not None:
+        return _cross_validate(recipe, folds, output, given, json=json)
     from googlenet.training.loop import train as run_training
 
     with on_stderr() if json else nullcontext():
@@ -81,6 +86,26 @@ def train(
         print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
         print(f"run folder: {result.folder}")
         print(f"next: {_command_name()} predict {shlex.quote(str(result.model))} IMAGE ...")
+    return 130 if result.interrupted else 0
+
+
+def _cross_validate(
+    recipe: str | None, folds: int, output: Path | None, settings: dict[str, Any], *, json: bool
+) -> int:
+    from googlenet.training.folds import cross_validate
+
+    with on_stderr() if json else nullcontext():
+        result = cross_validate(recipe, folds=folds, output=output, **settings)
+    if os.environ.get("RANK", "0") != "0":
+        pass
+    elif json:
+        options.print_json(result.to_dict())
+    elif result.interrupted:
+        print(f"interrupted; the same command continues with --output {shlex.quote(str(result.folder))}")
+    else:
+        each = ", ".join(f"{accuracy:.2%}" for accuracy in result.accuracies)
+        print(f"test accuracy {result.mean:.2%} ± {result.std:.2%} (standard deviation of {folds} folds: {each})")
+        print(f"predictions for every image: {result.out_of_fold}")
     return 130 if result.interrupted else 0
 
 

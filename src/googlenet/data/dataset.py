@@ -4,56 +4,66 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import data
 
 from googlenet.console import log
 from googlenet.data import fashion_mnist
-from googlenet.data.decode import Resize, anonymous_memmap, decode_images
-from googlenet.data.folder import SPLITS, ImageFile, SplitName, list_folder, scan
+from googlenet.data.decode import anonymous_memmap
+from googlenet.data.folder import SPLITS, ImageFile, Listing, SplitName, list_folder, scan
+from googlenet.data.store import Content, Decoding, PixelsOnDemand, PixelStore, open_store, pixel_sums
+from googlenet.data.table import is_table, list_table
 from googlenet.errors import UserError, check_counts
 from googlenet.files import expand, printable
+from googlenet.recipe import Resize
 
 _CHUNK = 128  # images that are processed at a time
 
 
 class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
-    """Images of one size with their labels, in memory or in a file mapped into memory.
+    """Images of one size with their labels: in memory, in a file mapped into memory, or decoded when they are used.
 
     `split[i]` is an image (C, H, W) and its label. A subset is a view: it shares the pixels of its split.
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        files: Sequence[str] = (),
-        columns: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        """`images` are uint8, (N, C, H, W); `labels` are int64, (N,); `files` names each image; `columns` are what else
-        a table of files says about each of them (`group`, `camera`, ...)."""
-        self.labels = labels
+        self, images: Tensor | PixelsOnDemand, labels: Tensor, files: Sequence[str] = (),
+        columns: Mapping[str, Sequence[str]] | None = None, *, units: Tensor | None = None,
+        index: Tensor | None = None, sums: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            images: uint8, (N, C, H, W).
+            labels: int64, (N,).
+            files: the name of each image. Default: its number.
+            columns: what a table of files says about each of them (`group`, `camera`, ...).
+            units: int64, (N,); images with the same number must stay together when a part is held out. Default: those
+                with the same pixels.
+            index: int64, (N,): of each image in `images`, which then may have others. Default: all in their order.
+            sums: float64, (N of `images`, C, 2): `pixel_sums` of `images`, if they are known.
+        """
+        self.labels, self.units = labels, units
         self.files = tuple(files) or tuple(map(str, range(len(labels))))
         self.columns = {name: tuple(values) for name, values in (columns or {}).items()}
-        self._pixels = images
-        self._index: Tensor | None = None  # of each image of a view in `_pixels`
+        self._pixels, self._index, self._sums = images, index, sums
 
     @property
     def images(self) -> Tensor:
         """uint8, (N, C, H, W). The first use copies a view's images into a file; `RunError` if the disk is full."""
-        if self._index is not None:
+        if self._index is not None or not isinstance(self._pixels, Tensor):
             pixels = torch.from_numpy(anonymous_memmap((len(self), *self._pixels.shape[1:])))
             for part, images in zip(pixels.split(_CHUNK), self._chunks(), strict=True):
                 part.copy_(images)
+            self._sums = None if self._sums is None or self._index is None else self._sums[self._index]
             self._pixels, self._index = pixels, None
         return self._pixels
 
@@ -61,24 +71,47 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
     def channels(self) -> int:
         return int(self._pixels.shape[1])
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the pixels are there; else each image is decoded whenever it is used."""
+        return isinstance(self._pixels, Tensor)
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._pixels[index if self._index is None else self._index[index]], self.labels[index]
+        return self._pixels[self._rows(torch.tensor(index))], self.labels[index]
 
     def __getitems__(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """A batch: (N, C, H, W) and (N,). PyTorch's data loaders call this."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return self._pixels[chosen if self._index is None else self._index[chosen]], self.labels[chosen]
+        return self._pixels[self._rows(chosen)], self.labels[chosen]
+
+    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batch for each tensor of indices. Images that are not decoded are decoded one batch ahead."""
+        if self.is_decoded:
+            yield from map(self.__getitems__, batches)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for indices in batches:
+                current, ahead = ahead, pool.submit(self.__getitems__, indices)
+                if current is not None:
+                    yield current.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def _rows(self, indices: Tensor) -> Tensor:
+        return indices if self._index is None else self._index[indices]
 
     def subset(self, indices: Tensor) -> ImageSplit:
         """A view of these images, in this order."""
         chosen = indices.tolist()
-        columns = {name: [values[i] for i in chosen] for name, values in self.columns.items()}
-        view = ImageSplit(self._pixels, self.labels[indices], [self.files[i] for i in chosen], columns)
-        view._index = indices if self._index is None else self._index[indices]
-        return view
+        return ImageSplit(
+            self._pixels, self.labels[indices], [self.files[i] for i in chosen],
+            {name: [values[i] for i in chosen] for name, values in self.columns.items()},
+            units=None if self.units is None else self.units[indices], index=self._rows(indices), sums=self._sums,
+        )  # fmt: skip
 
     def spread(self, count: int) -> ImageSplit:
         """A view of (at most) `count` images: the same share of every class, and at least one of each if possible.
@@ -97,19 +130,24 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
         return self.subset(order[position.argsort(stable=True)[:count]].sort().values)
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, for pixels in 0..1. Exact: computed from a histogram."""
-        counts = np.zeros((self.channels, 256), np.int64)
-        for images in self._chunks():
-            counts += [torch.bincount(channel.flatten(), minlength=256).numpy() for channel in images.unbind(dim=1)]
-        values, share = np.arange(256) / 255, counts / counts.sum(axis=1, keepdims=True)
-        mean = share @ values
-        std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-        return tuple(mean.round(4).tolist()), tuple(float(value) or 1.0 for value in std.round(4))
+        """Mean and standard deviation of each channel, for pixels in 0..1, exact.
+
+        Of images that are decoded when they are used, those of 1,000 of them.
+        """
+        if self._sums is not None:
+            sums = self._sums[self._rows(torch.arange(len(self)))].sum(0)
+            count = len(self) * self._pixels.shape[2] * self._pixels.shape[3]
+        else:
+            split = self if self.is_decoded else self.spread(1000)
+            sums = torch.stack([pixel_sums(images).sum(0) for images in split._chunks()]).sum(0)
+            count = len(split) * self._pixels.shape[2] * self._pixels.shape[3]
+        mean, square = (sums / count / torch.tensor([255, 255**2])).unbind(1)
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        rounded = ([round(value, 4) for value in values.tolist()] for values in (mean, std))
+        return tuple(next(rounded)), tuple(value or 1.0 for value in next(rounded))
 
     def _chunks(self) -> Iterator[Tensor]:
-        if self._index is None:
-            return iter(self._pixels.split(_CHUNK))
-        return (self._pixels[indices] for indices in self._index.split(_CHUNK))
+        return (self.__getitems__(indices)[0] for indices in torch.arange(len(self)).split(_CHUNK))
 
 
 @dataclass(frozen=True)
@@ -125,6 +163,7 @@ class ImageDataset:
     note: str = ""  # What a user should know about this copy, in one line
     validation: ImageSplit | None = None
     skipped: tuple[str, ...] = ()  # Files that cannot be read, and why
+    folder: Path | None = None  # That the names of files are relative to; None for a known dataset
 
     @property
     def channels(self) -> int:
@@ -148,7 +187,7 @@ class ImageDataset:
 def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
     """Hold out a fraction of every class, chosen by `seed`: (the rest, the held-out images), both views.
 
-    Identical images stay on one side. Raises `UserError` if a side would be empty.
+    Identical images and those of one group stay on one side. Raises `UserError` if a side would be empty.
     """
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(split), dtype=torch.bool)
@@ -156,9 +195,13 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
         members = torch.nonzero(split.labels == label).squeeze(1)
         chosen = torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]
         held_out[members[chosen]] = True
-    firsts: dict[bytes, int] = {}
-    digests = (sha256(image.tobytes()).digest() for images in split._chunks() for image in images.numpy())
-    held_out = held_out[torch.tensor([firsts.setdefault(digest, number) for number, digest in enumerate(digests)])]
+    if split.units is None:
+        digests = (sha256(image.tobytes()).digest() for images in split._chunks() for image in images.numpy())
+        units: list[Any] = list(digests)
+    else:
+        units = split.units.tolist()
+    firsts: dict[Any, int] = {}
+    held_out = held_out[torch.tensor([firsts.setdefault(unit, number) for number, unit in enumerate(units)])]
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
@@ -175,6 +218,16 @@ def catalog_entry(name: str) -> ModuleType:
     return CATALOG[name]
 
 
+def has_files(name: str | Path) -> bool:
+    """Whether this is a folder of images or a table of image files on this machine."""
+    return is_folder(name) or ((isinstance(name, Path) or name not in CATALOG) and is_table(name))
+
+
+def list_files(source: str | Path, classes: Sequence[str] | None = None) -> Listing:
+    """The image files of a folder or of a table, and their classes. Raises as `list_folder` and `list_table`."""
+    return list_table(source, classes) if is_table(source) else list_folder(source, classes)
+
+
 def is_folder(name: str | Path) -> bool:
     """Whether this is a folder on this machine. A name in the catalog is not one; a `Path` is never a name."""
     return (isinstance(name, Path) or name not in CATALOG) and os.path.isdir(expand(name))  # noqa: PTH112
@@ -184,6 +237,7 @@ def load_dataset(
     name_or_folder: str | Path = "fashion-mnist", data_dir: str | Path | None = None, *, size: int = 224,
     resize: Resize = "stretch", seed: int = 0, skip_unreadable: bool = False, channels: int | None = None,
     classes: Sequence[str] | None = None, test_fraction: float = 0.2, splits: Collection[str] = SPLITS,
+    train_size: int | None = None, on_demand: bool = False,
 ) -> ImageDataset:  # fmt: skip
     """Load a dataset: a known one by its name, or your own images from a folder.
 
@@ -191,18 +245,21 @@ def load_dataset(
         images, labels = dataset.train.images, dataset.train.labels    # uint8 (N, C, 96, 96), int64 (N,)
 
     Args:
-        name_or_folder: `fashion-mnist`, or a folder that has a folder for each class, or train, validation and test
-            folders with those. What it contains is logged.
+        name_or_folder: `fashion-mnist`; or a folder that has a folder for each class, or train, validation and test
+            folders with those; or a table of files (.csv or .parquet) with the columns file and class. What it
+            contains is logged.
         data_dir: folder with the files of a known dataset, or `bundled` (the part that comes with this package);
             default: search for them, then download them.
-        size: height and width in pixels. For folders only, like the following arguments.
-        resize: how an image of another shape is made square: `stretch`, or `crop` (its middle).
+        size: height and width in pixels. For folders and tables only, like the following arguments.
+        resize: how an image of another shape is made square: `stretch`, `crop` (its middle) or `pad` (gray borders).
         seed: decides which images are for the test if the folder has no test or validation split.
         skip_unreadable: skip files that cannot be read.
         channels: 1 or 3; default: 1 if every image is gray, else 3.
         classes: their names in the order wanted; default: those found, sorted.
         test_fraction: of each class, for the test if the folder has no test or validation split.
         splits: the splits to decode, for known datasets too; the others are empty.
+        train_size: height and width of the training images, if not `size`: random crops of larger ones are sharper.
+        on_demand: decode an image when it is used, instead of all of them now.
 
     Raises:
         UserError: for an unknown name, files that are missing or damaged, or a folder that cannot be used.
@@ -210,47 +267,64 @@ def load_dataset(
     """
     if unknown := set(splits) - set(SPLITS):
         raise UserError(f"splits are {', '.join(SPLITS)}, not {min(unknown)!r}")
-    if not is_folder(name_or_folder):
+    if not has_files(name_or_folder):
         known = catalog_entry(name := str(name_or_folder))
         train, test, *origin = known.read(data_dir, splits)
         return ImageDataset(name, known.CLASSES, ImageSplit(*train), ImageSplit(*test), *origin)
     if size < 1 or channels not in (None, 1, 3) or resize not in get_args(Resize) or not 0 <= test_fraction <= 1:
         given = f"size={size}, channels={channels}, resize={resize!r}, test_fraction={test_fraction}"
-        needed = "size must be 1 or more, channels 1 or 3, resize stretch or crop, test_fraction 0 to 1"
+        needed = f"size must be 1 or more, channels 1 or 3, resize {', '.join(get_args(Resize))}, test_fraction 0 to 1"
         raise UserError(f"{needed}, not {given}")
-    report = scan(list_folder(name_or_folder, classes))
-    listing, lines, unreadable, digest = report.listing, report.lines(), dict(report.unreadable), report.digest
+    report = scan(list_files(name_or_folder, classes))
+    listing, unreadable = report.listing, dict(report.unreadable)
     channels = channels or report.channels
-    for line in lines:
+    for line in report.lines():
         log.info(line)
     _check_unreadable(unreadable, skip_unreadable)
-    members = _split(report.files, seed, test_fraction)
+    units = find_units(report.files, listing.columns.get("group"))
+    members = _split(report.files, units, seed, test_fraction)
+    everything = [Content(file.digest, file.path) for file in report.files]
+    sizes = {split: train_size or size if split == "train" else size for split in SPLITS}
+    stores = {}
+    for side in sorted(set(sizes.values())):
+        files = [file for split in SPLITS if split in splits and sizes[split] == side for file in members[split]]
+        wanted = [Content(file.digest, file.path) for file in files]
+        stores[side] = store = open_store(everything, wanted, Decoding(channels, side, resize), on_demand=on_demand)
+        for file in files:
+            if (reason := store.errors.get(file.digest)) is not None:
+                unreadable[file.path] = printable(f"{file.path}: {reason}")
+    _check_unreadable(unreadable, skip_unreadable)
     decoded = {}
     for split in SPLITS:
-        files = members[split] if split in splits else []
-        images, errors = decode_images([file.path for file in files], channels, size, resize)
-        unreadable |= {files[number].path: printable(error) for number, error in errors.items()}
-        _check_unreadable(unreadable, skip_unreadable)
-        labels = torch.tensor([file.label for file in files], dtype=torch.int64)
-        names = [str(file.path.relative_to(listing.folder)) for file in files]
-        decoded[split] = ImageSplit(images, labels, names)
-        if errors:
-            readable = torch.tensor([file.path not in unreadable for file in files])
-            decoded[split] = decoded[split].subset(readable.nonzero().squeeze(1))
         members[split] = [file for file in members[split] if file.path not in unreadable]
+        store = stores[sizes[split]]
+        decoded[split] = _image_split(members[split] if split in splits else [], listing, units, store)
         if not members[split] and (split == "test" or (split == "train" and test_fraction < 1)):
             raise UserError(f"{listing.folder} has no image for the {split} split")
     missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
     if classes is None and members["train"] and missing:
         problem = f"has no training image of the class {listing.classes[min(missing)]!r}"
         raise UserError(f"{listing.folder} {problem}; a class must have the same name in every split")
+    source = expand(name_or_folder)
     return ImageDataset(
-        name=listing.folder.resolve().name, classes=listing.classes, source=str(listing.folder), digest=digest,
+        name=source.resolve().name, classes=listing.classes, source=str(source), digest=report.digest,
         train=decoded["train"], test=decoded["test"],
         validation=decoded["validation"] if len(decoded["validation"]) else None,
         note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
-        skipped=tuple(unreadable.values()),
+        skipped=tuple(unreadable.values()), folder=listing.folder,
     )  # fmt: skip
+
+
+def _image_split(files: Sequence[ImageFile], listing: Listing, units: dict[Path, int], store: PixelStore) -> ImageSplit:
+    return ImageSplit(
+        store.pixels,
+        torch.tensor([file.label for file in files], dtype=torch.int64),
+        [str(file.path.relative_to(listing.folder)) for file in files],
+        {name: [values[file.number] for file in files] for name, values in listing.columns.items()},
+        units=torch.tensor([units[file.path] for file in files], dtype=torch.int64),
+        index=torch.tensor([store.rows[file.digest] for file in files], dtype=torch.int64),
+        sums=store.sums,
+    )
 
 
 def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
@@ -259,20 +333,51 @@ def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
         raise UserError(f"{first}; googlenet data check lists unreadable files, --skip-unreadable skips them")
 
 
-def _split(files: Sequence[ImageFile], seed: int, test_fraction: float) -> dict[SplitName, list[ImageFile]]:
-    """The files of each split. Files with the same content stay together."""
+def find_units(files: Sequence[ImageFile], groups: Sequence[str] | None = None) -> dict[Path, int]:
+    """Which files must stay in one split: those with the same content or in the same group, and so on. A number each.
+
+    `groups` has one for each file of the listing; an empty one is no group.
+    """
+    parents: dict[Any, Any] = {}
+
+    def root(node: Any) -> Any:
+        while (parent := parents.setdefault(node, node)) != node:
+            parents[node] = parents[parent]
+            node = parent
+        return node
+
+    for file in files:
+        if groups is not None and (group := groups[file.number]):
+            parents[root(file.digest)] = root(("group", group))
+    numbers: dict[Any, int] = {}
+    return {file.path: numbers.setdefault(root(file.digest), len(numbers)) for file in files}
+
+
+def _split(
+    files: Sequence[ImageFile], units: dict[Path, int], seed: int, test_fraction: float
+) -> dict[SplitName, list[ImageFile]]:
+    """The files of each split. Files of one unit stay together."""
     splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
-    digests: dict[int, set[bytes]] = defaultdict(set)
+    # By class and unit: the contents, of which the smallest names the unit
+    contents: dict[int, dict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
+    names: dict[int, bytes] = {}
     for file in files:
         if file.split is None:
-            digests[file.label].add(file.digest)
-    test: set[bytes] = set()
-    for label, members in digests.items():
+            unit = units[file.path]
+            contents[file.label][unit].add(file.digest)
+            names[unit] = min(names.get(unit, file.digest), file.digest)
+    test: set[int] = set()
+    for label, members in contents.items():
         # Ordered by a hash, so that adding or removing an image does not move the others to another split
-        order = sorted(members, key=lambda digest: sha256(f"{seed} {label} ".encode() + digest).digest())
-        test.update(order[: round(test_fraction * len(order))])
+        order = sorted(members, key=lambda unit: sha256(f"{seed} {label} ".encode() + names[unit]).digest())
+        quota, taken = round(test_fraction * sum(map(len, members.values()))), 0
+        for unit in order:
+            if taken >= quota or (taken + len(members[unit]) > quota and taken + len(members[unit]) / 2 > quota):
+                break
+            test.add(unit)
+            taken += len(members[unit])
     for file in files:
-        splits[file.split or ("test" if file.digest in test else "train")].append(file)
+        splits[file.split or ("test" if units[file.path] in test else "train")].append(file)
     if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
         splits["test"], splits["validation"] = splits["validation"], []
     return splits

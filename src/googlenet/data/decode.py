@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from googlenet.console import progress
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir
+from googlenet.recipe import Resize
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
-Resize = Literal["stretch", "crop"]  # How an image of another shape is made square: stretched, or its middle cut out
+PAD_GRAY = 128  # of 255, in the borders of `pad`
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 """One image: a file's path or content, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W).
 Arrays and tensors are uint8, gray, RGB or RGBA."""
@@ -80,8 +81,23 @@ def decode_resized(source: Source, channels: int, size: int, resize: Resize = "s
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             image = image.crop((left, top, left + side, top + side))
+        height, width = scaled_sides(image.height, image.width, size) if resize == "pad" else (size, size)
         # For uint8 with AVX2, PyTorch is three times as fast as Pillow; the two differ by rounding
-        return F.interpolate(_to_tensor(image)[None], size=(size, size), mode="bilinear", antialias=True)[0]
+        pixels = F.interpolate(_to_tensor(image)[None], size=(height, width), mode="bilinear", antialias=True)
+        return F.pad(pixels, borders(height, width, size), value=PAD_GRAY)[0]
+
+
+def scaled_sides(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of an image scaled so that its longer side has `size` pixels."""
+    longer = max(height, width)
+    rows, columns = ((2 * side * size + longer) // (2 * longer) for side in (height, width))  # rounded, in integers
+    return max(1, rows), max(1, columns)
+
+
+def borders(height: int, width: int, size: int) -> tuple[int, int, int, int]:
+    """Left, right, top and bottom borders that center an image in a square of `size` pixels."""
+    left, top = (size - width) // 2, (size - height) // 2
+    return left, size - width - left, top, size - height - top
 
 
 @contextlib.contextmanager

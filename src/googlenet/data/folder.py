@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 from googlenet.data import decode
 from googlenet.data.decode import SUFFIXES, Header, is_dir, walk
+from googlenet.data.store import FileIndex, file_times
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand, printable
 
@@ -28,6 +29,11 @@ _SPLIT_FOLDERS: dict[str, SplitName] = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
+
+
+def split_name(name: str) -> SplitName | None:
+    """The split that a folder or a value of a table names; None if it is not one."""
+    return _SPLIT_FOLDERS.get(name.lower())
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Listing:
     """Path, class index and split of each image; split None: the seed decides."""
     other_files: tuple[Path, ...]  # without the suffix of an image, or not in a class folder
     unlistable: tuple[Path, ...]  # folders whose files cannot be listed
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What else a table says about each of `files`; empty for a folder."""
 
     def counts(self) -> list[int]:
         """Number of images of each class."""
@@ -96,6 +104,7 @@ class ImageFile(NamedTuple):
     path: Path
     label: int
     split: SplitName | None
+    number: int  # in `Listing.files`
     digest: bytes
     header: Header
 
@@ -134,10 +143,18 @@ class FolderReport:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the relative paths and the digests of the files."""
-        folder = self.listing.folder
-        lines = (f"{file.path.relative_to(folder).as_posix()}\0{file.digest.hex()}\n" for file in self.files)
-        return sha256(os.fsencode("".join(lines))).hexdigest()
+        """SHA-256 over the relative paths and the digests of the files, and what a table says about them."""
+        folder, columns, content = self.listing.folder, self.listing.columns, sha256()
+        for file in self.files:
+            content.update(os.fsencode(f"{file.path.relative_to(folder).as_posix()}\0{file.digest.hex()}\n"))
+            if columns:
+                about = (
+                    self.listing.classes[file.label],
+                    file.split or "",
+                    *(v[file.number] for v in columns.values()),
+                )
+                content.update("\0".join(about).encode() + b"\n")
+        return content.hexdigest()
 
     def lines(self) -> list[str]:
         """One line for each finding."""
@@ -168,24 +185,36 @@ class FolderReport:
 
 
 def scan(listing: Listing) -> FolderReport:
-    """Read every file and its header, without decoding pixels."""
+    """Read every file and its header, without decoding pixels. Files that were read before and have not changed since
+    are not read again."""
+    index = FileIndex()
+    known = index.known([path for path, *_ in listing.files])
 
-    def read(entry: tuple[Path, int, SplitName | None]) -> ImageFile | str:
+    def read(path: Path) -> tuple[tuple[int, int, int] | None, bytes, Header] | str:
         try:
-            decode.check_regular_file(path := entry[0])
-            content = path.read_bytes()
-            return ImageFile(*entry, sha256(content).digest(), decode.read_header(path, content))
+            decode.check_regular_file(path)
+            times, content = file_times(path), path.read_bytes()
+            return times, sha256(content).digest(), decode.read_header(path, content)
         except OSError as error:
             return f"{printable(path)}: {reason_of(error)}"
         except UserError as error:
             return printable(str(error))
 
-    files = []
     unreadable = {path: f"{printable(path)}: this folder cannot be listed" for path in listing.unlistable}
-    results = decode.map_threads(read, listing.files, "scanning images")
-    for (path, *_), result in zip(listing.files, results, strict=True):
+    unknown, added = [path for path, *_ in listing.files if path not in known], []
+    results = decode.map_threads(read, unknown, "scanning images") if unknown else ()
+    for path, result in zip(unknown, results, strict=True):
         if isinstance(result, str):
             unreadable[path] = result
         else:
-            files.append(result)
-    return FolderReport(listing, tuple(files), unreadable)
+            times, digest, header = result
+            known[path] = digest, header
+            if times is not None:
+                added.append((path, times, digest, header))
+    index.add(added)
+    files = tuple(
+        ImageFile(path, label, split, number, *known[path])
+        for number, (path, label, split) in enumerate(listing.files)
+        if path in known
+    )
+    return FolderReport(listing, files, unreadable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from googlenet.data.decode import Resize
+from googlenet.data.decode import PAD_GRAY, borders, scaled_sides
+from googlenet.recipe import Resize
 
 
 class Window(NamedTuple):
@@ -31,14 +33,15 @@ class InputSpec:
     mean: tuple[float, ...]  # Of each channel, for pixels in 0..1; subtracted.
     std: tuple[float, ...]  # Of each channel, for pixels in 0..1; divided by.
     resize: Resize = "stretch"
-    """How an image of another shape is made square: stretched, or its shorter side resized and its middle cut out."""
+    """How an image of another shape is made square: stretched; its shorter side resized and its middle cut out; or its
+    longer side resized and gray borders added."""
     crop_pct: float = 1.0
     """For `crop`: size of the crop / size of the resized shorter side, for example 224 / 256 = 0.875."""
 
     @property
     def decoded_size(self) -> int:
         """Height and width in pixels of the square to decode images to (`decode_resized`): `prepare` needs no more."""
-        return self.size if self.resize == "stretch" else round(self.size / self.crop_pct)
+        return round(self.size / self.crop_pct) if self.resize == "crop" else self.size
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> InputSpec:
@@ -56,15 +59,31 @@ class InputSpec:
         # In place, since memory bandwidth is the bottleneck
         images = (images / white).sub_(mean).div_(std)
         if self.resize == "stretch":
-            return _interpolate(images, self.size)
+            return _interpolate(images, (self.size, self.size))
+        if self.resize == "pad":
+            height, width = scaled_sides(images.shape[2], images.shape[3], self.size)
+            images = _interpolate(images, (height, width))
+            left, _, top, _ = borders(height, width, self.size)
+            gray = ((PAD_GRAY / white - mean) / std).to(images.dtype)
+            padded = gray.expand(len(images), -1, self.size, self.size).clone()
+            padded[:, :, top : top + height, left : left + width] = images
+            return padded
         # Cut out the middle square first: resized as a whole, a long thin image would take gigabytes
         square = _center_crop(images, min(images.shape[2:]))
-        return _center_crop(_interpolate(square, self.decoded_size), self.size)
+        return _center_crop(_interpolate(square, (self.decoded_size, self.decoded_size)), self.size)
 
     def window(self, height: int, width: int) -> Window:
-        """The part of an image of `height` x `width` pixels that the network sees after `prepare`."""
+        """The part of an image of `height` x `width` pixels that the network sees after `prepare`.
+
+        With `pad`, it is larger than the image, and its top and left may be negative.
+        """
         if self.resize == "stretch":
             return Window(0, 0, height, width)
+        if self.resize == "pad":
+            scaled = scaled_sides(height, width, self.size)
+            left, _, top, _ = borders(*scaled, self.size)
+            rows, columns = height / scaled[0], width / scaled[1]  # pixels of the image per pixel of the input
+            return Window(-top * rows, -left * columns, self.size * rows, self.size * columns)
         side = min(height, width)
         visible = side * self.size / self.decoded_size
         margin = (self.decoded_size - self.size) // 2 * side / self.decoded_size
@@ -76,10 +95,11 @@ def _center_crop(images: Tensor, side: int) -> Tensor:
     return images[:, :, top : top + side, left : left + side]
 
 
-def _interpolate(images: Tensor, side: int) -> Tensor:
-    if images.shape[2:] == (side, side):
+def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if images.shape[2:] == size:
         return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=side < max(images.shape[2:]))
+    smaller = size[0] < images.shape[2] or size[1] < images.shape[3]
+    return F.interpolate(images, size=size, mode="bilinear", antialias=smaller)
 
 
 @dataclass(frozen=True)
@@ -100,8 +120,14 @@ class Augmentation:
     cutmix: float = 0.0
     """Alpha of CutMix: a rectangle from another image (Yun et al. 2019, https://arxiv.org/abs/1905.04899). 0: off."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Everything except mixing: (N, C, H, W) -> (N, C, H, W) of the same type."""
+    def __call__(self, images: Tensor, size: int | None = None) -> Tensor:
+        """Everything except mixing: (N, C, H, W) -> (N, C, size, size) of the same type. Default: no new size.
+
+        Random crops are resized to it at once. Images that are not cropped are resized first.
+        """
+        if size is not None and self.crop_scale == 1 and images.shape[2:] != (size, size):
+            images = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+            images = images.round().to(torch.uint8)
         if self.hflip:
             flipped = (torch.rand(len(images)) < 0.5).to(images.device)
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
@@ -110,7 +136,9 @@ class Augmentation:
         if self.crop_scale < 1:
             # On a CPU, resizing one by one (in 8 bits) takes a tenth of the time
             resize = _resize_each if images.device.type == "cpu" else _resize_all
-            images = resize(images, _random_rectangles(images, self.crop_scale))
+            images = resize(
+                images, _random_rectangles(images, self.crop_scale), (size, size) if size else images.shape[2:]
+            )
         if self.color_jitter:
             images = _jitter_colors(images, self.color_jitter)
         if self.random_erasing:
@@ -167,24 +195,25 @@ def _random_rectangles(images: Tensor, min_area: float) -> Tensor:
     return torch.stack([tops, lefts, rows, columns], 1).long()
 
 
-def _resize_each(images: Tensor, rectangles: Tensor) -> Tensor:
-    """Each rectangle resized to the size of the images, one by one."""
-    resized = torch.empty_like(images)
+def _resize_each(images: Tensor, rectangles: Tensor, size: Sequence[int]) -> Tensor:
+    """Each rectangle resized to this height and width, one by one; with antialiasing where that makes it smaller."""
+    resized = images.new_empty(*images.shape[:2], *size)
     for image, result, (top, left, rows, columns) in zip(images, resized, rectangles.tolist(), strict=True):
         crop = image[None, :, top : top + rows, left : left + columns]
-        result.copy_(F.interpolate(crop, size=image.shape[1:], mode="bilinear")[0])
+        smaller = rows > size[0] or columns > size[1]
+        result.copy_(F.interpolate(crop, size=tuple(size), mode="bilinear", antialias=smaller)[0])
     return resized
 
 
-def _resize_all(images: Tensor, rectangles: Tensor) -> Tensor:
-    """The same as `_resize_each` in one operation; pixels may differ by 1."""
+def _resize_all(images: Tensor, rectangles: Tensor, size: Sequence[int]) -> Tensor:
+    """The same as `_resize_each` in one operation, without antialiasing; pixels may differ by 1."""
     sides = torch.tensor([images.shape[3], images.shape[2]])
-    first, size = rectangles[:, [1, 0]], rectangles[:, [3, 2]]
+    first, extent = rectangles[:, [1, 0]], rectangles[:, [3, 2]]
     # Centers of the rectangles and of their outermost pixels, in an image that goes from -1 to 1
-    center, share = (2 * first + size) / sides - 1, size / sides
-    low, high = (2 * first + 1) / sides - 1, (2 * (first + size) - 1) / sides - 1
+    center, share = (2 * first + extent) / sides - 1, extent / sides
+    low, high = (2 * first + 1) / sides - 1, (2 * (first + extent) - 1) / sides - 1
     transform = torch.cat([torch.diag_embed(share), center[:, :, None]], 2).to(images.device)
-    grid = F.affine_grid(transform, list(images.shape), align_corners=False)
+    grid = F.affine_grid(transform, [*images.shape[:2], *size], align_corners=False)
     # Clamp here, since grid_sample's border padding does not exist on every device
     grid = grid.clamp(low[:, None, None].to(grid), high[:, None, None].to(grid))
     return F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False).round().to(images.dtype)

@@ -72,6 +72,7 @@ class Evaluation:
     images_per_second: float
     temperature: float = 1.0  # logits are divided by it before the softmax; it does not change the predicted class
     confidence: float = 0.0  # the threshold of `coverage`: a probability from 0 to 1
+    files: tuple[str, ...] = ()  # the names of the images
 
     @property
     def loss(self) -> float:

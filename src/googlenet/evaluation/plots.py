@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from googlenet.console import log
-from googlenet.data.dataset import ImageDataset
+from googlenet.data.dataset import ImageDataset, ImageSplit
 from googlenet.data.transforms import Augmentation
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import Evaluation
@@ -192,7 +192,7 @@ def plot_sample(dataset: ImageDataset, path: Path, *, count: int, seed: int) -> 
     check_counts(count=count)
     chosen = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:count]
     captions = [dataset.classes[label] for label in dataset.train.labels[chosen].tolist()]
-    plot_contact_sheet(dataset.train.images[chosen], captions, path, title=dataset.name, columns=10)
+    plot_contact_sheet(dataset.train.__getitems__(chosen)[0], captions, path, title=dataset.name, columns=10)
 
 
 def plot_augmented(dataset: ImageDataset, augmentation: Augmentation, path: Path, *, count: int, seed: int) -> None:
@@ -206,7 +206,7 @@ def plot_augmented(dataset: ImageDataset, augmentation: Augmentation, path: Path
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         chosen = torch.randperm(len(dataset.train))[: count // columns]
-        images, labels = dataset.train.images[chosen], dataset.train.labels[chosen]
+        images, labels = dataset.train.__getitems__(chosen)
         versions, captions = [images], [[names[label] for label in labels.tolist()]]
         for _ in range(columns - 1):
             mixed, targets = augmentation.mix(augmentation(images).float(), labels, len(names))
@@ -224,16 +224,18 @@ def _mixture(target: Tensor, names: Sequence[str]) -> str:
 
 
 def plot_predictions(
-    images: Tensor, captions: Sequence[str], path: Path, *, mistakes: Tensor | None = None, count: int = 32
+    split: ImageSplit, captions: Sequence[str], path: Path, *, mistakes: Tensor | None = None, count: int = 32
 ) -> None:
-    """Of the images of a split (N, C, H, W) with `Evaluation.captions`, those with the indices `worst_mistakes`.
+    """Of the images of a split with `Evaluation.captions`, those with the indices `worst_mistakes`.
 
     Default: `count` images spread evenly over the split, which may be sorted by class.
     """
     chosen, title = mistakes, "most confident mistakes: predicted (confidence), true"
     if chosen is None:
         chosen, title = (
-            torch.linspace(0, len(images) - 1, min(count, len(images))).long(),
+            torch.linspace(0, len(split) - 1, min(count, len(split))).long(),
             "predicted (confidence), true",
         )
-    plot_contact_sheet(images[chosen], [captions[number] for number in chosen.tolist()], path, title=title)
+    plot_contact_sheet(
+        split.__getitems__(chosen)[0], [captions[number] for number in chosen.tolist()], path, title=title
+    )

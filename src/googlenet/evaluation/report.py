@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from googlenet.console import log, progress
-from googlenet.data.dataset import ImageDataset, ImageSplit, is_folder, load_dataset
+from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, load_dataset
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.evaluation.metrics import Evaluation, collect_logits, on_device
@@ -53,7 +53,7 @@ def evaluate(
     start = time.perf_counter()
     logits = run_on_split(net, info, split, device=device, precision=precision, batch_size=batch_size)
     rate = len(split) / (time.perf_counter() - start)
-    return Evaluation(info.classes, logits, split.labels, rate, info.temperature, confidence)
+    return Evaluation(info.classes, logits, split.labels, rate, info.temperature, confidence, split.files)
 
 
 def run_on_split(
@@ -90,9 +90,10 @@ def eval_split(
 
 def load_eval_data(
     info: ModelInfo, data: str | Path | None = None, data_dir: str | Path | None = None, *,
-    skip_unreadable: bool = False, splits: tuple[str, ...] = ("test",),
+    skip_unreadable: bool = False, splits: tuple[str, ...] = ("test",), on_demand: bool = False,
 ) -> ImageDataset:  # fmt: skip
-    """A dataset whose labels are the classes of a model. `data` and `data_dir` are as in `evaluate`.
+    """A dataset whose labels are the classes of a model. `data` and `data_dir` are as in `evaluate`, the others as in
+    `load_dataset`.
 
     For the folder that the model was trained on, even if it was moved, the test split is the one of training. For
     another folder without a test split, it is every image. Files that cannot be read are skipped if the training did.
@@ -102,14 +103,14 @@ def load_eval_data(
     if data is None and trained_on is None:
         raise UserError("the model file does not name its training data: name a dataset or folder (--data)")
     name = str(trained_on if data is None else data)
-    if data is None and Path(name).is_absolute() and not is_folder(name):
+    if data is None and Path(name).is_absolute() and not has_files(name):
         raise UserError(f"the training data {name} no longer exists: name its folder (--data), or another one")
     options: dict[str, Any] = {
         "size": info.input.decoded_size, "resize": info.input.resize, "seed": recipe.get("seed", 0),
         "skip_unreadable": skip_unreadable or recipe.get("skip_unreadable", False), "channels": info.input.channels,
-        "classes": info.classes, "splits": splits,
+        "classes": info.classes, "splits": splits, "on_demand": on_demand,
     }  # fmt: skip
-    if not is_folder(name):
+    if not has_files(name):
         dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name == trained_on else None), **options)
         _check_classes(name, dataset.classes, info)
     elif trained_on is not None and Path(name).resolve() == Path(trained_on).resolve():
@@ -117,10 +118,11 @@ def load_eval_data(
         if info.data_digest not in ("", dataset.digest):
             log.warning("the folder has changed since training: training images may be in the test split")
     else:
-        dataset = load_dataset(name, test_fraction=1.0, **options)
-        if info.data_digest == dataset.digest:
+        found = load_dataset(name, test_fraction=1.0, **{**options, "on_demand": True})
+        is_known = info.data_digest == found.digest
+        if is_known:
             log.info("the folder has the images of the training: its test split is the one of training")
-            dataset = load_dataset(name, **options)
+        dataset = load_dataset(name, test_fraction=0.2 if is_known else 1.0, **options)
     if dataset.note:
         log.info("note: %s", dataset.note)
     return dataset
@@ -160,6 +162,6 @@ def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path) -> Non
     write_json(folder / "evaluation.json", evaluation.to_dict())
     plot_confusion_matrix(evaluation.confusion_matrix, evaluation.classes, folder / "confusion_matrix.png")
     mistakes, path = evaluation.worst_mistakes(32), folder / "mistakes.png"
-    plot_predictions(split.images, evaluation.captions, path, mistakes=mistakes)
+    plot_predictions(split, evaluation.captions, path, mistakes=mistakes)
     plot_reliability(evaluation, folder / "reliability.png")
     plot_coverage(evaluation, folder / "coverage.png")

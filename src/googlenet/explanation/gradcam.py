@@ -56,17 +56,18 @@ class Explanation:
     def heat(self) -> Tensor:
         """`grad_cam` resized to the image: float32 (H, W), 0 to 1; 0 outside of the window."""
         heat = torch.zeros(self.image.shape[1:])
+        top, left, height, width = map(round, self.window)
         rows, columns = self.seen
-        size = (max(1, rows.stop - rows.start), max(1, columns.stop - columns.start))
-        resized = F.interpolate(self.grad_cam[None, None], size=size, mode="bilinear")[0, 0]
-        heat[rows, columns] = resized[: rows.stop - rows.start, : columns.stop - columns.start]
+        resized = F.interpolate(self.grad_cam[None, None], size=(max(1, height), max(1, width)), mode="bilinear")[0, 0]
+        heat[rows, columns] = resized[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         return heat
 
     @property
     def seen(self) -> tuple[slice, slice]:
         """The rows and columns of `image` in the window."""
-        top, left, height, width = self.window
-        return slice(round(top), round(top + height)), slice(round(left), round(left + width))
+        top, left, height, width = map(round, self.window)
+        rows, columns = self.image.shape[1:]
+        return slice(max(top, 0), min(top + height, rows)), slice(max(left, 0), min(left + width, columns))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the image, ready for JSON. The window is in fractions of the image's height and width."""
@@ -198,7 +199,9 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         heat.imshow(heat_map_image(explanation))
         heat.set(title=f"Evidence for {shorten(explanation.explained, 28)}", xticks=[], yticks=[], anchor="N")
         scale = "brighter: more evidence" if explanation.grad_cam.any() else "Grad-CAM finds no evidence"
-        cropped = "" if explanation.window == (0, 0, *explanation.image.shape[1:]) else "; dark: cropped away"
+        rows, columns = explanation.seen
+        whole = (rows.stop - rows.start, columns.stop - columns.start) == tuple(explanation.image.shape[1:])
+        cropped = "" if whole else "; dark: cropped away"
         cells = "x".join(map(str, explanation.grad_cam.shape))
         heat.set_xlabel(f"{scale}{cropped}\n(Grad-CAM, block {explanation.block}, {cells} cells)", color=GRAY)
         _draw_classes(figure.add_subplot(grid[0, 2]), explanation, top)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.decode import decode_image, decode_images, image_files
+from googlenet.data.decode import PAD_GRAY, decode_image, decode_images, image_files
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
@@ -176,7 +176,9 @@ def _load_images(
             raise UserError("the model file does not name its training data: use --calibration-data FOLDER")
         else:
             splits = ("train", "test") if int8 else ("test",)
-            data = load_eval_data(model.info, data_dir=data_dir, skip_unreadable=skip_unreadable, splits=splits)
+            data = load_eval_data(
+                model.info, data_dir=data_dir, skip_unreadable=skip_unreadable, splits=splits, on_demand=True
+            )
             test = data.test
         train = data.train if isinstance(data, ImageDataset) and len(data.train) else test
         if not len(test):
@@ -248,12 +250,18 @@ class ExportableModel(nn.Module):
         height, width = images.shape[2], images.shape[3]
         rows, columns = self._resize_weights(height, width), self._resize_weights(width, height)
         scaled = (images.to(torch.float32) / 255 - self.mean) / self.std
-        return rows @ scaled @ columns.T
+        resized = rows @ scaled @ columns.T
+        if self.info.input.resize == "pad":  # the weights are 0 in the borders
+            gray = (PAD_GRAY / 255 - self.mean) / self.std
+            resized = resized + (1 - rows.sum(dim=1)[:, None] * columns.sum(dim=1)) * gray
+        return resized
 
     def _resize_weights(self, length: int, other: int) -> Tensor:
         """The weights (size, length) of bilinear resizing along one side: each row is a triangle as wide as one pixel
         of the result, or of the image if that is wider, cut off at the border."""
         spec = self.info.input
+        if spec.resize == "pad":
+            return self._pad_weights(length, other)
         resized = spec.size
         whole, span = (torch.full((1,), side, dtype=torch.float32) for side in (length, length))
         if spec.resize == "crop":
@@ -267,6 +275,20 @@ class ExportableModel(nn.Module):
         weight = (1 - (pixel - center[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
         weight = weight * ((pixel > 0) & (pixel < span))
         return weight / weight.sum(dim=1, keepdim=True)
+
+    def _pad_weights(self, length: int, other: int) -> Tensor:
+        """The same for `scaled_sides` and `borders`: 0 in the borders."""
+        size = self.info.input.size
+        whole = torch.full((1,), length, dtype=torch.int64)
+        longer = torch.maximum(whole, torch.full((1,), other, dtype=torch.int64))
+        scaled = ((2 * whole * size + longer) // (2 * longer)).clamp(min=1)
+        result = torch.arange(size) - (size - scaled) // 2
+        step = whole.float() / scaled.float()
+        center = (result.float() + 0.5) * step
+        pixel = torch.arange(length, dtype=torch.float32) + 0.5
+        weight = (1 - (pixel - center[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
+        weight = weight * ((result >= 0) & (result < scaled))[:, None]
+        return weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
 
 def require_packages(to: Format, *, int8: bool = False) -> None:

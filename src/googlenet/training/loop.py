@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from googlenet.console import ProgressBar, log, progress
+from googlenet.data.dataset import has_files
 from googlenet.device import describe, scoped_process_state
 from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
 from googlenet.evaluation.calibration import fit_temperature
@@ -84,6 +85,10 @@ def train(
         checkpoint = folder.load_checkpoint()
         resolved = stored_recipe(checkpoint["recipe"])
         now = resolve_recipe(recipe or resolved, settings)[0]
+        # The same images may lie elsewhere now; their digest decides
+        resolved = resolved.model_copy(update={"data": now.data, "data_dir": now.data_dir})
+        if Path(now.data).is_absolute() and not has_files(now.data):
+            raise UserError(f"the images of this run are not in {now.data} any more: say where they are with --data")
         for name, value in now.model_copy(update={} if model is None else {"whiten": False}).model_dump().items():
             if value != (before := getattr(resolved, name)):
                 raise UserError(
@@ -105,10 +110,13 @@ def train(
             if checkpoint is not None:
                 trainer.load_state_dict(checkpoint)
             if accelerator.is_main_process:
-                if checkpoint is not None:
-                    folder.drop_rows_after(trainer.state.step)
+                written = resolved.model_dump(exclude_none=True)
+                if checkpoint is None:
+                    folder.create(written, {**machine, **trainer.environment}, trainer.split_table())
                 else:
-                    folder.create(resolved.model_dump(exclude_none=True), {**machine, **trainer.environment})
+                    folder.drop_rows_after(trainer.state.step)
+                    if resolved.data != checkpoint["recipe"]["data"]:
+                        folder.describe(written, trainer.split_table())
             accelerator.wait_for_everyone()
             if resolved.tracker != "none":
                 accelerator.project_configuration.logging_dir = str(folder.path)
@@ -470,9 +478,9 @@ def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | Non
     if evaluation is not None:
         split = trainer.validation if evaluated == "validation" else trainer.dataset.test
         assert split is not None
-        images, captions = split.images, evaluation.captions
+        captions = evaluation.captions
         matrix, mistakes = evaluation.confusion_matrix, evaluation.worst_mistakes(32)
         plot_confusion_matrix(matrix, evaluation.classes, path / "confusion_matrix.png")
-        plot_predictions(images, captions, path / "predictions.png")
-        plot_predictions(images, captions, path / "mistakes.png", mistakes=mistakes)
+        plot_predictions(split, captions, path / "predictions.png")
+        plot_predictions(split, captions, path / "mistakes.png", mistakes=mistakes)
     plot_curves(rows, path / "curves.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import tomli_w
 import torch
 
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write, check_writable, disk_errors, write_json, write_text
+from googlenet.files import atomic_write, check_writable, disk_errors, write_json, write_table, write_text
 
 Row = dict[str, Any]
+Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
 
 class RunFolder:
@@ -45,11 +47,17 @@ class RunFolder:
             )
         check_writable(self.recipe)
 
-    def create(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
-        """Start the folder with recipe.toml and environment.json. Raises as `check_new`."""
+    def create(self, recipe: dict[str, Any], environment: dict[str, Any], split: Table | None = None) -> None:
+        """Start the folder with the files of `describe` and environment.json. Raises as `check_new`."""
         self.check_new()
-        write_text(self.recipe, tomli_w.dumps(recipe))
+        self.describe(recipe, split)
         write_json(self.path / "environment.json", environment)
+
+    def describe(self, recipe: dict[str, Any], split: Table | None) -> None:
+        """Write recipe.toml and, if the data are files, split.csv: columns and rows of a table of files."""
+        write_text(self.recipe, tomli_w.dumps(recipe))
+        if split is not None:
+            write_table(self.path / "split.csv", *split)
 
     def append(self, row: Row) -> None:
         """Add a row to metrics.jsonl. Raises `RunError` if the disk is full."""

@@ -23,9 +23,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from googlenet.data.dataset import ImageDataset, ImageSplit, is_folder, load_dataset, split_validation
+from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, list_files, load_dataset, split_validation
 from googlenet.data.decode import read_header
-from googlenet.data.folder import list_folder
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
 from googlenet.errors import UserError, reason_of
@@ -76,9 +75,13 @@ class Trainer:
         """
         self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
-        size, seed, skip = recipe.image_size, recipe.seed, recipe.skip_unreadable
-        with accelerator.local_main_process_first():  # it may download
-            data = load_dataset(recipe.data, recipe.data_dir, size=size, seed=seed, skip_unreadable=skip)
+        with accelerator.local_main_process_first():  # it may download, and decodes for the others
+            data = load_dataset(
+                recipe.data, recipe.data_dir, size=recipe.image_size, resize=recipe.resize, seed=recipe.seed,
+                skip_unreadable=recipe.skip_unreadable,
+                train_size=recipe.stored_size if recipe.crop_scale < 1 else None,
+            )  # fmt: skip
+        all_tests = data.test
         if recipe.max_test_images is not None:
             data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
         provenance, channels = data.provenance(), data.channels
@@ -87,6 +90,7 @@ class Trainer:
             if data.validation is not None:
                 raise UserError("the data has its own validation split; omit validation")
             self.train_split, self.validation = split_validation(data.train, recipe.validation, recipe.seed)
+        self._splits = {"train": self.train_split, "validation": self.validation, "test": all_tests}
         images, mean, std = len(self.train_split), (0.0,) * channels, (1.0,) * channels
         if recipe.normalize and recipe.weights is None:
             mean, std = self.train_split.pixel_statistics()
@@ -116,7 +120,7 @@ class Trainer:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
 
         torch.manual_seed(recipe.seed)
-        spec = InputSpec(channels, recipe.image_size, mean, std)
+        spec = InputSpec(channels, recipe.image_size, mean, std, recipe.resize)
         build = make_network if model is None else functools.partial(_adopt, model)
         self.net: nn.Module
         self.net, self.input_spec = build(recipe, data, self.train_split, spec)
@@ -160,19 +164,40 @@ class Trainer:
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
-        for number in range(first, self.steps_per_epoch):
-            step = epoch * self.steps_per_epoch + number
-            torch.manual_seed((seed * 1_000_003 + step) * world + rank)
+
+        def own(number: int) -> Tensor:
             batch = order[number * size : count if number == self.steps_per_epoch - 1 else (number + 1) * size]
             share = -(-len(batch) // world)
-            own = batch[torch.arange(rank, share * world, world) % len(batch)]
-            pair = self.train_split.__getitems__(own)
+            return batch[torch.arange(rank, share * world, world) % len(batch)]
+
+        numbers = range(first, self.steps_per_epoch)
+        for number, pair in zip(numbers, self.train_split.batches(map(own, numbers)), strict=True):
+            step = epoch * self.steps_per_epoch + number
+            torch.manual_seed((seed * 1_000_003 + step) * world + rank)
             if device.type == "cuda":
                 pair = pair[0].pin_memory(), pair[1].pin_memory()
             images, labels = (tensor.to(device, non_blocking=True) for tensor in pair)
-            inputs = self.input_spec.prepare(self.augmentation(images))
+            # Images that are stored larger become small in the random crop, not before it
+            target = self.recipe.image_size if images.shape[2] > self.recipe.image_size else None
+            inputs = self.input_spec.prepare(self.augmentation(images, target))
             inputs, targets = self.augmentation.mix(inputs, labels, len(self.dataset.classes))
             yield inputs.contiguous(memory_format=layout), targets, labels
+
+    def split_table(self) -> tuple[list[str], list[tuple[Any, ...]]] | None:
+        """Columns and rows of a table of files with the splits of this run; None for a data set without files."""
+        if (folder := self.dataset.folder) is None:
+            return None
+        others = [name for name in self.train_split.columns if name != "group"]
+        rows = [
+            (folder.absolute() / file, self.dataset.classes[label], name, *values)
+            for name, split in self._splits.items()
+            if split is not None
+            for file, label, *values in zip(
+                split.files, split.labels.tolist(), split.columns.get("group", ("",) * len(split)),
+                *(split.columns[other] for other in others), strict=True,
+            )
+        ]  # fmt: skip
+        return ["file", "class", "split", "group", *others], rows
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs; the data's digest too, since other data would make it another run."""
@@ -190,8 +215,8 @@ class Trainer:
         data = self.dataset
         if checkpoint["data"] != data.digest:
             raise UserError(
-                f"{data.name} from {data.source} is not the copy that this run started with, which environment.json "
-                f"names; set --data-dir, or start another run"
+                f"{data.name} from {data.source} is not what this run started with, which environment.json names; "
+                "set --data or --data-dir, or start another run"
             )
         if self.recipe.weights is not None and InputSpec.from_dict(checkpoint["input"]) != self.input_spec:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
@@ -252,7 +277,7 @@ def make_network(
     if recipe.weights is not None:
         net, given = load_pretrained(recipe.weights, dataset.classes, spec.channels, dropout=recipe.dropout)
         net.check_size(recipe.image_size, recipe.image_size)
-        return net, InputSpec(spec.channels, recipe.image_size, given.mean, given.std)
+        return net, dataclasses.replace(spec, mean=given.mean, std=given.std)
     changes = {name: value for name in ARCHITECTURE_SETTINGS if (value := getattr(recipe, name)) is not None}
     net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=spec.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
@@ -301,20 +326,20 @@ def load_pretrained(
 def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any]) -> tuple[Recipe, str, str]:
     """The recipe of a run, its name, and a line about the settings that were chosen for its data, if any.
 
-    The default recipe is `images` for a folder, else `fast`. Given settings have priority over chosen ones. Raises
-    `UserError` as `load_recipe` does, or for a folder or device that is not usable.
+    The default recipe is `images` for a folder or table, else `fast`. Given settings have priority over chosen ones.
+    Raises `UserError` as `load_recipe` does, or for a folder or device that is not usable.
     """
     data, reason = settings.get("data"), ""
-    has_folder = isinstance(data, str | Path) and is_folder(data)
+    with_files = isinstance(data, str | Path) and has_files(data)
     if recipe is None:
-        recipe = "images" if has_folder else "fast"
+        recipe = "images" if with_files else "fast"
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
     resolved = load_recipe(recipe, **settings)
-    if recipe == "images" and has_folder:
+    if recipe == "images" and with_files:
         chosen, reason = _choose_settings(resolved.data, settings)
         resolved = load_recipe(recipe, **chosen, **settings)
     # Absolute paths: the same files wherever the run is resumed from
-    paths = {"data": str(Path(resolved.data).resolve())} if is_folder(resolved.data) else {}
+    paths = {"data": str(Path(resolved.data).resolve())} if has_files(resolved.data) else {}
     for setting in ("data_dir", "weights"):
         if (path := getattr(resolved, setting)) not in (None, "bundled"):
             paths[setting] = str(Path(path).absolute())  # a link keeps its name, which may say more than its target's
@@ -323,7 +348,7 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
-    listing = list_folder(folder)
+    listing = list_files(folder)
     training = [path for path, _, split in listing.files if split in (None, "train")]
     count = max(round(len(training) * (0.8 if len(training) == len(listing.files) else 1.0)), 1)
     sides = []

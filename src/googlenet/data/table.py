@@ -1,0 +1,114 @@
+"""A table of image files as a dataset: a CSV or Parquet file with a row for each image.
+
+    file,class,split,group,camera
+    2024/a.jpg,cat,train,patient 7,left
+
+`file` (absolute, or relative to the table) and `class` are required. `split` is train, validation or test (or what
+folders of those are called); without it, or where it is empty, the seed decides. Rows of one `group` stay in one split.
+Other columns are kept: an evaluation can be broken down by them.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from googlenet.data.folder import SPLITS, Listing, SplitName, split_name
+from googlenet.device import require
+from googlenet.errors import UserError, reason_of
+from googlenet.files import expand, printable
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether this is an existing file with the suffix of a table."""
+    file = expand(path)
+    return file.suffix.lower() in SUFFIXES and os.path.isfile(file)  # noqa: PTH113
+
+
+def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listing:
+    """The files of a table and their classes: `classes` in their order, or those found, sorted.
+
+    Raises `UserError` for a table that cannot be read, lacks a column or a value, names a file twice, a file that does
+    not exist, an unknown split, fewer than two classes, or classes other than `classes`.
+    """
+    path = expand(table)
+    header, rows = _read(path)
+    for name in ("file", "class"):
+        if name not in header:
+            raise UserError(f"{path} has no column {name!r}; its columns are {', '.join(map(printable, header))}")
+    if len(set(header)) < len(header):
+        raise UserError(f"{path} has two columns of the same name: {', '.join(map(printable, header))}")
+    others = [name for name in header if name not in ("file", "class", "split")]
+    columns: dict[str, list[str]] = {name: [] for name in others}
+    images: list[tuple[Path, str, SplitName | None]] = []
+    lines: dict[str, int] = {}
+    missing: list[str] = []
+    folder = path.absolute().parent
+    for line, values in rows:
+        if len(values) != len(header):
+            raise UserError(f"{path}, row {line}: {len(values)} values for {len(header)} columns")
+        row = dict(zip(header, values, strict=True))
+        if not row["file"] or not row["class"]:
+            raise UserError(f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty")
+        file = os.path.normpath(folder / os.fsdecode(row["file"].encode("utf-8", "surrogateescape")))
+        if (first := lines.setdefault(file, line)) != line:
+            raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already")
+        split = split_name(row["split"]) if row.get("split") else None
+        if row.get("split") and split is None:
+            raise UserError(f"{path}, row {line}: unknown split {row['split']!r}; splits: {', '.join(SPLITS)}")
+        if not os.path.isfile(file):  # noqa: PTH113
+            missing.append(f"{printable(file)} (row {line})")
+        images.append((Path(file), row["class"], split))
+        for name in others:
+            columns[name].append(row[name])
+    if missing:
+        raise UserError(f"{path} names {len(missing):,} files that do not exist, for example {missing[0]}")
+    found = sorted({name for _, name, _ in images})
+    if classes is not None and (unknown := sorted(set(found) - set(classes))):
+        raise UserError(f"{path} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes)}")
+    classes = tuple(classes or found)
+    if not images or len(classes) < 2:
+        raise UserError(f"{path} has {'one class only' if images else 'no rows'}; at least two classes are needed")
+    if bad := [printable(name) for name in classes if not name.isprintable()]:
+        raise UserError(f"{path} has a class '{bad[0]}', whose name is not one line of text")
+    top = Path(os.path.commonpath([file.parent for file, *_ in images]))
+    if "split" in header:  # for all or some of the rows
+        decided = {split for *_, split in images}
+        if decided <= {"train", None} and "train" in decided and None not in decided:
+            images = [(file, name, None) for file, name, _ in images]  # as for a folder with train only
+    labels = {name: label for label, name in enumerate(classes)}
+    files = tuple((file, labels[name], split) for file, name, split in images)
+    return Listing(top, classes, files, (), (), columns={name: tuple(values) for name, values in columns.items()})
+
+
+def _read(path: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
+    """The names of the columns, and the values of each row with its number: the header is row 1."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            require("pyarrow", "a .parquet table")
+            import pyarrow
+            from pyarrow import parquet
+
+            try:
+                content = parquet.read_table(path)
+            except pyarrow.ArrowException as error:
+                raise UserError(f"cannot read the table {path}: {reason_of(error)}") from error
+            values = [[_text(value) for value in column.to_pylist()] for column in content.columns]
+            return content.column_names, list(enumerate(map(list, zip(*values, strict=True)), start=2))
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            rows = [(reader.line_num, row) for row in reader if row]
+    except (OSError, csv.Error, ValueError) as error:
+        raise UserError(f"cannot read the table {path}: {reason_of(error)}") from error
+    if not rows:
+        raise UserError(f"{path} is empty; it needs the columns file and class")
+    return [name.strip() for name in rows[0][1]], rows[1:]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
