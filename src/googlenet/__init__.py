@@ -24,6 +24,7 @@ _MODULES = {
     "model.architecture": ("Architecture",),
     "model.googlenet": ("GoogLeNet", "GoogLeNetOutput", "Inception", "create_model"),
     "recipe": ("Recipe", "load_recipe"),
+    "training.folds": ("CrossValidation", "cross_validate"),
     "training.loop": ("TrainingResult", "train"),
     "training.run_folder": ("RunFolder",),
     "training.setup": ("Trainer",),

@@ -19,6 +19,7 @@ from googlenet.model.googlenet import (
     create_model as create_model,
 )
 from googlenet.recipe import Recipe as Recipe, load_recipe as load_recipe
+from googlenet.training.folds import CrossValidation as CrossValidation, cross_validate as cross_validate
 from googlenet.training.loop import TrainingResult as TrainingResult, train as train
 from googlenet.training.run_folder import RunFolder as RunFolder
 from googlenet.training.setup import Trainer as Trainer

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from PIL import Image
+from torch import Tensor
 
 from googlenet.data import transforms
+from googlenet.data.decode import decode_resized
 from googlenet.data.transforms import Augmentation, InputSpec, Window
 
 
@@ -54,6 +58,46 @@ def test_every_shape_becomes_the_input(height: int, width: int, size: int, chann
     prepared = spec.prepare(torch.full((2, channels, height, width), 255, dtype=torch.uint8))
     assert prepared.shape == (2, channels, size, size)
     torch.testing.assert_close(prepared, torch.full_like(prepared, 2.0), rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), size=st.integers(1, 64))
+def test_padding_keeps_the_shape_and_adds_gray(height: int, width: int, size: int) -> None:
+    """White images: a white rectangle of their shape in the middle, gray around it, and the window says where."""
+    spec = InputSpec(1, size, (0.0,), (1.0,), resize="pad")
+    white = torch.full((1, 1, height, width), 255, dtype=torch.uint8)
+    prepared = (255 * spec.prepare(white))[0, 0].round()
+    assert set(prepared.unique().tolist()) <= {255.0, 128.0}
+    rows, columns = ((prepared == 255).any(dim=side) for side in (1, 0))
+    assert max(int(rows.sum()), int(columns.sum())) == size
+    assert abs(int(rows.sum()) / size - height / max(height, width)) <= 1 / size
+    assert int((prepared == 255).sum()) == int(rows.sum()) * int(columns.sum())
+    top = rows.nonzero()[0].item()
+    assert abs(top - (size - int(rows.sum()) - top)) <= 1
+    window = spec.window(height, width)
+    assert window.top == pytest.approx(-top * height / int(rows.sum()))
+    image = Image.fromarray(white[0, 0].numpy())
+    assert torch.equal(decode_resized(image, 1, size, "pad")[0].float(), prepared)
+
+
+@pytest.mark.parametrize("device_path", [transforms._resize_each, transforms._resize_all])
+def test_crops_are_cut_from_larger_images(device_path: Callable[..., Tensor]) -> None:
+    """A crop of a stored image that is twice as large has details that the small image has lost."""
+    stripes = (torch.arange(64) // 2 % 2 * 255).to(torch.uint8).expand(4, 1, 64, 64)
+    small = transforms._interpolate(stripes.float(), (32, 32)).round().to(torch.uint8)
+    corner = torch.tensor([[0, 0, 16, 16]] * 4)
+    sharp = device_path(stripes, 2 * corner, (16, 16))
+    blurred = device_path(small, corner, (16, 16))
+    assert sharp.shape == blurred.shape == (4, 1, 16, 16)
+    quarter = device_path(stripes, corner, (16, 16))  # a quarter of each side at full detail
+    assert quarter.float().std() > 1.5 * blurred.float().std()
+
+
+def test_augmenting_to_another_size() -> None:
+    images = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8)
+    for augmentation in (Augmentation(), Augmentation(hflip=True, crop_padding=2), Augmentation(crop_scale=0.5)):
+        resized = augmentation(images, 20)
+        assert (resized.shape, resized.dtype) == ((3, 3, 20, 20), torch.uint8)
 
 
 def test_flips_and_shifts_move_pixels_only() -> None:

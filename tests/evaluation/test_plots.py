@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from googlenet import Evaluation, RunError, UserError
+from googlenet import Evaluation, ImageSplit, RunError, UserError
 from googlenet.data.transforms import Augmentation
 from googlenet.evaluation import plots
 from googlenet.evaluation.plots import (
@@ -77,7 +77,7 @@ def test_predictions_are_spread_over_a_split_sorted_by_class(tmp_path: Path, mon
     shown: list[str] = []
     monkeypatch.setattr(plots, "plot_contact_sheet", lambda images, captions, *_, **__: shown.extend(captions))
     images = torch.zeros(150, 1, 2, 2, dtype=torch.uint8)
-    plot_predictions(images, evaluation.captions, tmp_path / "predictions.png", count=12)
+    plot_predictions(ImageSplit(images, labels), evaluation.captions, tmp_path / "predictions.png", count=12)
     assert sorted(caption.split("\n")[1] for caption in shown) == [*"aaaabbbbcccc"]
 
 

@@ -130,6 +130,10 @@ def test_heat_stays_in_the_window(height: int, width: int) -> None:
     whole = explain(pass_through("bn", 112), image)
     assert whole.window == (0, 0, height, width)
     assert whole.heat[: height // 4, -width // 4 :].max() > 0.5
+    padded = explain(pass_through("bn", 112, resize="pad"), image)
+    assert min(padded.window) < 0 and padded.heat.shape == (height, width)
+    assert padded.seen == (slice(0, height), slice(0, width))
+    assert padded.heat[: height // 4, -width // 4 :].max() > 0.5
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

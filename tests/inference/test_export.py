@@ -33,6 +33,7 @@ from googlenet import (
 from googlenet.inference import export as export_module
 from googlenet.inference.backends import SUFFIXES, BackendName, Format, open_exported
 from googlenet.inference.export import ExportableModel, quietly
+from googlenet.recipe import Resize
 from tests.conftest import write_photos
 from tests.inference.conftest import Exports
 
