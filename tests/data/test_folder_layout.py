@@ -113,6 +113,8 @@ def test_the_classes_of_a_model_decide_what_a_folder_is(tmp_path: Path) -> None:
     assert list_folder(top, ("train", "car", "bus")).counts() == [2, 0, 1]
     split = make(tmp_path / "split", *(f"{name}/train/x.png" for name in ("train", "test")), "train/bus/x.png")
     assert list_folder(split, ("bus", "train")).counts() == [1, 2]
+    only = make(tmp_path / "only", "train/train/x.png", "train/bus/x.png")
+    assert list_folder(only, ("bus", "train")).counts() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,7 @@ def test_ambiguous_layouts_are_errors(files: str, named: str, tmp_path: Path) ->
 def test_classes_with_some_equal_folders_are_classes(tmp_path: Path) -> None:
     inside = "cat/old/1.png", "cat/new/2.png", "dog/old/3.png", "dog/new/4.png"
     assert list_folder(make(tmp_path / "loose", *inside, "cat/5.png")).classes == ("cat", "dog")
+    assert list_folder(make(tmp_path / "one", "cat/images/1.png", "dog/images/2.png")).classes == ("cat", "dog")
     assert list_folder(make(tmp_path / "other", *inside, "cat/mid/5.png")).classes == ("cat", "dog")
 
 
@@ -155,6 +158,13 @@ def test_without_labeled_test_images_there_is_no_test_folder(test: str, with_val
     assert (len(data.train), len(data.test)) == ((10, 10) if with_val else (8, 2))
     notes = [line for line in scan(list_folder(top)).lines() if test.partition("/")[0] in line]
     assert len(notes) == 1 and ("val" if with_val else "train") in notes[0]
+
+
+def test_a_folder_without_images_next_to_train_is_ignored(tmp_path: Path) -> None:
+    top = make(make_splits(tmp_path / "data", "train"), "papers/read me.txt")
+    assert splits_in(top) == {None: 10}
+    (note,) = list_folder(top).notes
+    assert "papers" in note and "train" not in note
 
 
 def test_a_validation_folder_without_class_folders_is_ignored(tmp_path: Path) -> None:
