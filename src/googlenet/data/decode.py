@@ -17,13 +17,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from googlenet.console import progress
+from googlenet.console import log, progress
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import cache_dir
+from googlenet.files import cache_dir, printable
 from googlenet.recipe import Resize
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
+_SYSTEM_NAMES = frozenset(
+    ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found", "thumbs.db",
+     "desktop.ini")
+)  # fmt: skip
 PAD_GRAY = 128  # of 255, in the borders of `pad`
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 """One image: a file's path or content, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W).
@@ -229,33 +233,46 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], descr
 def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """The given files, and the image files (by suffix) in the given folders; `UserError` for a folder without any."""
     for path in map(Path, paths):
-        files = [path]
+        files, runs = [path], list[Path]()
         if is_dir(path):
-            files = [file for file in walk(path) if file.suffix.lower() in SUFFIXES or is_dir(file)]
+            files = [file for file in walk(path, runs) if file.suffix.lower() in SUFFIXES or is_dir(file)]
+        for run in runs:
+            log.info("ignored: %s, a folder with a trained model", printable(run))
         if not files:
             raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
         yield from files
 
 
-def walk(folder: Path, _parents: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Every file in a folder and below, sorted within each folder, without hidden ones.
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or was made by a system and not by a user."""
+    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
+
+
+def walk(folder: Path, runs: list[Path] | None = None, _parents: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Every file in a folder and below, sorted within each folder, without hidden ones and those of the system.
 
     Links are followed, except to a folder that they are in; a broken link, or one that leads to itself, counts as a
-    file. A folder that cannot be listed is yielded itself: opening it says why.
+    file. A folder that cannot be listed is yielded itself: opening it says why. Folders of runs inside, whose images
+    are plots, are not searched but added to `runs`.
     """
     try:
         real = folder.resolve()
         with os.scandir(folder) as listing:
-            visible = (entry for entry in listing if not entry.name.startswith("."))
+            visible = (entry for entry in listing if not is_ignored(entry.name))
             entries = sorted(visible, key=lambda entry: entry.name)
     except (OSError, RuntimeError):
         yield folder
         return
     if real in _parents:
         return
+    names = {entry.name for entry in entries}
+    if _parents and ("model.safetensors" in names or names >= {"recipe.toml", "metrics.jsonl"}):
+        if runs is not None:
+            runs.append(folder)
+        return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_dir(entry.path)):
-            yield from walk(Path(entry.path), _parents | {real})
+            yield from walk(Path(entry.path), runs, _parents | {real})
         else:
             yield Path(entry.path)
 

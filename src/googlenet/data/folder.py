@@ -1,39 +1,26 @@
-"""A folder of images as a dataset.
+"""A folder of images as a dataset. `folder_layout.py` decides which folders are splits and which are classes.
 
-    FOLDER/CLASS/*.jpg                           the seed decides which images of each class are for the test
-    FOLDER/{train,validation,test}/CLASS/*.jpg   the folders decide; without a test folder, validation is the test
-
-Other names of the splits are training, val, valid and testing. Class folders may have folders inside.
+FOLDER/CLASS/*.jpg                    the seed decides which images of each class are for the test
+FOLDER/{train,val,test}/CLASS/*.jpg   the folders decide; without a test folder, val is the test
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from googlenet.data import decode
-from googlenet.data.decode import SUFFIXES, Header, is_dir, walk
+from googlenet.data.decode import SUFFIXES, Header, is_dir, is_ignored, walk
+from googlenet.data.folder_layout import SPLITS as SPLITS, SplitName, class_name, find_layout
 from googlenet.data.store import FileIndex, file_times
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand, printable
-
-SplitName = Literal["train", "validation", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-_SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
-
-def split_name(name: str) -> SplitName | None:
-    """The split that a folder or a value of a table names; None if it is not one."""
-    return _SPLIT_FOLDERS.get(name.lower())
 
 
 @dataclass(frozen=True)
@@ -46,6 +33,8 @@ class Listing:
     """Path, class index and split of each image; split None: the seed decides."""
     other_files: tuple[Path, ...]  # without the suffix of an image, or not in a class folder
     unlistable: tuple[Path, ...]  # folders whose files cannot be listed
+    empty_classes: tuple[str, ...] = ()  # class folders without an image: CLASS or SPLIT/CLASS
+    notes: tuple[str, ...] = ()  # what a user should know about the layout, one line each
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What else a table says about each of `files`; empty for a folder."""
 
@@ -54,48 +43,87 @@ class Listing:
         counts = Counter(label for _, label, _ in self.files)
         return [counts[label] for label in range(len(self.classes))]
 
+    def classes_without(self, unreadable: Collection[Path]) -> list[str]:
+        """The empty class folders, and the classes of which every file is in `unreadable`."""
+        present = {label for _, label, _ in self.files}
+        present -= {label for path, label, _ in self.files if path not in unreadable}
+        return [*self.empty_classes, *(self.classes[label] for label in sorted(present))]
+
 
 def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Listing:
     """Find the image files and their classes: `classes` in their order, or those found, sorted.
 
-    Raises `UserError` for a folder that is missing, has less than two classes with images, or others than `classes`.
+    Raises `UserError` for a folder that is missing, whose layout is ambiguous, or that has less than two classes with
+    images, or others than `classes`.
     """
     top = expand(folder)
     try:
-        inside = sorted(path for path in top.iterdir() if not path.name.startswith(".") and is_dir(path))
+        inside = _folders_in(top)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot list the folder {top}: {reason_of(error)}") from error
-    roots = {path: _SPLIT_FOLDERS.get(path.name.lower()) for path in inside}
-    if "train" not in roots.values():
-        roots = {top: None}
-    elif unknown := [path.name for path, split in roots.items() if split is None]:
-        raise UserError(f"{top} has a folder {unknown[0]!r} next to train; rename it to val or test, or move it")
-    elif set(roots.values()) == {"train"}:
-        roots = dict.fromkeys(roots)
+    runs: list[Path] = []
+    entries = [(path, _parts(path, top)) for path in walk(top, runs)]
+    layout = find_layout(
+        top,
+        set(inside) - {_parts(run, top)[0] for run in runs},
+        (parts for path, parts in entries if path.suffix.lower() in SUFFIXES and len(parts) > 1),
+        classes,
+    )
     images: list[tuple[Path, str, SplitName | None]] = []
     others: list[Path] = []
     unlistable: list[Path] = []
-    for root, split in roots.items():
-        for path in walk(root):
-            parts = path.relative_to(root).parts
-            if path.suffix.lower() in SUFFIXES and len(parts) > 1:
-                images.append((path, parts[0], split))
-            else:
-                (unlistable if is_dir(path) else others).append(path)
+    used: set[tuple[str, ...]] = set()  # class folders
+    for path, parts in entries:
+        depth = next((depth for depth in range(3) if parts[:depth] in layout.roots), len(parts))
+        if path.suffix.lower() in SUFFIXES and len(parts) > depth + 1:
+            images.append((path, class_name(parts[depth]), layout.roots[parts[:depth]]))
+            used.add(parts[: depth + 1])
+        else:
+            (unlistable if is_dir(path) else others).append(path)
     found = sorted({name for _, name, _ in images})
-    if classes is not None and (unknown := sorted(set(found) - set(classes))):
-        raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes)}")
+    labels = {class_name(name): label for label, name in enumerate(classes or found)}
+    if unknown := [name for name in found if name not in labels]:
+        raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes or ())}")
     classes = tuple(classes or found)
     if not found or len(classes) < 2:
         is_class = not found and any(path.suffix.lower() in SUFFIXES for path in others)
         content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
         hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""
+        if found and () in layout.roots and len({parts[:2] for _, parts in entries if len(parts) > 2}) > 1:
+            hint = f"; if the folders in {found[0]} are classes, use {top / found[0]}"
         raise UserError(f"{top} has {content}; FOLDER/CLASS/*.jpg with at least two classes is needed{hint}")
     if bad := [printable(name) for name in classes if not name.isprintable() and printable(name) != name]:
         raise UserError(f"{top} has a class '{bad[0]}', whose name is not one line of UTF-8; rename the folder")
-    labels = {name: label for label, name in enumerate(classes)}
+
+    class_folders = [(*root, name) for root in layout.roots for name in _folders_in(top.joinpath(*root))]
+    elsewhere = {_parts(path, top)[:depth] for path in (*runs, *unlistable) for depth in (1, 2, 3)}
+    empty = [printable("/".join(parts)) for parts in class_folders if parts not in used | elsewhere]
     files = tuple((path, labels[name], split) for path, name, split in images)
-    return Listing(top, classes, files, tuple(others), tuple(unlistable))
+    notes = (*layout.notes, *_notes_on(found, [printable(run.relative_to(top)) for run in runs]))
+    return Listing(top, classes, files, tuple(others), tuple(unlistable), tuple(empty), notes)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not is_ignored(path.name) and is_dir(path))
+
+
+def _parts(path: Path, top: Path) -> tuple[str, ...]:
+    return path.parts[len(top.parts) :]
+
+
+def _notes_on(classes: list[str], runs: list[str]) -> list[str]:
+    """Lines about classes that differ only in case, and about folders of runs."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups[name.casefold()].append(name)
+    notes = [
+        f"warning: the classes {' and '.join(group)} differ only in case; if they are one class, rename a folder"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    if runs:
+        notes.append(f"folders with a trained model, ignored: {len(runs):,}, for example {runs[0]}")
+    return notes
 
 
 class ImageFile(NamedTuple):
@@ -115,7 +143,7 @@ class FolderReport:
 
     listing: Listing
     files: tuple[ImageFile, ...]  # those that can be opened
-    unreadable: dict[Path, str]  # Files that cannot be opened and folders that cannot be listed, and why
+    unreadable: dict[Path, str]  # Files that cannot be read and folders that cannot be listed, and why
 
     @property
     def channels(self) -> int:
@@ -181,7 +209,9 @@ class FolderReport:
         if others := self.listing.other_files:
             kinds = Counter(printable(path.suffix.lower() or path.name) for path in others).most_common(5)
             lines.append(f"other files, ignored: {len(others):,} ({', '.join(f'{kind} {n:,}' for kind, n in kinds)})")
-        return lines
+        if empty := self.listing.classes_without(self.unreadable):
+            lines.append(f"class folders without an image that can be read: {', '.join(empty)}")
+        return [*lines, *self.listing.notes]
 
 
 def scan(listing: Listing) -> FolderReport:

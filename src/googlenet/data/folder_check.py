@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,18 @@ from googlenet.files import check_writable, expand, printable
 class FolderCheck:
     """What `check_folder` found."""
 
-    report: FolderReport
-    unreadable: dict[Path, str]  # Files that cannot be decoded and folders that cannot be listed, and why
+    report: FolderReport  # also of files that cannot be decoded
     moved: dict[Path, Path]  # unreadable files, and their new paths
+
+    @property
+    def unreadable(self) -> dict[Path, str]:
+        """Files that cannot be decoded and folders that cannot be listed, and why."""
+        return self.report.unreadable
+
+    @property
+    def empty_classes(self) -> list[str]:
+        """Class folders without an image that can be decoded."""
+        return self.report.listing.classes_without(self.unreadable)
 
     @property
     def _left(self) -> set[Path]:
@@ -30,7 +39,8 @@ class FolderCheck:
     def is_clean(self) -> bool:
         """Whether no problem is left, now that files have been moved."""
         groups = (*self.report.leaks, *self.report.contradictions)
-        return not self._left and all(len({file.path for file in group} - self.moved.keys()) < 2 for group in groups)
+        are_moved = all(len({file.path for file in group} - self.moved.keys()) < 2 for group in groups)
+        return are_moved and not self._left and not self.empty_classes
 
     def lines(self) -> list[str]:
         """One line for each finding, and for each unreadable file."""
@@ -47,7 +57,7 @@ class FolderCheck:
         lines += [f"moved: {printable(path)} to {printable(target)}" for path, target in self.moved.items()]
         if self._left:
             return [*lines, "fix or remove the unreadable files (--quarantine moves them), or use --skip-unreadable"]
-        return [*lines, "no problems" if self.is_clean else "these images should be fixed; training works without"]
+        return [*lines, "no problems" if self.is_clean else "these should be fixed; training works without"]
 
     def to_dict(self) -> dict[str, Any]:
         report, listing = self.report, self.report.listing
@@ -56,6 +66,8 @@ class FolderCheck:
             "folder": str(listing.folder),
             "classes": dict(zip(listing.classes, listing.counts(), strict=True)),
             "images": len(listing.files),
+            "empty_classes": self.empty_classes,
+            "notes": list(listing.notes),
             "other_files": list(map(printable, listing.other_files)),
             **{kind: list(map(_names, found)) for kind, found in groups.items()},
             "unreadable": {printable(path): reason for path, reason in self.unreadable.items()},
@@ -80,7 +92,7 @@ def check_folder(folder: str | Path, quarantine: str | Path | None = None) -> Fo
     errors = zip(paths, map_threads(_decoding_error, paths, "decoding images"), strict=True)
     undecodable = {path: error for path, error in errors if error}
     moved = {path: _move(path, aside / path.relative_to(top)) for path in undecodable} if aside is not None else {}
-    return FolderCheck(report, report.unreadable | undecodable, moved)
+    return FolderCheck(replace(report, unreadable=report.unreadable | undecodable), moved)
 
 
 def _decoding_error(path: Path) -> str:

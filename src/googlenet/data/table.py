@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from googlenet.data.folder import SPLITS, Listing, SplitName, split_name
+from googlenet.data.folder import SPLITS, Listing, SplitName
+from googlenet.data.folder_layout import split_of
 from googlenet.device import require
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand, printable
@@ -58,12 +60,12 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listi
         file = os.path.normpath(folder / os.fsdecode(row["file"].encode("utf-8", "surrogateescape")))
         if (first := lines.setdefault(file, line)) != line:
             raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already")
-        split = split_name(row["split"]) if row.get("split") else None
+        split = split_of(row["split"]) if row.get("split") else None
         if row.get("split") and split is None:
             raise UserError(f"{path}, row {line}: unknown split {row['split']!r}; splits: {', '.join(SPLITS)}")
         if not os.path.isfile(file):  # noqa: PTH113
             missing.append(f"{printable(file)} (row {line})")
-        images.append((Path(file), row["class"], split))
+        images.append((Path(file), unicodedata.normalize("NFC", row["class"]), split))
         for name in others:
             columns[name].append(row[name])
     if missing:
