@@ -21,6 +21,8 @@ from torch import Tensor
 
 from googlenet.console import log
 from googlenet.data.dataset import ImageDataset
+from googlenet.data.decode import decode_resized
+from googlenet.data.suspects import Suspect
 from googlenet.data.transforms import Augmentation
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import Evaluation
@@ -237,3 +239,19 @@ def plot_predictions(
             "predicted (confidence), true",
         )
     plot_contact_sheet(images[chosen], [captions[number] for number in chosen.tolist()], path, title=title)
+
+
+def plot_suspects(suspects: Sequence[Suspect], path: Path, *, count: int = 64) -> None:
+    """The first `count` suspects: the class of each and the suggested one; near duplicates after what they are like."""
+    images, captions = [], []
+    for suspect in suspects[:count]:
+        if suspect.other is not None:
+            images.append(suspect.other)
+            captions.append(f"{suspect.other.name}\n{suspect.other.parent.name}")
+        images.append(suspect.path)
+        verdict = "near duplicate" if suspect.other else f"{suspect.suggested}? {suspect.score:.2f}"
+        captions.append(f"{suspect.path.name}\n{suspect.label}\n{verdict}")
+    pixels = [decode_resized(image, 3, 96) for image in images]
+    sheet = torch.stack(pixels) if pixels else torch.empty(0, 3, 96, 96, dtype=torch.uint8)
+    title = f"{min(count, len(suspects)):,} of {len(suspects):,} suspects"
+    plot_contact_sheet(sheet, captions, path, title=title)
