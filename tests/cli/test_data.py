@@ -92,10 +92,12 @@ def write_predictions(folder: Path, path: Path, wrong: set[str]) -> None:
 def test_check_writes_suspects(call: Call, photos: Path) -> None:
     boots = sorted((photos / "boot").iterdir())
     Image.open(boots[1]).resize((56, 56)).save(photos / "boot" / "larger.bmp")
+    boots[2].write_bytes(boots[2].read_bytes()[:-30])
     boots[0].rename(photos / "trouser" / "bo ot.png")
-    write_predictions(photos, Path("out_of_fold.csv"), {"bo ot.png"})
+    write_predictions(photos, Path("out_of_fold.csv"), {"bo ot.png", boots[2].name})
     arguments = ("data", "check", photos, "--predictions", "out_of_fold.csv", "--suspects", "found/suspects")
-    report = json.loads(call(*arguments, "--json")[0])
+    report = json.loads(call(*arguments, "--json", code=1)[0])
+    assert list(report["unreadable"]) == [str(boots[2])]
     (error,) = report["label_errors"]
     assert (error["class"], error["suggested_class"], report["predicted"]) == ("trouser", "boot", 24)
     assert error["file"] == str(photos / "trouser" / "bo ot.png")
@@ -116,7 +118,7 @@ def test_check_writes_suspects(call: Call, photos: Path) -> None:
     with Image.open("found/suspects/suspects.png") as sheet:
         assert sheet.size[0] > 500
 
-    out, _ = call(*arguments, "--image-root", "https://example.com/")
+    out, _ = call(*arguments, "--image-root", "https://example.com/", "--quarantine", "aside")
     assert "bo ot.png" in out and "larger.bmp" in out
     tasks = json.loads(Path("found/suspects/label_studio.json").read_text())
     assert tasks[0]["data"]["image"] == "https://example.com/trouser/bo%20ot.png"

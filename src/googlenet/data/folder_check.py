@@ -100,7 +100,7 @@ def check_folder(
     decoded = dict(zip(paths, map_threads(partial(_decode, has_imagehash), paths, "decoding images"), strict=True))
     undecodable = {path: error for path, error in decoded.items() if isinstance(error, str)}
     fingerprints = {path: value for path, value in decoded.items() if not isinstance(value, str)}
-    suspects = find_suspects(report, fingerprints if has_imagehash else None, predicted)
+    suspects = find_suspects(report, fingerprints.keys(), fingerprints if has_imagehash else None, predicted)
     moved = {path: _move(path, aside / path.relative_to(top)) for path in undecodable} if aside is not None else {}
     return FolderCheck(report, report.unreadable | undecodable, moved, suspects)
 

@@ -46,7 +46,7 @@ def fingerprint(image: Tensor) -> Fingerprint | None:
     import imagehash
 
     pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((2 * _SIDE, 2 * _SIDE), Image.Resampling.BILINEAR)
-    small = np.asarray(pixels.reduce(2))
+    small = np.asarray(pixels.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
     if small.std(axis=(0, 1)).max() < _MIN_CONTRAST:
         return None
     bits = imagehash.phash(pixels, hash_size=8).hash
@@ -68,13 +68,15 @@ def near_duplicates(fingerprints: Sequence[Fingerprint]) -> list[list[Match]]:
     count = len(fingerprints)
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     _, component = connected_components(graph, directed=False)
-    nearest: dict[int, Match] = {}
-    for index in np.argsort(correlation, kind="stable"):  # the highest comes last and stays
-        one, other, value = int(first[index]), int(second[index]), float(correlation[index])
-        nearest[one], nearest[other] = Match(one, other, value), Match(other, one, value)
+    one, other = np.concatenate((first, second)), np.concatenate((second, first))
+    both = np.concatenate((correlation, correlation))
+    order = np.argsort(both, kind="stable")
+    nearest, highest = np.zeros(count, int), np.zeros(count)
+    nearest[one[order]], highest[one[order]] = other[order], both[order]  # the last one stays, with the highest
     groups: dict[int, list[Match]] = {}
-    for number in sorted(nearest):
-        groups.setdefault(int(component[number]), []).append(nearest[number])
+    for number in np.unique(one).tolist():
+        match = Match(number, int(nearest[number]), float(highest[number]))
+        groups.setdefault(int(component[number]), []).append(match)
     return list(groups.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -107,14 +107,16 @@ class Suspects:
 
 
 def find_suspects(
-    report: FolderReport, fingerprints: Mapping[Path, Fingerprint | None] | None, predictions: OutOfFold | None
-) -> Suspects:
-    """What is suspicious in a folder, by the fingerprints of its decodable images and by predictions, if given."""
+    report: FolderReport, decodable: Collection[Path], fingerprints: Mapping[Path, Fingerprint | None] | None,
+    predictions: OutOfFold | None,
+) -> Suspects:  # fmt: skip
+    """What is suspicious among the decodable images of a folder, by fingerprints and by predictions, if given."""
     classes, errors, groups = report.listing.classes, None, None
     if predictions is not None:
         errors = [
             Suspect(path, classes[label], "label", classes[suggested], score, None)
             for path, label, suggested, score in find_label_errors(predictions)
+            if path in decodable
         ]
     if fingerprints is not None:
         groups = sorted(

@@ -242,16 +242,11 @@ def plot_predictions(
 
 
 def plot_suspects(suspects: Sequence[Suspect], path: Path, *, count: int = 64) -> None:
-    """The first `count` suspects: the class of each and the suggested one; near duplicates after what they are like."""
-    images, captions = [], []
+    """The first `count` suspects, with the class of each, and the suggested class or the image it is like."""
+    pixels, captions = [torch.empty(0, 3, 96, 96, dtype=torch.uint8)], []
     for suspect in suspects[:count]:
-        if suspect.other is not None:
-            images.append(suspect.other)
-            captions.append(f"{suspect.other.name}\n{suspect.other.parent.name}")
-        images.append(suspect.path)
-        verdict = "near duplicate" if suspect.other else f"{suspect.suggested}? {suspect.score:.2f}"
-        captions.append(f"{suspect.path.name}\n{suspect.label}\n{verdict}")
-    pixels = [decode_resized(image, 3, 96) for image in images]
-    sheet = torch.stack(pixels) if pixels else torch.empty(0, 3, 96, 96, dtype=torch.uint8)
-    title = f"{min(count, len(suspects)):,} of {len(suspects):,} suspects"
-    plot_contact_sheet(sheet, captions, path, title=title)
+        pixels.append(decode_resized(suspect.path, 3, 96)[None])
+        reason = f"like {suspect.other.name}" if suspect.other else f"{suspect.suggested}? {suspect.score:.2f}"
+        captions.append(f"{suspect.path.name}\n{suspect.label}\n{reason}")
+    title = f"{len(captions):,} of {len(suspects):,} suspects"
+    plot_contact_sheet(torch.cat(pixels), captions, path, title=title)
