@@ -83,15 +83,15 @@ def _parse(rows: Iterator[list[str]], path: Path, listing: Listing) -> OutOfFold
         paths.append(image)
         labels.append(label)
         probabilities.append(_probabilities([values[PREFIX + each] for each in listing.classes], f"{place}, {name!r}"))
-    if not paths:
-        raise UserError(f"{path} has no predictions")
+    if len(set(labels)) < 2:
+        raise UserError(f"{path} has predictions for images of {len(set(labels))} classes; at least two are needed")
     return OutOfFold(paths, np.array(labels), np.array(probabilities))
 
 
 def _columns(header: list[str], path: Path, classes: Sequence[str]) -> list[str]:
     needed = ["file", "class", *(PREFIX + name for name in classes)]
     if missing := [name for name in needed if name not in header]:
-        raise UserError(f"{path}, row 1: there is no column {printable(missing[0])!r}, but the folder needs it")
+        raise UserError(f"{path}, row 1: the column {printable(missing[0])!r} is missing")
     if unknown := [name for name in header if name.startswith(PREFIX) and name not in needed]:
         name = printable(unknown[0].removeprefix(PREFIX))
         raise UserError(f"{path}, row 1: the folder has no class {name!r}; its classes are {', '.join(classes)}")
@@ -120,7 +120,9 @@ def find_label_errors(predictions: OutOfFold) -> list[LabelError]:
     paths, labels, probabilities = predictions
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about classes with few images, by number
-        order = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+        order = find_label_issues(
+            labels, probabilities, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
+        )
     scores = 1 - get_label_quality_scores(labels, probabilities, method="self_confidence")
     suggested = probabilities.argmax(axis=1)
     return [LabelError(paths[n], int(labels[n]), int(suggested[n]), float(scores[n])) for n in order]
