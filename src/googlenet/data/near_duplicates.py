@@ -61,9 +61,9 @@ def near_duplicates(fingerprints: Sequence[Fingerprint]) -> list[list[Match]]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not fingerprints:
+    found = list(_pairs(fingerprints)) if fingerprints else []
+    if not found:
         return []
-    found = list(_pairs(fingerprints))
     first, second, correlation = (np.concatenate(part) for part in zip(*found, strict=True))
     count = len(fingerprints)
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
@@ -89,7 +89,7 @@ def _pairs(fingerprints: Sequence[Fingerprint]) -> Iterator[tuple[_Array, _Array
         # Much faster than np.nonzero of two dimensions
         rows, columns = np.divmod(np.flatnonzero(distances <= MAX_DISTANCE), distances.shape[1])
         rows, columns = rows[columns > rows], columns[columns > rows]
-        for part in range(0, max(1, len(rows)), _PAIRS):
+        for part in range(0, len(rows), _PAIRS):
             first, second = rows[part : part + _PAIRS] + start, columns[part : part + _PAIRS] + start
             correlation = np.einsum("nd,nd->n", _normalize(small[first]), _normalize(small[second]))
             alike = correlation >= MIN_CORRELATION
