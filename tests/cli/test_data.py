@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,72 @@ def test_check(call: Call, photos: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert not Path("~").exists()
 
 
+def write_predictions(folder: Path, path: Path, wrong: set[str]) -> None:
+    """Out-of-fold predictions that are confident of each label, except for the images with these names."""
+    classes = ("boot", "trouser")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "class", *(f"probability:{name}" for name in classes)])
+        for number, image in enumerate(sorted(folder.glob("*/*.png"))):
+            label = image.parent.name
+            share = 0.02 if image.name in wrong else 0.9 + number / 1000
+            shares = [share, 1 - share] if label == "boot" else [1 - share, share]
+            writer.writerow([image.relative_to(folder).as_posix(), label, *shares])
+
+
+def test_check_writes_suspects(call: Call, photos: Path) -> None:
+    boots = sorted((photos / "boot").iterdir())
+    Image.open(boots[1]).resize((56, 56)).save(photos / "boot" / "larger.bmp")
+    boots[2].write_bytes(boots[2].read_bytes()[:-30])
+    boots[0].rename(photos / "trouser" / "bo ot.png")
+    write_predictions(photos, Path("out_of_fold.csv"), {"bo ot.png", boots[2].name})
+    arguments = ("data", "check", photos, "--predictions", "out_of_fold.csv", "--suspects", "found/suspects")
+    report = json.loads(call(*arguments, "--json", code=1)[0])
+    assert list(report["unreadable"]) == [str(boots[2])]
+    (error,) = report["label_errors"]
+    assert (error["class"], error["suggested_class"], report["predicted"]) == ("trouser", "boot", 24)
+    assert error["file"] == str(photos / "trouser" / "bo ot.png")
+    assert [len(group["files"]) for group in report["near_duplicates"]] == [2]
+    with Path("found/suspects/suspects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["kind"], row["suggested_class"], row["other_file"]) for row in rows] == [
+        ("trouser/bo ot.png", "label", "boot", ""),
+        (f"boot/{boots[1].name}", "near-duplicate", "", "boot/larger.bmp"),
+        ("boot/larger.bmp", "near-duplicate", "", f"boot/{boots[1].name}"),
+    ]
+    assert [0.9 < float(row["score"]) <= 1 for row in rows] == [True] * 3
+    tasks = json.loads(Path("found/suspects/label_studio.json").read_text())
+    assert [task["data"]["file"] for task in tasks] == [row["file"] for row in rows]
+    assert tasks[0]["data"]["image"] == "/data/local-files/?d=photos/trouser/bo%20ot.png"
+    (result,) = tasks[0]["predictions"][0]["result"]
+    assert result["type"] == "choices" and result["value"] == {"choices": ["boot"]}
+    with Image.open("found/suspects/suspects.png") as sheet:
+        assert sheet.size[0] > 500
+
+    out, _ = call(*arguments, "--image-root", "https://example.com/", "--quarantine", "aside")
+    assert "bo ot.png" in out and "larger.bmp" in out
+    tasks = json.loads(Path("found/suspects/label_studio.json").read_text())
+    assert tasks[0]["data"]["image"] == "https://example.com/trouser/bo%20ot.png"
+
+
+def test_check_without_suspects_writes_empty_files(call: Call, photos: Path) -> None:
+    call("data", "check", photos, "--suspects", "found")
+    assert Path("found/suspects.csv").read_text().count("\n") == 1
+    assert json.loads(Path("found/label_studio.json").read_text()) == []
+    assert Path("found/suspects.png").exists()
+
+
+@pytest.mark.parametrize("package", ["cleanlab", "imagehash"])
+def test_check_names_the_package_to_install(
+    package: str, call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("googlenet.device.find_spec", lambda name: None if name == package else find_spec(name))
+    write_predictions(photos, Path("out_of_fold.csv"), set())
+    arguments = ("--predictions", "out_of_fold.csv", "--suspects", "found")
+    assert f"pip install {package}" in call("data", "check", photos, *arguments, code=2)[1]
+    assert not Path("found").exists()
+
+
 def test_links_that_lead_nowhere(call: Call) -> None:
     """They end neither `data check` nor training with an error of the system."""
     write_photos(Path("photos"), of_each=6)
@@ -98,6 +166,9 @@ def test_links_that_lead_nowhere(call: Call) -> None:
         (("fetch", "cifar"), 2, "cifar"),
         (("check", "missing"), 2, "missing"),
         (("check", "photos", "--quarantine", "photos/aside"), 2, "--quarantine"),
+        (("check", "photos", "--suspects", "photos/suspects"), 2, "--suspects"),
+        (("check", "photos", "--image-root", "x"), 2, "--suspects"),
+        (("check", "photos", "--predictions", "missing.csv", "--suspects", "found"), 2, "missing.csv"),
     ],
 )
 def test_wrong_calls(arguments: tuple[object, ...], code: int, named: str, call: Call, small_data: Path) -> None:
@@ -111,6 +182,7 @@ def test_wrong_calls(arguments: tuple[object, ...], code: int, named: str, call:
     [
         (("check", "photos", "--output", "file/report.json"), "googlenet.data.folder_check.check_folder"),
         (("check", "photos", "--quarantine", "file/aside"), "googlenet.data.folder_check.scan"),
+        (("check", "photos", "--suspects", "file/suspects"), "googlenet.data.folder_check.check_folder"),
         (("show", "photos", "--output", "file/sheet.png"), "googlenet.data.dataset.load_dataset"),
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 from googlenet import RunError, UserError
 from googlenet.data.dataset import load_dataset
 from googlenet.data.folder_check import check_folder
+from tests.conftest import write_photos
 from tests.data.conftest import deny_listing, write_image
 from tests.data.test_folder import break_links
 
@@ -126,3 +127,37 @@ def test_a_folder_that_cannot_be_listed_is_reported_and_not_moved(
     assert [path.name for path in check.unreadable] == ["private"]
     assert not check.moved
     assert not check.is_clean
+
+
+def test_near_duplicates_are_a_problem_in_different_splits_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    write_photos(photos / "train", of_each=6)
+    write_photos(tmp_path / "others", of_each=9)
+    for boot in sorted((tmp_path / "others" / "boot").iterdir()):
+        if not (photos / "train" / "boot" / boot.name).exists():
+            (photos / "test" / "boot").mkdir(parents=True, exist_ok=True)
+            shutil.copy(boot, photos / "test" / "boot" / boot.name)
+    one = next((photos / "train" / "boot").iterdir())
+    Image.open(one).save(photos / "train" / "trouser" / "again.bmp")  # the same pixels in another file
+    Image.new("L", (30, 30), 255).save(photos / "train" / "boot" / "white.png")
+    Image.new("L", (30, 30), 250).save(photos / "train" / "trouser" / "gray.png")
+    check = check_folder(photos)
+    (group,) = check.suspects.groups or []
+    assert {suspect.path.name for suspect in group.suspects} == {one.name, "again.bmp"}
+    assert group.is_contradiction and not group.is_leak
+    assert {path.name for path in check.suspects.blank} == {"white.png", "gray.png"}
+    assert check.is_clean
+    assert any(one.name in line and "again.bmp" in line for line in check.lines())
+
+    Image.open(one).save(photos / "test" / "boot" / "leak.bmp")
+    shutil.copy(photos / "test" / "boot" / "leak.bmp", photos / "test" / "boot" / "exact copy.bmp")
+    check = check_folder(photos)
+    assert not check.is_clean
+    (leak,) = check.to_dict()["near_duplicates"]
+    assert leak["is_leak"] and len(leak["files"]) == 2  # again.bmp, leak.bmp and its copy are one image
+    monkeypatch.setattr("googlenet.data.folder_check.find_spec", lambda _: None)
+    without = check_folder(photos)
+    assert without.suspects.groups is None and without.to_dict()["near_duplicates"] is None
+    assert any("imagehash" in line for line in without.lines())

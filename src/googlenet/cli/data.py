@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from googlenet.cli import options
-from googlenet.files import check_output, check_writable, write_json
+from googlenet.errors import UserError
+from googlenet.files import check_output, check_writable, expand, write_json
 
 
 @options.data_app.command(name="list")
@@ -44,25 +45,65 @@ def data_fetch(
 
 @options.data_app.command(name="check")
 def data_check(
-    folder: Annotated[Path, Parameter(help="Folder of images: FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg.")],
+    folder: Annotated[
+        Path, Parameter(help="Folder of images: FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg; or a table of files.")
+    ],
     *,
     output: Annotated[Path | None, options.Output, Parameter(help="Report to write as JSON; default: none.")] = None,
     quarantine: Annotated[
         Path | None, Parameter(help="Folder to move unreadable files to; default: leave them.")
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        Parameter(
+            help="Out-of-fold predictions, to find likely label errors: a CSV file with the columns file, class and "
+            "probability:CLASS; default: none."
+        ),
+    ] = None,
+    suspects: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder to write near duplicates and likely label errors to: suspects.csv, suspects.png and "
+            "label_studio.json; default: none."
+        ),
+    ] = None,
+    image_root: Annotated[
+        str | None,
+        Parameter(
+            help="What precedes file names in label_studio.json; default: /data/local-files/?d= and FOLDER's name."
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> int:
-    """Decode every image of a folder and report problems. The exit code is 1 if there are any."""
+    """Decode every image of a folder and report problems. The exit code is 1 if there are any.
+
+    Near duplicates are searched if the package imagehash is installed. Suspects are a problem only if images that look
+    the same are in different splits.
+    """
     from googlenet.console import on_stderr
-    from googlenet.data.folder_check import check_folder
+    from googlenet.data.folder_check import check_folder, check_outside
+    from googlenet.data.suspects import write_csv, write_label_studio
+    from googlenet.device import require
+    from googlenet.evaluation.plots import plot_suspects
 
     if output is not None:
         check_writable(output)
+    if image_root is not None and suspects is None:
+        raise UserError("--image-root is for label_studio.json; set --suspects FOLDER too")
+    if suspects is not None:
+        suspects = expand(suspects)
+        require("imagehash", "--suspects")
+        check_outside(suspects, expand(folder), "--suspects")
+        check_writable(suspects / "suspects.csv")
     with on_stderr(json):
-        check = check_folder(folder, quarantine)
+        check = check_folder(folder, quarantine, predictions)
     options.print_json(check.to_dict()) if json else print("\n".join(check.lines()))
     if output is not None:  # last: what was moved is printed even if this fails
         write_json(output, check.to_dict())
+    if suspects is not None:
+        write_csv(check.suspects, suspects / "suspects.csv")
+        write_label_studio(check.suspects, suspects / "label_studio.json", image_root)
+        plot_suspects(check.suspects.rows(), suspects / "suspects.png")
     return 0 if check.is_clean else 1
 
 

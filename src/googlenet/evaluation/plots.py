@@ -21,6 +21,8 @@ from torch import Tensor
 
 from googlenet.console import log
 from googlenet.data.dataset import ImageDataset, ImageSplit
+from googlenet.data.decode import decode_resized
+from googlenet.data.suspects import Suspect
 from googlenet.data.transforms import Augmentation
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import Evaluation
@@ -239,3 +241,14 @@ def plot_predictions(
     plot_contact_sheet(
         split.__getitems__(chosen)[0], [captions[number] for number in chosen.tolist()], path, title=title
     )
+
+
+def plot_suspects(suspects: Sequence[Suspect], path: Path, *, count: int = 64) -> None:
+    """The first `count` suspects, with the class of each, and the suggested class or the image it is like."""
+    pixels, captions = [torch.empty(0, 3, 96, 96, dtype=torch.uint8)], []
+    for suspect in suspects[:count]:
+        pixels.append(decode_resized(suspect.path, 3, 96)[None])
+        reason = f"like {suspect.other.name}" if suspect.other else f"{suspect.suggested}? {suspect.score:.2f}"
+        captions.append(f"{suspect.path.name}\n{suspect.label}\n{reason}")
+    title = f"{len(captions):,} of {len(suspects):,} suspects"
+    plot_contact_sheet(torch.cat(pixels), captions, path, title=title)

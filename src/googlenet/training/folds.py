@@ -13,6 +13,7 @@ from typing import Any
 from googlenet.console import log
 from googlenet.data.dataset import find_units, has_files, list_files
 from googlenet.data.folder import ImageFile, Listing, scan
+from googlenet.data.label_errors import PREFIX
 from googlenet.errors import UserError
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.report import evaluate
@@ -162,5 +163,5 @@ def _write_predictions(path: Path, evaluations: Sequence[Evaluation]) -> None:
                 strict=True,
             )
         ]
-    columns = ("file", "class", "predicted", "probability", *(f"probability:{name}" for name in classes))
+    columns = ("file", "class", "predicted", "probability", *(PREFIX + name for name in classes))
     write_table(path, columns, sorted(rows))
