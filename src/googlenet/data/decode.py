@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tempfile
 from collections import Counter
@@ -130,11 +129,10 @@ def _open_image(
         if isinstance(source, np.ndarray | Tensor | Image.Image):
             image = source.copy() if isinstance(source, Image.Image) else _from_array(source)  # loading changes it
             prepare(image)
-        elif isinstance(source, str | Path):
-            check_regular_file(source)
-            image = open_file(source, prepare)
         else:
-            image = open_file(io.BytesIO(source), prepare)
+            if isinstance(source, str | Path):
+                check_regular_file(source)
+            image = open_file(source, prepare)
         with image:
             yield image
     except (UserError, RunError):

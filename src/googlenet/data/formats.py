@@ -23,10 +23,10 @@ from googlenet.errors import UserError
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")
 )
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _PLUGINS: dict[bytes, Callable[[Any], ImageFile]] = {
     _PNG: PngImageFile,
-    _JPEG: jpeg_factory,  # of MPO files too: a JPEG with further images
+    b"\xff\xd8\xff": jpeg_factory,  # of MPO files too: a JPEG with further images
     b"GIF87a": GifImageFile,
     b"GIF89a": GifImageFile,
     b"BM": BmpImageFile,
@@ -36,28 +36,29 @@ _AVIF = frozenset((b"avif", b"avis"))
 _HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 
 
-def open_file(file: str | Path | io.BytesIO, prepare: Callable[[ImageFile], None]) -> ImageFile:
-    """Open an image file of any name and `prepare` it, for example load its pixels.
+def open_file(file: str | Path | bytes, prepare: Callable[[ImageFile], None]) -> ImageFile:
+    """Open an image file of any name, or its content, and `prepare` it: load its pixels, for example.
 
     Unlike `PIL.Image.open` it knows only the formats of this file (Pillow's EPS plugin starts Ghostscript), and does
-    not apply Pillow's limit of pixels, which is one for the whole process. If a PNG or JPEG fails, it is tried once
-    more without its metadata.
+    not apply Pillow's limit of pixels, which is one for the whole process. A PNG, JPEG or AVIF file that fails is tried
+    once more without its metadata.
 
     Raises `PIL.UnidentifiedImageError` for another format, or HEIC if pillow-heif is not installed; for damaged files
     errors of any type, as Pillow's decoders do.
     """
-    if isinstance(file, io.BytesIO):
-        start = bytes(file.getbuffer()[:64])
-    else:
+    if isinstance(file, str | Path):
         with Path(file).open("rb") as opened:
             start = opened.read(64)
-    plugin, strip = _plugin(start), _strip_png if start.startswith(_PNG) else _strip_jpeg
+    else:
+        start = bytes(file[:64])
+    plugin = _plugin(start)
     try:
-        return _prepared(plugin(file), prepare)
+        return _prepared(plugin(file if isinstance(file, str | Path) else io.BytesIO(file)), prepare)
     except Exception as error:
-        if isinstance(error, UserError | MemoryError) or not start.startswith((_PNG, _JPEG)):
+        strip = _STRIP.get(plugin)
+        if strip is None or isinstance(error, UserError | MemoryError):
             raise
-        content = file.getvalue() if isinstance(file, io.BytesIO) else Path(file).read_bytes()
+        content = Path(file).read_bytes() if isinstance(file, str | Path) else file
         return _prepared(plugin(io.BytesIO(strip(content))), prepare)
 
 
@@ -105,7 +106,7 @@ def _strip_png(content: bytes) -> bytes:
             if not is_intact:
                 raise ValueError(f"damaged {kind.decode('latin-1')!r} chunk")
             kept.append(content[position:end])
-        elif kind == b"eXIf" and is_intact and (exif := _orientation(data).removeprefix(b"Exif\0\0")):
+        elif kind == b"eXIf" and (exif := _orientation(data).removeprefix(b"Exif\0\0")):
             checksum = crc32(kind + exif).to_bytes(4, "big")
             kept.append(len(exif).to_bytes(4, "big") + kind + exif + checksum)
         if kind == b"IEND":
@@ -135,6 +136,11 @@ def _strip_jpeg(content: bytes) -> bytes:
     return b"".join(kept)
 
 
+def _strip_avif(content: bytes) -> bytes:
+    """Its EXIF becomes an item of an unknown type, which decoders skip. The orientation is stored elsewhere."""
+    return content.replace(b"Exif", b"free", 1)
+
+
 def _orientation(metadata: bytes) -> bytes:
     """EXIF metadata with the orientation alone; empty if there is none, or if it cannot be read."""
     found, kept = Image.Exif(), Image.Exif()
@@ -144,3 +150,10 @@ def _orientation(metadata: bytes) -> bytes:
         return kept.tobytes()
     except Exception:  # Pillow raises errors of any type
         return b""
+
+
+_STRIP: dict[Callable[[Any], ImageFile], Callable[[bytes], bytes]] = {
+    PngImageFile: _strip_png,
+    jpeg_factory: _strip_jpeg,
+    AvifImageFile: _strip_avif,
+}
