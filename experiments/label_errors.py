@@ -72,32 +72,18 @@ def change_labels(folder: Path, noisy: Path, fraction: float, rng: random.Random
     return changed
 
 
-def predict_out_of_fold(noisy: Path, work: Path, arguments: argparse.Namespace, rng: random.Random) -> Path:
-    """Train a network for each fold on the other folds, predict the fold, and write out_of_fold.csv."""
-    images = sorted(noisy.glob("*/*"))
-    rng.shuffle(images)
-    images.sort(key=lambda path: path.parent.name)  # stable: each class is shuffled, then dealt to the folds in turn
-    folds = [images[start :: arguments.folds] for start in range(arguments.folds)]
-    classes = sorted({path.parent.name for path in images})
+def predict_out_of_fold(noisy: Path, work: Path, arguments: argparse.Namespace) -> Path:
+    """Cross-validate: a table with a prediction for each image by a network that was not trained on it."""
     is_known = arguments.folder == "fashion-mnist"
-    recipe = arguments.recipe or ("minute" if is_known else "images")
     settings: dict[str, Any] = {**SETTINGS, **({**QUICK, "epochs": 6} if is_known else {})}
     settings |= {"epochs": arguments.epochs} if arguments.epochs else {}
-    output = work / "out_of_fold.csv"
-    with output.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "class", *(f"probability:{name}" for name in classes)])
-        for number, fold in enumerate(folds):
-            data, run = work / f"fold-{number}", work / f"run-{number}"
-            for path in images:
-                split = "test" if path in set(fold) else "train"
-                link([(f"{split}/{path.relative_to(noisy)}", path)], data)
-            googlenet.train(recipe, data=data, output=run, **settings)
-            predictions = googlenet.Predictor(run).predict(fold, top=len(classes))
-            for path, prediction in zip(fold, predictions, strict=True):
-                share = dict(zip(prediction.classes, prediction.probabilities, strict=True))
-                writer.writerow([path.relative_to(noisy), path.parent.name, *(share[name] for name in classes)])
-    return output
+    recipe = arguments.recipe or ("minute" if is_known else None)
+    result = googlenet.cross_validate(
+        recipe, data=noisy, folds=arguments.folds, output=work / "folds", seed=arguments.seed, **settings
+    )
+    if result.out_of_fold is None:
+        sys.exit(130)
+    return result.out_of_fold
 
 
 def check(noisy: Path, predictions: Path, suspects: Path) -> list[str]:
@@ -133,7 +119,7 @@ def main(words: list[str] | None = None) -> None:
             write_fashion_mnist(folder := work / "images", arguments.images)
         noisy = work / "noisy"
         changed = change_labels(folder, noisy, arguments.wrong, rng)
-        predictions = predict_out_of_fold(noisy, work, arguments, rng)
+        predictions = predict_out_of_fold(noisy, work, arguments)
         with predictions.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         agreement = sum(float(row[f"probability:{row['class']}"]) == _highest(row) for row in rows) / len(rows)

@@ -88,6 +88,17 @@ def test_output_and_resume(call: Call, images: Path, trained: TrainingResult, mo
     assert Path("home/c.csv").exists() and not Path("~").exists()
 
 
+def test_skipped_files_are_reported_apart_from_the_predictions(
+    call: Call, images: Path, trained: TrainingResult
+) -> None:
+    expected, _ = call("predict", trained.folder, images, "--json", code=1)
+    (images / "notes.txt").write_text("")
+    (images / "Thumbs.db").write_text("")
+    out, err = call("predict", trained.folder, images, "--json", code=1)
+    assert out == expected
+    assert ".txt 1" in err and "db" not in err
+
+
 def test_links_to_themselves_in_a_folder(call: Call, images: Path, trained: TrainingResult) -> None:
     (images / "broken.png").unlink()
     (images / "loop").symlink_to("loop")

@@ -282,7 +282,7 @@ assert warnings.filters == before, [entry for entry in warnings.filters if entry
 
 
 @settings(max_examples=60, deadline=None)
-@given(format=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP"]), data=st.data())
+@given(format=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "AVIF"]), data=st.data())
 def test_damage_anywhere_gives_an_image_or_a_clear_error(
     format: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -364,6 +364,26 @@ def test_files_and_folders_are_listed(images: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty"):
         list(image_files([tmp_path / "empty"]))
+
+
+def test_other_files_of_folders_are_counted_once_by_suffix(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.txt", "b.TXT", "README", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (images / name).write_text("")
+    (images / "more").mkdir()
+    (images / "more" / "c.raw").write_text("")
+    (images / "more" / "0.JFIF").write_bytes((images / "0.png").read_bytes())
+    decode.log.addHandler(caplog.handler)
+    try:
+        listed = list(image_files([images, images / "more", images / "a.txt"]))
+        (line,) = caplog.messages
+        assert ".txt 2" in line and ".raw 2" in line and "README 1" in line and " 5 " in line
+        assert not any(name in line for name in (".db", ".ini", "DS_Store"))
+        caplog.clear()
+        (images / "more" / "c.raw").unlink()
+        assert [path.name for path in image_files([images / "more"])] == ["0.JFIF"] and not caplog.messages
+    finally:
+        decode.log.removeHandler(caplog.handler)
+    assert [path.name for path in listed].count("0.JFIF") == 2 and listed[-1].name == "a.txt"
 
 
 def test_links_are_followed_and_cycles_are_not(tmp_path: Path) -> None:

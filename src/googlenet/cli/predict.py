@@ -53,7 +53,8 @@ def predict(
     if backend == "compiled":
         print("compiling the network for this processor at the first batch: 20 to 40 s", file=sys.stderr)
     predictor = Predictor(model, device=device, precision=precision, backend=backend)
-    listed = list(image_files(images))
+    with on_stderr():
+        listed = list(image_files(images))
     files = chain(listed, _read_names() if stdin else ())
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
     if output is not None:

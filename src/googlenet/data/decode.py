@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet.console import log, progress
+from googlenet.data.formats import SUFFIXES, open_file
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir, printable
 from googlenet.recipe import Resize
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"))
 _SYSTEM_NAMES = frozenset(
     ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found", "thumbs.db",
-     "desktop.ini")
+     "ehthumbs.db", "desktop.ini")
 )  # fmt: skip
 PAD_GRAY = 128  # of 255, in the borders of `pad`
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
@@ -71,7 +71,7 @@ def decode_image(source: Source, channels: int, max_side: int | None = None) -> 
     with _decode(source, channels, min_side=2 * max_side if max_side else None) as image:
         if max_side is not None:
             image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
-        return _to_tensor(image)
+        return _to_tensor(np.asarray(image))
 
 
 def decode_resized(source: Source, channels: int, size: int, resize: Resize = "stretch") -> Tensor:
@@ -81,14 +81,15 @@ def decode_resized(source: Source, channels: int, size: int, resize: Resize = "s
     much faster; the result differs by rounding only. Raises as `decode_image`.
     """
     with _decode(source, channels, min_side=2 * size) as image:
+        pixels = np.asarray(image)
         if resize == "crop":
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.crop((left, top, left + side, top + side))
+            pixels = pixels[top : top + side, left : left + side]  # image.crop applies Pillow's limit of pixels
         height, width = scaled_sides(image.height, image.width, size) if resize == "pad" else (size, size)
         # For uint8 with AVX2, PyTorch is three times as fast as Pillow; the two differ by rounding
-        pixels = F.interpolate(_to_tensor(image)[None], size=(height, width), mode="bilinear", antialias=True)
-        return F.pad(pixels, borders(height, width, size), value=PAD_GRAY)[0]
+        resized = F.interpolate(_to_tensor(pixels)[None], size=(height, width), mode="bilinear", antialias=True)
+        return F.pad(resized, borders(height, width, size), value=PAD_GRAY)[0]
 
 
 def scaled_sides(height: int, width: int, size: int) -> tuple[int, int]:
@@ -110,39 +111,48 @@ def _decode(source: Source, channels: int, min_side: int | None) -> Iterator[Ima
     if channels not in (1, 3):
         raise UserError(f"images can be decoded to 1 (gray) or 3 (RGB) channels, not {channels}")
     mode = "L" if channels == 1 else "RGB"
-    with _open_image(source) as image:
-        if min_side is not None:
+
+    def load(image: Image.Image) -> None:
+        if min_side is not None and image.format in ("JPEG", "MPO"):  # for HEIC, it would choose the file's preview
             image.draft(mode, (min_side, min_side))
         image.load()
+
+    with _open_image(source, load) as image:
         try:
             ImageOps.exif_transpose(image, in_place=True)
         except Exception as error:  # of any type, for damaged metadata although the pixels are fine
             if isinstance(error, MemoryError):
                 raise
-        yield _to_8_bits(image).convert(mode)
+        image = _to_8_bits(image)
+        yield image if image.mode == mode else image.convert(mode)
 
 
 @contextlib.contextmanager
-def _open_image(source: Source, name: str = "") -> Iterator[Image.Image]:
-    """The image, not decoded yet if it comes from a file. Any error, now or while it is decoded, is a `UserError`."""
+def _open_image(
+    source: Source, load: Callable[[Image.Image], None] | None = None, name: str = ""
+) -> Iterator[Image.Image]:
+    """The image; without `load` only its header is read. Any error, now or while it is used, is a `UserError`."""
     name = name or (str(source) if isinstance(source, str | Path) else f"image ({type(source).__name__})")
     limit = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
     if not limit.isdecimal():
         raise RunError(f"GOOGLENET_MAX_PIXELS must be a number of pixels, not {limit!r}")
+
+    def prepare(image: Image.Image) -> None:
+        if image.width * image.height > int(limit):
+            size = f"{image.width}x{image.height} pixels are more than {int(limit):,}"
+            raise UserError(f"{name}: {size}; $GOOGLENET_MAX_PIXELS can allow it")
+        if load is not None:
+            load(image)
+
     try:
-        if isinstance(source, np.ndarray | Tensor):
-            image = _from_array(source)
-        elif isinstance(source, Image.Image):
-            image = source.copy()  # since decoding may change it
-        elif isinstance(source, str | Path):
-            check_regular_file(source)
-            image = Image.open(source)
+        if isinstance(source, np.ndarray | Tensor | Image.Image):
+            image = source.copy() if isinstance(source, Image.Image) else _from_array(source)  # loading changes it
+            prepare(image)
         else:
-            image = Image.open(io.BytesIO(source))
+            if isinstance(source, str | Path):
+                check_regular_file(source)
+            image = open_file(source, prepare)
         with image:
-            if image.width * image.height > int(limit):
-                size = f"{image.width}x{image.height} pixels are more than {int(limit):,}"
-                raise UserError(f"{name}: {size}; $GOOGLENET_MAX_PIXELS can allow it")
             yield image
     except (UserError, RunError):
         raise
@@ -151,7 +161,7 @@ def _open_image(source: Source, name: str = "") -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{name}: not an image, or of an unknown format") from error
+        raise UserError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of any type for a damaged file
         raise UserError(f"{name}: cannot be decoded ({reason_of(error)})") from error
 
@@ -190,9 +200,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    array = np.asarray(image)
-    return torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1)
+def _to_tensor(pixels: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).copy()).permute(2, 0, 1)
 
 
 class DecodedImages(NamedTuple):
@@ -231,16 +240,31 @@ def map_threads(function: Callable[[Item], Result], items: Sequence[Item], descr
 
 
 def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """The given files, and the image files (by suffix) in the given folders; `UserError` for a folder without any."""
+    """The given files, and the image files (by suffix) in the given folders. A log line counts the other files.
+
+    Raises `UserError` for a folder without images.
+    """
+    others: list[Path] = []
     for path in map(Path, paths):
         files, runs = [path], list[Path]()
         if is_dir(path):
-            files = [file for file in walk(path, runs) if file.suffix.lower() in SUFFIXES or is_dir(file)]
+            files = []
+            for file in walk(path, runs):
+                (files if file.suffix.lower() in SUFFIXES or is_dir(file) else others).append(file)
         for run in runs:
             log.info("ignored: %s, a folder with a trained model", printable(run))
         if not files:
             raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
         yield from files
+    if line := ignored(others):
+        log.info(line)
+
+
+def ignored(files: Iterable[Path]) -> str:
+    """A line that counts files other than images by suffix; empty if there are none."""
+    kinds = Counter(printable(file.suffix.lower() or file.name) for file in files)
+    most = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(5))
+    return f"other files, ignored: {kinds.total():,} ({most})" if kinds else ""
 
 
 def is_ignored(name: str) -> bool:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from googlenet.data import decode
-from googlenet.data.decode import SUFFIXES, Header, is_dir, is_ignored, walk
+from googlenet.data.decode import Header, is_dir, is_ignored, walk
 from googlenet.data.folder_layout import SPLITS as SPLITS, SplitName, class_name, find_layout
+from googlenet.data.formats import SUFFIXES
 from googlenet.data.store import FileIndex, file_times
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand, printable
@@ -206,9 +207,8 @@ class FolderReport:
             if groups:
                 example = " and ".join(printable(file.path) for file in groups[0][:2])
                 lines.append(f"{name}: {len(groups):,} images in more than one {place}, for example {example}")
-        if others := self.listing.other_files:
-            kinds = Counter(printable(path.suffix.lower() or path.name) for path in others).most_common(5)
-            lines.append(f"other files, ignored: {len(others):,} ({', '.join(f'{kind} {n:,}' for kind, n in kinds)})")
+        if line := decode.ignored(self.listing.other_files):
+            lines.append(line)
         if empty := self.listing.classes_without(self.unreadable):
             lines.append(f"class folders without an image that can be read: {', '.join(empty)}")
         return [*lines, *self.listing.notes]
