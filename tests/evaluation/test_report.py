@@ -130,7 +130,7 @@ def test_tables_by_file_and_by_value() -> None:
     count = 60
     labels, files = torch.zeros(count, dtype=torch.int64), tuple(f"[b]{number}.png" for number in range(count))
     columns = {"camera": [f"[{min(number, 55)}]" for number in range(count)]}
-    logits = torch.stack((torch.zeros(count), torch.arange(count) - 20.0), dim=1)
+    logits = torch.stack((torch.zeros(count), torch.arange(count) / 2 - 10), dim=1)
     evaluation = Evaluation(("a", "b"), logits, labels, 1.0, files=files, columns=columns)
     mistakes = mistakes_table(evaluation)
     assert mistakes.row_count == 10 and "[b]59.png" in shown(mistakes) and "[b]49.png" not in shown(mistakes)

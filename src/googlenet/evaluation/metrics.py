@@ -157,10 +157,10 @@ class Evaluation:
 
     def worst_mistakes(self, count: int) -> Tensor:
         """Indices of the misclassified images with the highest confidence, highest first: int64, at most (count,)."""
-        confidence, predicted = self.probabilities.max(dim=1)
-        confidence = confidence.masked_fill(predicted == self.labels, -1)
-        mistakes = int((predicted != self.labels).sum())
-        return confidence.argsort(descending=True, stable=True)[: min(count, mistakes)]
+        mistakes = (~self.correct).nonzero().squeeze(1)
+        # In double precision: rounded to 1, the highest probabilities would be equal
+        confidence = (self.logits[mistakes].double() / self.temperature).softmax(dim=1).amax(dim=1)
+        return mistakes[confidence.argsort(descending=True, stable=True)[:count]]
 
     @cached_property
     def class_scores(self) -> dict[str, Tensor]:
