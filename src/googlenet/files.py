@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +101,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file atomically. Names of files keep bytes that are not UTF-8. Errors as in `atomic_write`."""
+    """Write a CSV file atomically; a bool is `true` or `false`. Raises `RunError` as `atomic_write` does.
+
+    Names of files keep bytes that are not UTF-8.
+    """
     with (
         atomic_write(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([str(v).lower() if isinstance(v, bool) else v for v in row] for row in rows)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically. Raises `RunError` as `atomic_write` does."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """`write_table` for columns of equal length."""
+    write_table(path, tuple(columns), zip(*columns.values(), strict=True))

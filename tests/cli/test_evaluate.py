@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from googlenet import load_dataset, save
+from googlenet import evaluate, load, load_dataset, save
 from tests.conftest import Call
 from tests.networks import fitted
 
@@ -55,7 +56,48 @@ def test_evaluate_prints_and_writes_a_report(call: Call, run: Path) -> None:
     for text in ("Ankle boot", f"{metrics['accuracy']:.2%}", f"confidence 0.5 or more: {coverage['images']} images"):
         assert text in table
     assert f"{metrics['calibration']['expected_calibration_error_before']:.2%}" in table
-    assert {path.suffix for path in Path("report").iterdir()} == {".json", ".png"}
+    assert {path.suffix for path in Path("report").iterdir()} == {".json", ".csv", ".png"}
+    mistake, *_ = metrics["worst_mistakes"]
+    assert f"{mistake['file']} {mistake['probability']:.1%}" in table.replace("│", "").replace("  ", " ")
+    rows = list(csv.DictReader((run / "evaluation" / "predictions.csv").open(encoding="utf-8")))
+    assert len(rows) == 160
+    assert sum(row["rank"] == "1" for row in rows) / 160 == metrics["accuracy"]
+    assert sum(row["confident"] == "true" for row in rows) == coverage["images"]
+
+
+def test_evaluate_by_a_column(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = call("evaluate", run, "--by", "camera", code=2)
+    assert "camera" in err
+    split = load_dataset("fashion-mnist").test
+    split.columns = {"camera": ("front",) * 100 + ("back",) * 60}
+    monkeypatch.setattr("googlenet.evaluation.report.eval_split", lambda *_, **__: split)
+    front, back = json.loads(call("evaluate", run, "--by", "camera", "--json")[0])["by"]["values"]
+    assert (front["value"], front["images"], back["images"]) == ("front", 100, 60)
+    assert json.loads((run / "evaluation" / "evaluation.json").read_text())["by"]["values"] == [front, back]
+    assert (run / "evaluation" / "predictions.csv").read_text().splitlines()[-1].endswith(",back")
+    assert f"{front['accuracy']:.2%}" in call("evaluate", run, "--by", "camera")[0]
+    _, err = call("evaluate", run, "--by", "lens", code=2)
+    assert "lens" in err and "camera" in err
+
+
+def test_evaluate_compares_two_models(call: Call, run: Path, tmp_path: Path) -> None:
+    net = load(run)
+    net.fc.bias.data[9] += 1
+    save(net, net.info, tmp_path / "other" / "model.safetensors")
+    result = json.loads(call("evaluate", run, tmp_path / "other", "--output", "compared", "--json")[0])
+    assert result == json.loads(Path("compared/comparison.json").read_text())
+    assert result["a"]["accuracy"] == evaluate(run).accuracy
+    assert result["b"]["accuracy"] == evaluate(tmp_path / "other").accuracy
+    lines = Path("compared/comparison.csv").read_text().splitlines()
+    assert len(lines) - 1 == result["different_predictions"] > 0
+    table = " ".join(call("evaluate", run, tmp_path / "other")[0].split())
+    assert f"{result['b']['accuracy']:.2%}" in table and "McNemar" in table
+    assert {path.name for path in (run / "evaluation").iterdir()} == {"comparison.csv", "comparison.json"}
+    for option in (("--by", "camera"), ("--confidence", 0.5)):
+        assert option[0] in call("evaluate", run, tmp_path / "other", *option, code=2)[1]
+    gray = fitted(load_dataset("fashion-mnist").train, tuple("abcdefghij"))
+    save(gray, gray.info, tmp_path / "letters" / "model.safetensors")
+    assert "classes" in call("evaluate", run, tmp_path / "letters", code=2)[1]
 
 
 def test_evaluate_checks_the_output_before_the_work(call: Call, run: Path) -> None:

@@ -61,10 +61,13 @@ def test_every_image_counts_once_for_any_batch_size(pairs: list[tuple[int, int]]
     metrics = evaluation.to_dict()
     for label, name in enumerate(CLASSES):
         of_class, predictions, hits = labels.count(label), predicted.count(label), pairs.count((label, label))
-        assert metrics["per_class"][name]["recall"] == pytest.approx(hits / of_class if of_class else 0)
-        assert metrics["per_class"][name]["precision"] == pytest.approx(hits / predictions if predictions else 0)
+        scores = metrics["per_class"][name]
+        assert scores["images"] == of_class
+        assert scores["recall"] == (pytest.approx(hits / of_class) if of_class else None)
+        assert scores["precision"] == (pytest.approx(hits / predictions) if of_class and predictions else None)
+        assert (scores["recall_interval"] is None) == (of_class == 0)
     assert metrics["top_3_accuracy"] == 1
-    json.dumps(metrics)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_eval_mode_restores_every_module() -> None:
@@ -129,6 +132,93 @@ def test_worst_mistakes_are_mistakes_most_confident_first() -> None:
     evaluation = Evaluation(CLASSES, logits, torch.tensor([0, 1, 1, 2]), 1.0)
     assert evaluation.worst_mistakes(2).tolist() == [3, 2]
     assert evaluation.worst_mistakes(9).tolist() == [3, 2, 1]
+
+
+def predictions_by_hand() -> Evaluation:
+    logits = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2], [0.25, 0.25, 0.5]]).log()
+    files = ("a/1.png", "b\n/\udcff.png", "c/3.png")
+    columns = {"camera": ["x", "y", "x"], "rank": ["first", "second", "third"]}
+    return Evaluation(CLASSES, logits, torch.tensor([0, 0, 1]), 1.0, 1.0, 0.5, files, columns)
+
+
+def test_predictions_by_hand() -> None:
+    assert predictions_by_hand().predictions() == {
+        "file": ["a/1.png", "b\\x0a/\\xff.png", "c/3.png"],
+        "class": ["a", "a", "b"],
+        "predicted": ["a", "b", "c"],
+        "probability": [0.7, 0.5, 0.5],
+        "loss": pytest.approx([-math.log(0.7), -math.log(0.3), -math.log(0.25)], abs=1e-6),
+        "confident": [True, True, True],
+        "rank": [1, 2, 3],  # of the two classes that are equally likely, the first one is before the other
+        "camera": ["x", "y", "x"],
+        "rank (data)": ["first", "second", "third"],
+    }
+
+
+def test_predictions_of_an_evaluation_without_names_have_numbers() -> None:
+    evaluation = Evaluation(CLASSES, torch.eye(3), torch.tensor([0, 1, 0]), 1.0, temperature=0.5, confidence=0.8)
+    predictions = evaluation.predictions(torch.tensor([2, 1]))
+    probability = 1 / (1 + 2 * math.exp(-2))  # at the temperature
+    assert predictions["file"] == ["2", "1"]
+    assert predictions["probability"] == pytest.approx([probability] * 2, abs=1e-6)
+    assert predictions["confident"] == [probability >= 0.8] * 2
+    assert predictions["loss"][1] == pytest.approx(math.log(1 + 2 * math.exp(-1)), abs=1e-6)  # at temperature 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(images=st.integers(1, 40), classes=st.integers(2, 6), seed=st.integers(0, 999))
+def test_ranks_agree_with_sorting(images: int, classes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(4, (images, classes), generator=generator).float()  # many are equal
+    labels = torch.randint(classes, (images,), generator=generator)
+    evaluation = Evaluation(tuple("abcdef"[:classes]), logits, labels, 1.0)
+    for row, label, rank in zip(logits.tolist(), labels.tolist(), evaluation.ranks.tolist(), strict=True):
+        order = sorted(range(classes), key=lambda number: -row[number])
+        assert order.index(label) + 1 == rank
+    assert torch.equal(evaluation.ranks == 1, evaluation.correct)
+    assert evaluation.top_k(classes) == 1
+
+
+def test_worst_mistakes_have_names() -> None:
+    assert [row["file"] for row in predictions_by_hand().to_dict()["worst_mistakes"]] == ["b\\x0a/\\xff.png", "c/3.png"]
+
+
+def test_by_a_column() -> None:
+    evaluation = predictions_by_hand()
+    (x, y) = evaluation.by("camera")
+    assert (x["value"], x["images"], x["accuracy"]) == ("x", 2, 0.5)
+    assert (y["value"], y["images"], y["accuracy"]) == ("y", 1, 0)
+    assert y["accuracy_interval"] == pytest.approx([0, 0.7935], abs=1e-4)
+    assert evaluation.to_dict("camera")["by"] == {"column": "camera", "values": [x, y]}
+    with pytest.raises(UserError, match=r"lens.*camera, rank"):
+        evaluation.by("lens")
+    with pytest.raises(UserError, match="lens"):
+        dataclasses.replace(evaluation, columns={}).by("lens")
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("images", [1, 30])
+@pytest.mark.parametrize("classes", [2, 1000])
+def test_all_correct_and_all_wrong(images: int, classes: int, right: bool) -> None:
+    labels = torch.arange(images) % 2
+    logits = 5.0 * torch.nn.functional.one_hot(labels if right else 1 - labels, classes)
+    evaluation = Evaluation(tuple(map(str, range(classes))), logits, labels, 1.0)
+    metrics = evaluation.to_dict()
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["accuracy"] == metrics["balanced_accuracy"] == right
+    low, high = metrics["accuracy_interval"]
+    assert low < high and (high == 1 if right else low == 0)
+    assert metrics["roc_auc"] == (None if images == 1 else right)
+    assert len(metrics["worst_mistakes"]) == (0 if right else images)
+    assert metrics["per_class"]["1"]["recall"] == (None if images == 1 else right)
+
+
+def test_equal_probabilities_of_1_are_still_ranked() -> None:
+    """Both probabilities of class a are 1 in single precision."""
+    logits = torch.tensor([[40.0, 0], [30, 0]])
+    evaluation = Evaluation(("a", "b"), logits, torch.tensor([0, 1]), 1.0)
+    assert evaluation.probabilities[:, 0].tolist() == [1, 1]
+    assert evaluation.class_scores["roc_auc"].tolist() == [1, 1]
 
 
 PROBABILITIES = torch.tensor([[0.9, 0.1], [0.25, 0.75], [0.6, 0.4], [0.75, 0.25]], dtype=torch.float64)

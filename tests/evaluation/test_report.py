@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 import json
@@ -10,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.table import Table
 
 import googlenet
-from googlenet import Evaluation, ImageDataset, ImageSplit, UserError, evaluate
-from googlenet.evaluation.report import evaluation_table, write_report
+from googlenet import Evaluation, ImageDataset, ImageSplit, RunError, UserError, evaluate
+from googlenet.evaluation.report import write_report
+from googlenet.evaluation.tables import evaluation_table, mistakes_table, slices_table
 from tests.evaluation.test_metrics import CLASSES, split_of
 from tests.networks import fitted, with_info
 
@@ -84,6 +87,15 @@ def test_report_has_metrics_and_plots(tmp_path: Path) -> None:
     for name in ("confusion_matrix.png", "mistakes.png", "reliability.png", "coverage.png"):
         with Image.open(tmp_path / "deep/report" / name) as image:
             assert image.size[0] > 100
+    with (tmp_path / "deep/report/predictions.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["file", "class", "predicted", "probability", "loss", "confident", "rank"]
+    assert [row[:3] + row[5:] for row in rows] == [
+        ["0", "a", "a", "false", "1"],
+        ["1", "b", "b", "false", "1"],
+        ["2", "b", "c", "false", "3"],
+        ["3", "b", "b", "false", "1"],
+    ]
     assert "accuracy 75.00%" in caption(evaluation)
 
 
@@ -99,12 +111,49 @@ def test_table_shows_temperature_and_coverage_if_there_are_any() -> None:
     assert "0 images (0.00%)" in caption(none)
 
 
+def shown(table: Table) -> str:
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(table)
+    return console.export_text()
+
+
+def test_a_score_that_is_undefined_is_a_dash() -> None:
+    """Class b is never predicted, class c has no images."""
+    evaluation = Evaluation(CLASSES, torch.eye(3)[[0, 0, 2]], torch.tensor([0, 1, 0]), 1.0)
+    text = shown(evaluation_table(evaluation))
+    (of_b,), (of_c,) = ([line.split("│")[1:-1] for line in text.splitlines() if f"│ {name} " in line] for name in "bc")
+    assert [cell.strip() for cell in of_c] == ["c", "0", *"-----"]
+    assert [cell.strip() for cell in of_b[:3]] == ["b", "1", "-"] and "0.0%" in of_b[3]
+
+
+def test_tables_by_file_and_by_value() -> None:
+    count = 60
+    labels, files = torch.zeros(count, dtype=torch.int64), tuple(f"[b]{number}.png" for number in range(count))
+    columns = {"camera": [f"[{min(number, 55)}]" for number in range(count)]}
+    logits = torch.stack((torch.zeros(count), torch.arange(count) / 2 - 10), dim=1)
+    evaluation = Evaluation(("a", "b"), logits, labels, 1.0, files=files, columns=columns)
+    mistakes = mistakes_table(evaluation)
+    assert mistakes.row_count == 10 and "[b]59.png" in shown(mistakes) and "[b]49.png" not in shown(mistakes)
+    slices = slices_table(evaluation, "camera")
+    assert slices.row_count == 50
+    lines = [line for line in shown(slices).splitlines() if "[" in line]
+    assert "[55]" in lines[0] and "0.00%" in lines[0] and "5" in lines[0].split()  # the most frequent value
+    assert "6 more" in shown(slices)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_network_that_computes_nan_is_an_error(value: float) -> None:
+    split = random_split()
+    net = fitted(split, CLASSES)
+    net.fc.bias.data[1] = value
+    with pytest.raises(RunError, match=split.files[0]):
+        evaluate(net, split)
+
+
 def test_class_names_are_shown_as_they_are(tmp_path: Path) -> None:
     names = ("dogs [old]", "[/b]", "$_$")
     evaluation = Evaluation(names, torch.eye(3), torch.tensor([0, 1, 0]), 1.0)
-    console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(evaluation_table(evaluation))
-    shown = console.export_text()
-    assert all(name in shown for name in names)
+    text = shown(evaluation_table(evaluation))
+    assert all(name in text for name in names)
     write_report(evaluation, ImageSplit(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), evaluation.labels), tmp_path)
     assert (tmp_path / "confusion_matrix.png").exists()

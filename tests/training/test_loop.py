@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import time
@@ -29,8 +30,12 @@ pytestmark = pytest.mark.usefixtures("small_data")
 def test_files_of_a_run(trained: TrainingResult) -> None:
     assert {path.name for path in trained.folder.iterdir()} == {
         "recipe.toml", "metrics.jsonl", "model.safetensors", "checkpoints", "environment.json",
-        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png",
+        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png", "predictions.csv",
     }  # fmt: skip
+    predictions = list(csv.DictReader((trained.folder / "predictions.csv").open(encoding="utf-8")))
+    assert [row["file"] for row in predictions] == [str(number) for number in range(160)]
+    accuracy = sum(row["class"] == row["predicted"] for row in predictions) / 160
+    assert accuracy == pytest.approx(trained.metrics["test"]["accuracy"])
     for plot in trained.folder.glob("*.png"):
         with Image.open(plot) as image:
             assert min(image.size) > 200

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from googlenet.cli import options
 from googlenet.console import on_stderr
-from googlenet.errors import check_confidence
+from googlenet.errors import UserError, check_confidence
 from googlenet.files import check_writable
 
 
 @options.app.command
 def evaluate(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    other: Annotated[Path | None, Parameter(help="A second model, to compare with on the same images.")] = None,
+    /,
     *,
     data: options.EvalData = None,
     data_dir: options.DataDir = None,
     skip_unreadable: options.SkipUnreadable = False,
     output: Annotated[
         Path | None, options.Output, Parameter(help="Folder for the report; default: evaluation/ next to the model.")
+    ] = None,
+    by: Annotated[
+        str | None, Parameter(help="Also report the accuracy for each value of this column of a table of files.")
     ] = None,
     batch_size: options.BatchSize = 256,
     device: options.Device = "auto",
@@ -31,24 +36,49 @@ def evaluate(
     ] = 0.0,
     json: options.Json = False,
 ) -> int:
-    """Evaluate a model on test images: accuracy, confusion matrix, worst mistakes, calibration."""
+    """Evaluate a model on test images: accuracy, scores by class, mistakes by file name, calibration.
+
+    The report has a row for each image in predictions.csv. With two models A and B: whether B is more often correct
+    than A on the same images, by more than chance, and in comparison.csv the images that they predict differently.
+    """
     from googlenet.console import log, print_table
-    from googlenet.evaluation.report import eval_split, evaluate as evaluate_network, evaluation_table, write_report
+    from googlenet.evaluation import tables
+    from googlenet.evaluation.comparison import Comparison, same_images
+    from googlenet.evaluation.metrics import check_column
+    from googlenet.evaluation.report import eval_split, evaluate as evaluate_network, write_report
     from googlenet.weights.model_file import load
 
     check_confidence(confidence)
-    net = load(model)
+    if other is not None and (by is not None or confidence > 0):
+        raise UserError("--by and --confidence report on one model: evaluate each of the two separately")
+    net, second = load(model), None if other is None else load(other)
     folder = output or (model if model.is_dir() else model.parent) / "evaluation"
-    check_writable(folder / "evaluation.json")
+    check_writable(folder / ("evaluation.json" if other is None else "comparison.json"))
+    settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     with on_stderr(json):
         split = eval_split(net.info, data, data_dir, skip_unreadable=skip_unreadable)
-        evaluation = evaluate_network(
-            net, split, device=device, precision=precision, batch_size=batch_size, confidence=confidence
-        )
-        if json:
-            options.print_json(evaluation.to_dict())
+        if by is not None:
+            check_column(split.columns, by)
+        if second is not None:
+            images = same_images(split, net.info, second.info, data, data_dir, skip_unreadable=skip_unreadable)
+            comparison = Comparison(
+                evaluate_network(net, split, **settings), evaluate_network(second, images, **settings)
+            )
+            if json:
+                options.print_json(comparison.to_dict())
+            else:
+                print_table(tables.comparison_table(comparison, (str(model), str(other))))
+            comparison.write(folder)
         else:
-            print_table(evaluation_table(evaluation))
-        write_report(evaluation, split, folder)
+            evaluation = evaluate_network(net, split, confidence=confidence, **settings)
+            if json:
+                options.print_json(evaluation.to_dict(by))
+            else:
+                print_table(tables.evaluation_table(evaluation))
+                if by is not None:
+                    print_table(tables.slices_table(evaluation, by))
+                if evaluation.accuracy < 1:
+                    print_table(tables.mistakes_table(evaluation))
+            write_report(evaluation, split, folder, by=by)
         log.info("report: %s", folder)
     return 0

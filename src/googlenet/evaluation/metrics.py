@@ -1,4 +1,4 @@
-"""Evaluation as values: accuracy, scores per class, calibration, coverage; and the logits that they are computed from.
+"""Evaluation as values: predictions, accuracy, scores per class, calibration, coverage; and the logits behind them.
 
 Every image counts exactly once, in eval mode, without gradients.
 """
@@ -6,9 +6,11 @@ Every image counts exactly once, in eval mode, without gradients.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -20,8 +22,20 @@ from torchmetrics.functional import classification
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
 from googlenet.device import DTYPES
+from googlenet.errors import UserError
 from googlenet.evaluation.calibration import Reliability, reliability
+from googlenet.evaluation.scores import (
+    RESAMPLES,
+    balanced_accuracy_interval,
+    defined,
+    interval_of,
+    mean_defined,
+    scores_by_class,
+)
+from googlenet.files import printable
 from googlenet.model.fuse import fused
+
+WORST = 32  # mistakes that a report shows
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,11 @@ def coverage_at(probabilities: Tensor, labels: Tensor, thresholds: Sequence[floa
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The logits of a network for the images of a split, and every metric computed from them."""
+    """The logits of a network for the images of a split, and every metric computed from them.
+
+    Intervals are at 95%: Wilson's for fractions of images, a bootstrap for the balanced accuracy. A score that is
+    undefined, for example the recall of a class without images, is NaN in a tensor and None in `to_dict`.
+    """
 
     classes: tuple[str, ...]
     logits: Tensor  # float32, (N, classes), in the order of the split
@@ -72,7 +90,12 @@ class Evaluation:
     images_per_second: float
     temperature: float = 1.0  # logits are divided by it before the softmax; it does not change the predicted class
     confidence: float = 0.0  # the threshold of `coverage`: a probability from 0 to 1
-    files: tuple[str, ...] = ()  # the names of the images
+    files: tuple[str, ...] = ()  # the name of each image; default: its number
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a table of files: N values each
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            object.__setattr__(self, "files", tuple(map(str, range(len(self.labels)))))
 
     @property
     def loss(self) -> float:
@@ -80,14 +103,25 @@ class Evaluation:
         return float(F.cross_entropy(self.logits, self.labels))
 
     @property
+    def correct(self) -> Tensor:
+        """bool, (N,): whether the label is the predicted class; of equally likely classes, the first is predicted."""
+        return self.logits.argmax(dim=1) == self.labels
+
+    @property
     def accuracy(self) -> float:
-        """Fraction of images whose label is the predicted class; of equally likely classes, the first is predicted."""
-        return float((self.logits.argmax(dim=1) == self.labels).double().mean())
+        """Fraction of images whose label is the predicted class."""
+        return float(self.correct.double().mean())
+
+    @property
+    def ranks(self) -> Tensor:
+        """int64, (N,): the place of the label among the classes, the most likely one first; 1 is correct."""
+        own, classes = self.logits.gather(1, self.labels[:, None]), torch.arange(len(self.classes))
+        is_before = (self.logits > own) | ((self.logits == own) & (classes < self.labels[:, None]))
+        return 1 + is_before.sum(dim=1)
 
     def top_k(self, k: int) -> float:
         """Fraction of images whose label is among the `k` most likely classes."""
-        most_likely = self.logits.topk(k, dim=1).indices
-        return float((most_likely == self.labels[:, None]).any(dim=1).double().mean())
+        return float((self.ranks <= k).double().mean())
 
     @property
     def probabilities(self) -> Tensor:
@@ -123,30 +157,94 @@ class Evaluation:
 
     def worst_mistakes(self, count: int) -> Tensor:
         """Indices of the misclassified images with the highest confidence, highest first: int64, at most (count,)."""
-        confidence, predicted = self.probabilities.max(dim=1)
-        confidence = confidence.masked_fill(predicted == self.labels, -1)
-        mistakes = int((predicted != self.labels).sum())
-        return confidence.argsort(descending=True, stable=True)[: min(count, mistakes)]
+        mistakes = (~self.correct).nonzero().squeeze(1)
+        # In double precision: rounded to 1, the highest probabilities would be equal
+        confidence = (self.logits[mistakes].double() / self.temperature).softmax(dim=1).amax(dim=1)
+        return mistakes[confidence.argsort(descending=True, stable=True)[:count]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every metric, ready for JSON. Calibration errors are over 15 bins (Guo et al. 2017)."""
-        bins, coverage, count = self.reliability, self.coverage, len(self.classes)
-        images = torch.bincount(self.labels, minlength=count)
-        options: dict[str, Any] = {"num_classes": count, "average": "none"}
-        per_class = {
-            "images": images,
-            "precision": classification.multiclass_precision(self.logits, self.labels, **options),
-            "recall": classification.multiclass_recall(self.logits, self.labels, **options),
-            "f1": classification.multiclass_f1_score(self.logits, self.labels, **options),
+    @cached_property
+    def class_scores(self) -> dict[str, Tensor]:
+        """Precision, recall, F1, ROC AUC, average precision and intervals by class; see `scores_by_class`.
+
+        ROC AUC and average precision compare one class with all others by its probability, at the temperature.
+        """
+        # Logarithms in double precision: rounded to 1, the highest probabilities would be equal
+        scores = (self.logits.double() / self.temperature).log_softmax(dim=1)
+        return scores_by_class(self.confusion_matrix, scores, self.labels)
+
+    def predictions(self, chosen: Tensor | None = None) -> dict[str, list[Any]]:
+        """Columns with a value for each image, or for those with the indices `chosen`, in this order.
+
+        `probability` is that of the predicted class at the temperature, `loss` the cross-entropy in nats at temperature
+        1, `confident` whether the probability is at least the threshold, `rank` as in `ranks`. The columns of a table
+        of files follow; one that has the name of ours becomes `NAME (data)`.
+        """
+        chosen = torch.arange(len(self.labels)) if chosen is None else chosen
+        confidence, predicted = (values[chosen] for values in self.probabilities.double().max(dim=1))
+        losses = F.cross_entropy(self.logits[chosen], self.labels[chosen], reduction="none")
+        names, indices = [printable(name) for name in self.classes], chosen.tolist()
+        own: dict[str, list[Any]] = {
+            "file": [printable(self.files[index]) for index in indices],
+            "class": [names[label] for label in self.labels[chosen].tolist()],
+            "predicted": [names[label] for label in predicted.tolist()],
+            "probability": [round(value, 6) for value in confidence.tolist()],
+            "loss": [round(value, 6) for value in losses.tolist()],
+            "confident": (confidence >= self.confidence).tolist(),
+            "rank": self.ranks[chosen].tolist(),
         }
+        return own | {
+            f"{name} (data)" if name in own else printable(name): [printable(values[index]) for index in indices]
+            for name, values in self.columns.items()
+        }
+
+    def worst(self, count: int) -> list[dict[str, Any]]:
+        """Rows of `predictions` for the `worst_mistakes`."""
+        columns = self.predictions(self.worst_mistakes(count))
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def by(self, column: str) -> list[dict[str, Any]]:
+        """Images, accuracy and its interval for each value of a column of the data, the most frequent value first.
+
+        Raises `UserError` for an unknown column.
+        """
+        check_column(self.columns, column)
+        images = Counter(self.columns[column])
+        correct = Counter(
+            value for value, is_correct in zip(self.columns[column], self.correct.tolist(), strict=True) if is_correct
+        )
+        return [
+            {
+                "value": printable(value),
+                "images": count,
+                "accuracy": correct[value] / count,
+                "accuracy_interval": interval_of(correct[value], count),
+            }
+            for value, count in images.most_common()
+        ]
+
+    def to_dict(self, by: str | None = None) -> dict[str, Any]:
+        """Every metric, ready for JSON; with `by`, also those by the value of that column, `by` in the result.
+
+        Calibration errors are over 15 bins (Guo et al. 2017). Raises `UserError` for an unknown column.
+        """
+        bins, coverage, count = self.reliability, self.coverage, len(self.classes)
+        matrix, scores = self.confusion_matrix, self.class_scores
+        images, correct, k = matrix.sum(dim=1), matrix.diag(), min(3, count)
+        per_class = {name: values.tolist() for name, values in scores.items()}
         error_before = replace(self, temperature=1.0).reliability.expected_calibration_error
         confident = {key: value for key, (value,) in coverage.to_dict().items()}
         return {
             "images": len(self.labels),
             "loss": self.loss,
             "accuracy": self.accuracy,
-            "top_3_accuracy": self.top_k(min(3, count)),
-            "balanced_accuracy": float(per_class["recall"][images > 0].mean()),
+            "accuracy_interval": interval_of(int(correct.sum()), len(self.labels)),
+            "top_3_accuracy": self.top_k(k),
+            "top_3_accuracy_interval": interval_of(int((self.ranks <= k).sum()), len(self.labels)),
+            "balanced_accuracy": mean_defined(scores["recall"]),
+            "balanced_accuracy_interval": balanced_accuracy_interval(correct, images),
+            "roc_auc": mean_defined(scores["roc_auc"]),
+            "average_precision": mean_defined(scores["average_precision"]),
+            "intervals": {"level": 0.95, "bootstrap_resamples": RESAMPLES},
             "expected_calibration_error": bins.expected_calibration_error,
             "images_per_second": round(self.images_per_second, 1),
             "calibration": {
@@ -158,11 +256,22 @@ class Evaluation:
             "coverage": {"images": int(coverage.confident), **confident},
             "coverage_curve": self.coverage_curve.to_dict(),
             "per_class": {
-                name: {key: values[number].item() for key, values in per_class.items()}
+                name: {"images": int(images[number])}
+                | {key: defined(values[number]) for key, values in per_class.items()}
                 for number, name in enumerate(self.classes)
             },
-            "confusion_matrix": self.confusion_matrix.tolist(),
+            **({} if by is None else {"by": {"column": printable(by), "values": self.by(by)}}),
+            "worst_mistakes": self.worst(WORST),
+            "confusion_matrix": matrix.tolist(),
         }
+
+
+def check_column(columns: Mapping[str, Sequence[str]], name: str) -> None:
+    """Raises `UserError` unless the data has this column."""
+    if name not in columns:
+        known = ", ".join(map(printable, columns))
+        way_out = f"its columns are {known}" if known else "only a table of files has columns"
+        raise UserError(f"the data has no column {name!r}; {way_out}")
 
 
 def collect_logits(

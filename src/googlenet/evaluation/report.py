@@ -1,4 +1,4 @@
-"""`googlenet.evaluate`: from a network and data to an evaluation, its table and its report."""
+"""`googlenet.evaluate`: from a network and data to an evaluation and its report."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+import torch
 from torch import Tensor
 
 from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, load_dataset
 from googlenet.device import resolve_device, resolve_precision
-from googlenet.errors import UserError, check_confidence, check_counts
-from googlenet.evaluation.metrics import Evaluation, collect_logits, on_device
+from googlenet.errors import RunError, UserError, check_confidence, check_counts
+from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_device
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_predictions, plot_reliability
-from googlenet.files import write_json
+from googlenet.files import printable, write_columns, write_json
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, load_or_check
 
@@ -45,6 +44,7 @@ def evaluate(
 
     Raises:
         UserError: if the data does not fit the network, or an argument is invalid.
+        RunError: if a logit is NaN or infinite.
     """
     check_confidence(confidence)
     check_counts(batch_size=batch_size)
@@ -53,7 +53,12 @@ def evaluate(
     start = time.perf_counter()
     logits = run_on_split(net, info, split, device=device, precision=precision, batch_size=batch_size)
     rate = len(split) / (time.perf_counter() - start)
-    return Evaluation(info.classes, logits, split.labels, rate, info.temperature, confidence, split.files)
+    if not (is_finite := torch.isfinite(logits).all(dim=1)).all():
+        file = printable(split.files[int(is_finite.int().argmin())])
+        raise RunError(f"the output for {file} is NaN or infinite; try --precision fp32, or train the model again")
+    return Evaluation(
+        info.classes, logits, split.labels, rate, info.temperature, confidence, split.files, split.columns
+    )
 
 
 def run_on_split(
@@ -134,34 +139,13 @@ def _check_classes(name: str, classes: tuple[str, ...], info: ModelInfo) -> None
         raise UserError(f"{name} has other classes than the model, or in another order: name other data")
 
 
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """One row per class, and the overall metrics in the caption."""
-    metrics = evaluation.to_dict()
-    caption = (
-        f"{metrics['images']:,} images: accuracy {metrics['accuracy']:.2%}, top 3 {metrics['top_3_accuracy']:.2%}\n"
-        f"loss {metrics['loss']:.4f}, calibration error {metrics['expected_calibration_error']:.2%}, "
-        f"{metrics['images_per_second']:,.0f} images/s"
-    )
-    if evaluation.temperature != 1:
-        before = metrics["calibration"]["expected_calibration_error_before"]
-        caption += f"\ntemperature {evaluation.temperature:.3g}; calibration error without it {before:.2%}"
-    if evaluation.confidence > 0:
-        images, _, fraction, accuracy = metrics["coverage"].values()
-        of_those = "no accuracy" if accuracy is None else f"accuracy {accuracy:.2%}"
-        caption += f"\nconfidence {evaluation.confidence:g} or more: {images:,} images ({fraction:.2%}), {of_those}"
-    table = Table("class", caption=caption, caption_justify="left")
-    for heading in ("images", "precision", "recall", "F1"):
-        table.add_column(heading, justify="right")
-    for name, row in metrics["per_class"].items():
-        table.add_row(escape(name), f"{row['images']:,}", *(f"{row[key]:.2%}" for key in ("precision", "recall", "f1")))
-    return table
-
-
-def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path) -> None:
-    """Write `evaluation.json` and the plots to `folder`, which is created if needed. Raises `RunError` if it cannot."""
-    write_json(folder / "evaluation.json", evaluation.to_dict())
+def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path, *, by: str | None = None) -> None:
+    """Write `evaluation.json` (`Evaluation.to_dict`), `predictions.csv` and the plots to `folder`, which is created if
+    needed. Raises `RunError` if it cannot."""
+    write_json(folder / "evaluation.json", evaluation.to_dict(by))
+    write_columns(folder / "predictions.csv", evaluation.predictions())
     plot_confusion_matrix(evaluation.confusion_matrix, evaluation.classes, folder / "confusion_matrix.png")
-    mistakes, path = evaluation.worst_mistakes(32), folder / "mistakes.png"
+    mistakes, path = evaluation.worst_mistakes(WORST), folder / "mistakes.png"
     plot_predictions(split, evaluation.captions, path, mistakes=mistakes)
     plot_reliability(evaluation, folder / "reliability.png")
     plot_coverage(evaluation, folder / "coverage.png")

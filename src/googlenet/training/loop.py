@@ -27,7 +27,7 @@ from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memor
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.metrics import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
-from googlenet.files import expand
+from googlenet.files import expand, write_columns
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
@@ -128,7 +128,7 @@ def train(
 
 
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
-    """Train to the end or until interrupted, save the best network, draw the plots."""
+    """Train to the end or until interrupted, save the best network, write its predictions, draw the plots."""
     accelerator, state, evaluation = trainer.accelerator, trainer.state, None
     with fused(trainer.net, merge=trainer.precision == "bf16"):
         with _Interruption() as interruption, progress("training", trainer.total_steps, state.step) as bar:
@@ -154,6 +154,8 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
         interrupted, evaluated = not _is_over(trainer), trainer.eval_split
         if not interrupted:
             evaluation, evaluated = final_evaluation(trainer, folder, evaluation), "test"
+            if accelerator.is_main_process:
+                write_columns(folder.path / "predictions.csv", evaluation.predictions())
         if accelerator.is_main_process and trainer.recipe.plots:
             draw_plots(trainer, folder, evaluation, evaluated)
     for tracker in accelerator.trackers:
@@ -293,7 +295,8 @@ def evaluate(trainer: Trainer, name: str) -> Evaluation:
         gathered = accelerator.gather(padded.to(accelerator.device)).cpu().view(world, *padded.shape)
         logits = gathered.transpose(0, 1).flatten(0, 1)[: len(split)]
     rate = len(split) / (time.perf_counter() - started)
-    return Evaluation(trainer.dataset.classes, logits, split.labels, rate)
+    classes = trainer.dataset.classes
+    return Evaluation(classes, logits, split.labels, rate, files=split.files, columns=split.columns)
 
 
 def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
