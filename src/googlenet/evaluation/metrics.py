@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional import classification
 
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
@@ -111,7 +110,8 @@ class Evaluation:
     @property
     def confusion_matrix(self) -> Tensor:
         """int64, (true class, predicted class): counts."""
-        return classification.multiclass_confusion_matrix(self.logits, self.labels, num_classes=len(self.classes))
+        count = len(self.classes)
+        return (self.labels * count + self.logits.argmax(dim=1)).bincount(minlength=count**2).view(count, count)
 
     @property
     def captions(self) -> list[str]:
@@ -129,23 +129,23 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Every metric, ready for JSON. Calibration errors are over 15 bins (Guo et al. 2017)."""
+        from torchmetrics.functional import classification  # Imported here: takes a second
+
         bins, coverage, count = self.reliability, self.coverage, len(self.classes)
-        images = torch.bincount(self.labels, minlength=count)
         options: dict[str, Any] = {"num_classes": count, "average": "none"}
         per_class = {
-            "images": images,
+            "images": torch.bincount(self.labels, minlength=count),
             "precision": classification.multiclass_precision(self.logits, self.labels, **options),
             "recall": classification.multiclass_recall(self.logits, self.labels, **options),
             "f1": classification.multiclass_f1_score(self.logits, self.labels, **options),
         }
         error_before = replace(self, temperature=1.0).reliability.expected_calibration_error
-        confident = {key: value for key, (value,) in coverage.to_dict().items()}
         return {
             "images": len(self.labels),
             "loss": self.loss,
             "accuracy": self.accuracy,
             "top_3_accuracy": self.top_k(min(3, count)),
-            "balanced_accuracy": float(per_class["recall"][images > 0].mean()),
+            "balanced_accuracy": float(per_class["recall"][per_class["images"] > 0].mean()),
             "expected_calibration_error": bins.expected_calibration_error,
             "images_per_second": round(self.images_per_second, 1),
             "calibration": {
@@ -154,7 +154,7 @@ class Evaluation:
                 "loss": float(F.cross_entropy(self.logits / self.temperature, self.labels)),
                 "bins": bins.to_dict(),
             },
-            "coverage": {"images": int(coverage.confident), **confident},
+            "coverage": {"images": int(coverage.confident), **{name: x for name, (x,) in coverage.to_dict().items()}},
             "coverage_curve": self.coverage_curve.to_dict(),
             "per_class": {
                 name: {key: values[number].item() for key, values in per_class.items()}
