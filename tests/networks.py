@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, ImageSplit, InputSpec, ModelInfo, create_model
+from googlenet.model.architecture import TABLE_1
+from googlenet.model.googlenet import Convolution
 
 
 def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any) -> GoogLeNet:
@@ -19,11 +22,22 @@ def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any
     return net.eval()
 
 
-def fitted(split: ImageSplit, classes: tuple[str, ...], size: int = 28, **fields: Any) -> GoogLeNet:
+def thin(num_classes: int, in_channels: int) -> GoogLeNet:
+    """A `bn` network with one Inception block, the last, and 1x1 convolutions for the others: quick to export."""
+    net = create_model("bn", num_classes=num_classes, in_channels=in_channels)
+    for row in TABLE_1[:-1]:
+        convolution = Convolution(row.in_channels, row.out_channels, 1, batch_norm_epsilon=1e-3)
+        setattr(net, f"inception{row.name}", convolution)
+    return net
+
+
+def fitted(
+    split: ImageSplit, classes: tuple[str, ...], size: int = 28, *, is_thin: bool = False, **fields: Any
+) -> GoogLeNet:
     """A `bn` network of random layers whose classifier is fitted to a split by least squares: right for most images."""
     torch.manual_seed(0)
-    net = create_model("bn", num_classes=len(classes), in_channels=split.channels)
-    with_info(net, classes, size, **fields)
+    create = thin if is_thin else partial(create_model, "bn")
+    net = with_info(create(num_classes=len(classes), in_channels=split.channels), classes, size, **fields)
     with torch.no_grad():
         x = net.info.input.prepare(split.images)
         net.train()(x)  # for the statistics of the batch norms

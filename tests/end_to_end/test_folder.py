@@ -11,23 +11,26 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from googlenet import TrainingResult
+from googlenet import export, load_dataset
 from tests.end_to_end.conftest import Command
+from tests.networks import fitted
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs Node and npm")
-def test_the_examples_for_node_and_python_agree(command: Command, photos: Path, trained: TrainingResult) -> None:
-    folder = command.folder
+def test_the_examples_for_node_and_python_agree(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder with a space"
+    folder.mkdir()
     shutil.copy(ROOT / "examples" / "predict.mjs", folder)
     environment = {**os.environ, "ONNXRUNTIME_NODE_INSTALL": "skip"}
     install = ["npm", "install", "--silent", "onnxruntime-node", "sharp"]
     if subprocess.run(install, cwd=folder, env=environment).returncode != 0:
         pytest.skip("npm cannot fetch what the example needs")
-    options = ("--to", "onnx", "--with-preprocessing", "--calibration-data", photos)
-    command("export", trained.model, *options, "-o", "m.onnx")
+    data = load_dataset(photos, size=28, channels=1)
+    net = fitted(data.train, data.classes, is_thin=True)
+    export(net, "onnx", folder / "m.onnx", preprocessing=True, calibration_data=photos)
     boot = next((photos / "boot").iterdir())
     with Image.open(boot) as image:  # colors, which become the gray that the network has learned
         ImageOps.colorize(image, "darkred", "lightgreen", mid="blue").save(folder / "colored.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -36,12 +37,13 @@ from googlenet.inference.export import ExportableModel, quietly
 from googlenet.recipe import Resize
 from tests.conftest import write_photos
 from tests.inference.conftest import Exports
+from tests.networks import fitted, thin
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def described(spec: InputSpec, classes: tuple[str, ...] = ("a", "b", "c"), **recipe: Any) -> GoogLeNet:
-    net = googlenet.create_model("bn", num_classes=len(classes), in_channels=spec.channels).eval()
+    net = thin(len(classes), spec.channels).eval()
     net.info = ModelInfo(net.architecture, classes, spec, recipe=recipe)
     return net
 
@@ -53,6 +55,9 @@ def always_first(**recipe: Any) -> GoogLeNet:
         net.fc.weight.zero_()
         net.fc.bias.copy_(torch.tensor([1.0, 0.0]))
     return net
+
+
+TWO_CHANNELS = described(InputSpec(2, 48, (0.4, 0.5), (0.2, 0.3)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,8 +73,8 @@ def test_preprocessing_in_the_file_equals_input_spec(
 ) -> None:
     spec = InputSpec(2, size, (0.4, 0.5), (0.2, 0.3), resize=resize, crop_pct=crop_pct)
     images = torch.randint(0, 256, (2, 2, height, width), dtype=torch.uint8)
-    net = described(spec)
-    prepared = ExportableModel(net, net.info, preprocessing=True).prepare(images)
+    info = dataclasses.replace(TWO_CHANNELS.info, input=spec)
+    prepared = ExportableModel(TWO_CHANNELS, info, preprocessing=True).prepare(images)
     torch.testing.assert_close(prepared, spec.prepare(images), atol=2e-4, rtol=0)
 
 
@@ -109,18 +114,19 @@ def test_int8_is_smaller_and_measures_its_accuracy(to: Format, trained: Training
     assert exported.agreement > 0.6  # the model is hardly trained
 
 
-def test_int8_that_costs_too_much_is_not_kept(
-    trained: TrainingResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_that_costs_too_much_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def badly(path: Path, target: Path, batches: Any) -> None:
         quantize(path, target, [torch.zeros_like(batch) for batch in batches])
 
     quantize = export_module.quantize_onnx
     monkeypatch.setattr(export_module, "quantize_onnx", badly)
+    data = googlenet.load_dataset("fashion-mnist")
+    net, few = fitted(data.test, data.classes, is_thin=True), data.test.spread(40)
     with pytest.raises(RunError, match=r"--max-accuracy-drop.*--force"):
-        export(trained.model, "onnx", tmp_path / "q.onnx", int8=True)
+        export(net, "onnx", tmp_path / "q.onnx", int8=True, calibration_data=few)
     assert list(tmp_path.iterdir()) == []
-    assert export(trained.model, "onnx", tmp_path / "q.onnx", int8=True, force=True).accuracy_drop > 0.5
+    forced = export(net, "onnx", tmp_path / "q.onnx", int8=True, calibration_data=few, force=True)
+    assert forced.accuracy_drop > 0.5
 
 
 @pytest.mark.parametrize("is_int8", [False, True])
@@ -155,19 +161,18 @@ def test_calibration_data_as_dataset_and_split(tmp_path: Path) -> None:
     assert not (tmp_path / "w.pt2").exists()
 
 
-def test_a_folder_of_images_calibrates_and_verifies(trained: TrainingResult, tmp_path: Path) -> None:
+def test_a_folder_of_images_calibrates_and_verifies(tmp_path: Path) -> None:
+    net = described(InputSpec(1, 28, (0.5,), (0.5,)))
     for number in range(4):
         pixels = np.random.default_rng(number).integers(0, 256, (30 + number, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    exported = export(trained.model, "onnx", tmp_path / "x.onnx", calibration_data=tmp_path, preprocessing=True)
+    exported = export(net, "onnx", tmp_path / "x.onnx", calibration_data=tmp_path, preprocessing=True)
     assert (exported.images_compared, exported.accuracy_before, exported.accuracy_after) == (4, None, None)
     assert exported.largest_difference < 1e-4
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"broken\.png"):
-        export(trained.model, "torch-export", tmp_path / "x.pt2", calibration_data=tmp_path)
-    exported = export(
-        trained.model, "torch-export", tmp_path / "x.pt2", calibration_data=tmp_path, skip_unreadable=True
-    )
+        export(net, "torch-export", tmp_path / "x.pt2", calibration_data=tmp_path)
+    exported = export(net, "torch-export", tmp_path / "x.pt2", calibration_data=tmp_path, skip_unreadable=True)
     assert exported.images_compared == 4
 
 
@@ -196,15 +201,20 @@ def test_other_shapes_are_made_square_in_the_file_too(to: Format, resize: Resize
 
 
 def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, exports: Exports, tmp_path: Path) -> None:
-    file = tmp_path / "shoe.png"
-    Image.fromarray(googlenet.load_dataset("fashion-mnist").test.images[0, 0].numpy()).save(file)
-    (expected,) = Predictor(trained.model, precision="fp32").predict(file)
-    backends: tuple[BackendName, ...] = ("openvino", "onnxruntime")
-    for model in (exports("onnx").file, exports("onnx", preprocessing=True).file, trained.model):
-        for backend in backends:
-            (found,) = Predictor(model, backend=backend, precision="fp32").predict(file)
-            assert found.classes == expected.classes
-            assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    file, data = tmp_path / "shoe.png", googlenet.load_dataset("fashion-mnist")
+    Image.fromarray(data.test.images[0, 0].numpy()).save(file)
+    plain, included, net = exports("onnx").file, exports("onnx", preprocessing=True).file, trained.model
+    small = fitted(data.test, data.classes, is_thin=True)
+    calls: list[tuple[Path | GoogLeNet, Path | GoogLeNet, BackendName]] = [
+        *((model, net, backend) for model in (plain, included) for backend in ("openvino", "onnxruntime")),
+        (net, net, "openvino"),
+        (small, small, "onnxruntime"),
+    ]
+    for model, original, backend in calls:
+        (expected,) = Predictor(original, precision="fp32").predict(file)
+        (found,) = Predictor(model, backend=backend, precision="fp32").predict(file)
+        assert found.classes == expected.classes
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
 
 
 @pytest.mark.parametrize("to", list(SUFFIXES))
@@ -231,7 +241,7 @@ def test_exporting_in_threads_keeps_the_process_settings() -> None:
 
 
 def test_an_export_leaves_the_process_and_the_network_as_they_were(
-    trained: TrainingResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def state() -> tuple[object, ...]:
         return (
@@ -242,10 +252,10 @@ def test_an_export_leaves_the_process_and_the_network_as_they_were(
             torch.get_rng_state().tolist(),
         )
 
-    net = googlenet.load(trained.model).train()
+    data = googlenet.load_dataset("fashion-mnist")
+    net = described(InputSpec(1, 28, (0.5,), (0.5,)), data.classes).train()
     monkeypatch.chdir(tmp_path)
     weights, before = {name: tensor.clone() for name, tensor in net.state_dict().items()}, state()
-    data = googlenet.load_dataset("fashion-mnist")
     exported = export(net, "openvino", int8=True, force=True, calibration_data=data.test.spread(20))
     assert exported.file == Path("model-int8.xml") and exported.file.exists()
     assert state() == before

@@ -17,6 +17,7 @@ from googlenet.data.decode import image_files
 from googlenet.inference import predictor as predictor_module
 from googlenet.inference.backends import BackendName
 from tests.inference.conftest import Exports
+from tests.networks import fitted
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -186,8 +187,9 @@ def test_decoding_in_threads_keeps_the_warnings_filters(trained: TrainingResult,
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
-def test_a_network_in_any_mode_and_type(backend: BackendName, trained: TrainingResult, files: list[Path]) -> None:
-    net = googlenet.load(trained.model).train().bfloat16()
+def test_a_network_in_any_mode_and_type(backend: BackendName, files: list[Path]) -> None:
+    data = googlenet.load_dataset("fashion-mnist")
+    net = fitted(data.test, data.classes, is_thin=True).train().bfloat16()
     predictor = Predictor(net, backend=backend, precision="fp32")
     rounded = copy.deepcopy(net).float().eval()
     for found, expected in zip(

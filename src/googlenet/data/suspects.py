@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from urllib.parse import quote
 from googlenet.data.folder import FolderReport, ImageFile
 from googlenet.data.label_errors import OutOfFold, find_label_errors
 from googlenet.data.near_duplicates import Fingerprint, near_duplicates
-from googlenet.files import atomic_write, printable, write_json
+from googlenet.files import printable, write_json, write_table
 
 COLUMNS = ("file", "class", "kind", "suggested_class", "score", "other_file")
 _SHOWN = 20  # lines for each kind; the files have all suspects
@@ -144,12 +143,11 @@ def _groups(report: FolderReport, fingerprints: Mapping[Path, Fingerprint | None
 
 def write_csv(suspects: Suspects, path: Path) -> None:
     """A row for each suspect. File names are relative to the folder. Raises `RunError` as `atomic_write` does."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for each in suspects.rows():
-            name, other = (printable(_relative(suspects, file)) for file in (each.path, each.other))
-            writer.writerow((name, each.label, each.kind, each.suggested, f"{each.score:.4f}", other))
+    rows = []
+    for each in suspects.rows():
+        name, other = (printable(_relative(suspects, file)) for file in (each.path, each.other))
+        rows.append((name, each.label, each.kind, each.suggested, f"{each.score:.4f}", other))
+    write_table(path, COLUMNS, rows)
 
 
 def write_label_studio(suspects: Suspects, path: Path, image_root: str | None = None) -> None:
