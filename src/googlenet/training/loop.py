@@ -24,6 +24,7 @@ from googlenet.console import ProgressBar, log, progress
 from googlenet.device import describe, scoped_process_state
 from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
 from googlenet.evaluation.calibration import fit_temperature
+from googlenet.evaluation.html import read_run, write_run_report
 from googlenet.evaluation.metrics import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
 from googlenet.files import expand
@@ -465,8 +466,9 @@ def _log_start(trainer: Trainer, reason: str) -> None:
 
 
 def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
-    """Curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
-    path, rows = folder.path, folder.rows()
+    """Report and curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
+    path, rows, split = folder.path, folder.rows(), None
+    record = read_run(path, rows)
     if evaluation is not None:
         split = trainer.validation if evaluated == "validation" else trainer.dataset.test
         assert split is not None
@@ -475,4 +477,6 @@ def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | Non
         plot_confusion_matrix(matrix, evaluation.classes, path / "confusion_matrix.png")
         plot_predictions(images, captions, path / "predictions.png")
         plot_predictions(images, captions, path / "mistakes.png", mistakes=mistakes)
+        record = record.evaluated_as(evaluation, split, evaluated)
     plot_curves(rows, path / "curves.png")
+    write_run_report(record, split)
