@@ -19,7 +19,7 @@ from torch import Tensor
 
 COLORS = 6  # the classes s0 to s5
 THUMBNAIL = 96  # pixels, the longer side
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 400, 260, 50, 12, 10, 44
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 400, 260, 64, 12, 10, 44
 _MOST_POINTS = 300  # of a line; more would not be visible
 _MOST_CELLS = 200  # of a side of the reduced confusion matrix
 
@@ -89,7 +89,7 @@ def line_chart(
                 dot = '<circle class="s{}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}</title></circle>'
                 axes.add(dot, each.color, x, y, f"{each.name}, {x_label} {step:,.6g}: {y_label} {value:,.4g}")
     ends = "; ".join(f"{each.name} from {each.points[0][1]:.4g} to {each.points[-1][1]:.4g}" for each in series)
-    return _figure(title, axes.svg(f"{title}: {ends}"), [(each.name, each.color) for each in series])
+    return _figure(title, axes.svg(f"{title}: {ends}"), series if len(series) > 1 else ())
 
 
 def reliability_chart(bins: dict[str, list[float]]) -> Markup:
@@ -100,18 +100,21 @@ def reliability_chart(bins: dict[str, list[float]]) -> Markup:
         if images:
             left, right, top = axes.x(100 * number / count), axes.x(100 * (number + 1) / count), axes.y(100 * accuracy)
             bar = (
-                '<rect class="s0" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+                '<rect class="s0" fill-opacity="{:.2f}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+                "<title>{}</title></rect>"
                 '<line class="line s1" x1="{:.1f}" x2="{:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
             )
             text = f"{images:,.0f} images: confidence {confidence:.1%}, accuracy {accuracy:.1%}"
-            edges = (left + 1, top, right - left - 2, axes.y(0) - top, text, left + 1, right - 1)
+            opacity = 0.1 + 0.6 * (images / max(bins["images"])) ** 0.5
+            edges = (opacity, left + 1, top, right - left - 2, axes.y(0) - top, text, left + 1, right - 1)
             axes.add(bar, *edges, y=axes.y(100 * confidence))
     ends = axes.x(0), axes.x(100), axes.y(0), axes.y(100)
     axes.add('<line class="diagonal" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>', *ends)
-    return _figure("Reliability", axes.svg("accuracy by confidence"), [("accuracy", 0), ("mean confidence", 1)])
+    legend = Series("accuracy; darker: more images", (), 0, markers=True), Series("mean confidence", (), 1)
+    return _figure("Reliability", axes.svg("accuracy by confidence, in bins"), legend)
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, most: int = 7) -> list[float]:
     """At most `most` round numbers from `low` to `high`."""
     least = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(least))
@@ -122,17 +125,19 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def matrix_image(matrix: Tensor) -> tuple[str, int]:
     """A picture of a confusion matrix (true, predicted), and the number of classes to a side of its cells.
 
-    A cell is colored by its share of its row; it is transparent without images, so it fits light and dark pages.
+    A cell is colored by its share of its row, mistakes relative to the most frequent one; it is transparent without
+    images, so it fits light and dark pages.
     """
     size = math.ceil(len(matrix) / _MOST_CELLS)
     padded = np.zeros((math.ceil(len(matrix) / size) * size,) * 2)
     padded[: len(matrix), : len(matrix)] = matrix.numpy()
     counts = padded.reshape(len(padded) // size, size, -1, size).sum(axis=(1, 3))
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    pixels = np.empty((*share.shape, 4), np.uint8)
     diagonal = np.eye(len(share), dtype=bool)
+    share[~diagonal] /= max(share[~diagonal].max(), 1e-9)  # rare mistakes must be visible too
+    pixels = np.empty((*share.shape, 4), np.uint8)
     pixels[..., :3] = np.where(diagonal[..., None], (64, 128, 224), (224, 112, 32))
-    pixels[..., 3] = np.sqrt(share) * 255  # rare mistakes must be visible too
+    pixels[..., 3] = np.sqrt(share) * 255
     return _data_uri(Image.fromarray(pixels), "PNG"), size
 
 
@@ -145,9 +150,9 @@ def thumbnail(image: Tensor) -> str:
     return _data_uri(picture, "JPEG")
 
 
-def _figure(title: str, svg: Markup, legend: Sequence[tuple[str, int]]) -> Markup:
-    item = Markup('<li><i class="s{}"></i>{}</li>')
-    names = Markup("").join(item.format(color, name) for name, color in legend)
+def _figure(title: str, svg: Markup, legend: Sequence[Series]) -> Markup:
+    item = Markup('<li><i class="s{}{}"></i>{}</li>')
+    names = Markup("").join(item.format(each.color, " dot" * each.markers, each.name) for each in legend)
     return Markup("<figure><figcaption>{}</figcaption>{}<ul class=legend>{}</ul></figure>").format(title, svg, names)
 
 
@@ -164,7 +169,7 @@ def _label(value: float) -> str:
 def _range(values: Sequence[float], *, from_zero: bool = False) -> Point:
     low, high = (0.0 if from_zero else min(values)), max(values)
     margin = 0.0 if from_zero and high > low else 0.05 * (high - low) or abs(high) / 2 or 1.0
-    return (low if low == 0 or from_zero else low - margin), high + margin
+    return (max(low - margin, 0.0) if low >= 0 and not from_zero else low - margin * (not from_zero)), high + margin
 
 
 def _thin(points: Sequence[Point]) -> Sequence[Point]:

@@ -32,6 +32,7 @@ from googlenet.weights.model_file import ModelInfo, read_safetensors
 MOST_THUMBNAILS = 200
 MOST_CONFUSED = 20  # pairs of classes in the table
 MOST_NAMED_CLASSES = 30  # with more, the confusion matrix is a picture without names
+_NEEDED = {"images", "loss", "accuracy", "calibration", "coverage_curve", "per_class", "confusion_matrix"}
 _BUFFERS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
@@ -96,6 +97,9 @@ def read_run(folder: Path, rows: list[dict[str, Any]]) -> RunRecord:
         raise UserError(f"{printable(folder)} is not a run folder: it has no recipe.toml; name a folder of a run")
     recipe = _read(folder / "recipe.toml", tomllib.loads)
     source = folder if (folder / "evaluation.json").exists() else folder / "evaluation"
+    evaluation = _read(source / "evaluation.json", json.loads)
+    if evaluation and _NEEDED - evaluation.keys():
+        raise UserError(f"{printable(source / 'evaluation.json')} is of another version: run googlenet evaluate again")
     info, parameters = None, 0
     if (model := folder / "model.safetensors").exists():
         weights, text = read_safetensors(model)
@@ -103,8 +107,7 @@ def read_run(folder: Path, rows: list[dict[str, Any]]) -> RunRecord:
         info = None if text is None else _read(model, ModelInfo.from_json, text)
     return RunRecord(
         folder, rows, recipe, _read(folder / "environment.json", json.loads),
-        _read(source / "evaluation.json", json.loads), _read(source / "predictions.csv", _answers) or (),
-        info=info, parameters=parameters,
+        evaluation, _read(source / "predictions.csv", _answers) or (), info=info, parameters=parameters,
     )  # fmt: skip
 
 
@@ -128,6 +131,7 @@ def write_run_report(run: RunRecord, split: ImageSplit | None = None) -> dict[st
         "confused": _most_confused(matrix, classes), "reliability": reliability_chart(bins) if bins else "",
         "coverage": _coverage_chart(evaluation) if evaluation else "", "seconds": _seconds(run),
         "command": f"googlenet train --recipe {_quoted(run.folder / 'recipe.toml')} --output runs/again",
+        "resume": f"googlenet train --resume --output {_quoted(run.folder)}",
         "recipe": tomli_w.dumps(run.recipe),
     }  # fmt: skip
     write_text(run.path, _render("report.html.j2", page))
@@ -149,12 +153,13 @@ def write_comparison(runs: Sequence[RunRecord], path: Path) -> dict[str, Any]:
     per_class: list[tuple[str, float, float]] = []
     if len(runs) == 2 and all(run.evaluation for run in runs):
         scores = [run.evaluation["per_class"] for run in runs]
-        per_class = [(name, scores[0][name]["recall"], scores[1][name]["recall"]) for name in scores[0].keys() & scores[1]]
+        per_class = [
+            (name, scores[0][name]["recall"], scores[1][name]["recall"]) for name in scores[0].keys() & scores[1]
+        ]
         per_class.sort(key=lambda row: row[1] - row[2])
-    settings = {
-        key: values for key in sorted({key for run in runs for key in _facts(run)})
-        if len(set(values := [str(_facts(run).get(key, "–")) for run in runs])) > 1
-    }  # fmt: skip
+    facts = [_facts(run) for run in runs]
+    settings = {key: [str(each.get(key, "")) for each in facts] for key in sorted(set().union(*facts))}
+    settings = {key: values for key, values in settings.items() if len(set(values)) > 1}
     page = {
         "runs": list(zip(names, runs, [_seconds(run) for run in runs], strict=True)), "settings": settings,
         "charts": _curves(dict(zip(names, runs, strict=True))), "paired": paired, "per_class": per_class,
@@ -212,10 +217,9 @@ def _render(template: str, page: dict[str, Any]) -> str:
         loader=PackageLoader("googlenet", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
-        "percent": lambda value, digits=1: f"{value:.{digits}%}", "count": lambda value: f"{value:,}", "clock": clock,
-        "printable": printable,
-    }  # fmt: skip
+    environment.filters["percent"] = lambda value, digits=1: f"{value:.{digits}%}"
+    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["clock"] = clock
     return environment.get_template(template).render(page, written=f"{datetime.now():%Y-%m-%d %H:%M}")
 
 
@@ -246,12 +250,14 @@ def _curves(runs: dict[str, RunRecord]) -> list[Any]:
 def _coverage_chart(evaluation: dict[str, Any]) -> Any:
     curve = evaluation["coverage_curve"]
     lines = [
-        Series(name, [(100 * x, 100 * y) for x, y in zip(curve["confidence"], curve[key], strict=True) if y is not None], n)
+        Series(
+            name, [(100 * x, 100 * y) for x, y in zip(curve["confidence"], curve[key], strict=True) if y is not None], n
+        )
         for n, (name, key) in enumerate((("images above the threshold", "coverage"), ("accuracy on these", "accuracy")))
     ]
     ranges = {"x_range": (0.0, 100.0), "y_range": (0.0, 100.0)}
     labels = {"x_label": "confidence threshold (%)", "y_label": "%"}
-    return line_chart("If you trust only confident predictions", lines, **labels, **ranges)  # type: ignore[arg-type]
+    return line_chart("Confident predictions only", lines, **labels, **ranges)  # type: ignore[arg-type]
 
 
 def _most_confused(matrix: torch.Tensor, classes: Sequence[str]) -> list[tuple[str, str, int, float]]:
@@ -260,7 +266,9 @@ def _most_confused(matrix: torch.Tensor, classes: Sequence[str]) -> list[tuple[s
         return []
     totals, mistakes = matrix.sum(dim=1), matrix.clone().fill_diagonal_(0).flatten()
     counts, places = mistakes.topk(min(MOST_CONFUSED, len(mistakes)))
-    pairs = [(*divmod(place, len(classes)), count) for place, count in zip(places.tolist(), counts.tolist(), strict=True)]
+    pairs = [
+        (*divmod(place, len(classes)), count) for place, count in zip(places.tolist(), counts.tolist(), strict=True)
+    ]
     return [(classes[a], classes[b], count, count / int(totals[a])) for a, b, count in pairs if count]
 
 
@@ -277,9 +285,16 @@ def _facts(run: RunRecord) -> dict[str, Any]:
     """What can differ between runs besides their results."""
     environment = run.environment
     data = environment.get("data", {})
-    machine = {key: environment[key] for key in ("processor", "device_name", "threads", "precision") if key in environment}
+    machine = {
+        key: environment[key] for key in ("processor", "device_name", "threads", "precision") if key in environment
+    }
     found = {f"data: {key}": data[key] for key in ("source", "sha256", "train_images", "test_images") if key in data}
-    return {**run.recipe, **found, **{f"machine: {key}": value for key, value in machine.items()}, "parameters": run.parameters}
+    return {
+        **run.recipe,
+        **found,
+        **{f"machine: {key}": value for key, value in machine.items()},
+        "parameters": run.parameters,
+    }
 
 
 def _summary(run: RunRecord) -> dict[str, Any]:

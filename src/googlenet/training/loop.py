@@ -466,7 +466,7 @@ def _log_start(trainer: Trainer, reason: str) -> None:
 
 
 def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
-    """Report and curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
+    """Curves from the rows; the rest from the final or, if interrupted, latest evaluation; and a report of it all."""
     path, rows, split = folder.path, folder.rows(), None
     record = read_run(path, rows)
     if evaluation is not None:
