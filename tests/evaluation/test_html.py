@@ -115,7 +115,7 @@ def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
 
 def test_a_thousand_classes_are_a_picture_and_a_table(tmp_path: Path) -> None:
     run, split = evaluated(
-        tmp_path / "run", tuple(f"class {number}" for number in range(1000)), 2000, size=150, channels=3
+        tmp_path / "run", tuple(f"class {number}" for number in range(1000)), 1000, size=150, channels=3
     )
     write_run_report(run, split)
     page = Page(run.path)
