@@ -18,6 +18,7 @@ from googlenet.evaluation.html import (
     Answer,
     RunRecord,
     mcnemar,
+    only_correct,
     read_run,
     wilson_interval,
     write_comparison,
@@ -180,6 +181,17 @@ def test_a_comparison_shows_what_differs(tmp_path: Path) -> None:
     assert len({row["run"] for row in write_comparison(same, tmp_path / "same.html")["runs"]}) == 2
 
 
+def test_scores_may_be_undefined(tmp_path: Path) -> None:
+    run, split = evaluated(tmp_path / "run", ("a", "b", "none"), 40)
+    scores: dict[str, Any] = {"images": 0, "precision": None, "recall": None, "f1": None}
+    changed = {"balanced_accuracy": None, "per_class": {**run.evaluation["per_class"], "none": scores}}
+    run = dataclasses.replace(run, evaluation={**run.evaluation, **changed})
+    write_run_report(run, split)
+    assert Page(run.path).text.count("n/a") == 4
+    write_comparison([run, run], tmp_path / "page.html")
+    assert "none" not in Page(tmp_path / "page.html").text
+
+
 def test_wilson_interval() -> None:
     assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927, as in statsmodels
     assert wilson_interval(0, 0) == (0, 1)
@@ -191,11 +203,10 @@ def test_mcnemar_is_exact() -> None:
         return [Answer(str(number), "a", "a" if mark == "1" else "b", 1.0) for number, mark in enumerate(correct)]
 
     first, second = answers("1" * 15 + "0" * 5 + "10"), answers("0" * 15 + "1" * 5 + "10")
-    result = mcnemar(first, second)
-    expected = 2 * sum(math.comb(20, k) for k in range(6)) / 2**20
-    assert result == {"only_run": 15, "only_other": 5, "p_value": pytest.approx(expected)}
-    assert mcnemar(first, first)["p_value"] == 1
-    assert mcnemar(first, second[1:]) == {} and mcnemar([], []) == {}
+    assert only_correct(first, second) == (15, 5)
+    assert mcnemar(15, 5) == pytest.approx(2 * sum(math.comb(20, k) for k in range(6)) / 2**20)
+    assert only_correct(first, first) == (0, 0) and mcnemar(0, 0) == 1 and mcnemar(3000, 3000) == 1
+    assert only_correct(first, second[1:]) is None and only_correct([], []) is None
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -74,7 +74,7 @@ def line_chart(
     title: str, series: Sequence[Series], *, x_label: str, y_label: str, y_range: Point | None = None,
     x_range: Point | None = None,
 ) -> Markup:  # fmt: skip
-    """A figure with a title, lines and, for more than one of them, a legend. Empty if there are no points."""
+    """A figure with a title, lines and, for more than one of them, a legend. Empty without points."""
     series = [each for each in series if each.points]
     if not series:
         return Markup()

@@ -146,16 +146,15 @@ def write_comparison(runs: Sequence[RunRecord], path: Path) -> dict[str, Any]:
     names = _distinct_names(runs)
     first = runs[0]
     paired = [
-        {"run": name, "other": names[0], **counts}
+        {"run": name, "other": names[0], "only_run": only[0], "only_other": only[1], "p_value": mcnemar(*only)}
         for name, run in zip(names[1:], runs[1:], strict=True)
-        if (counts := mcnemar(run.answers, first.answers))
+        if (only := only_correct(run.answers, first.answers))
     ]
-    per_class: list[tuple[str, float, float]] = []
+    per_class: list[tuple[str, Any, Any]] = []
     if len(runs) == 2 and all(run.evaluation for run in runs):
-        scores = [run.evaluation["per_class"] for run in runs]
-        per_class = [
-            (name, scores[0][name]["recall"], scores[1][name]["recall"]) for name in scores[0].keys() & scores[1]
-        ]
+        recalls = [{name: row["recall"] for name, row in run.evaluation["per_class"].items()} for run in runs]
+        both = [(name, recall, recalls[1].get(name)) for name, recall in recalls[0].items()]
+        per_class = [row for row in both if None not in row]  # a class without images has no recall
         per_class.sort(key=lambda row: row[1] - row[2])
     facts = [_facts(run) for run in runs]
     settings = {key: [str(each.get(key, "")) for each in facts] for key in sorted(set().union(*facts))}
@@ -179,22 +178,21 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z * z / images)), min(1.0, (middle + half) / (1 + z * z / images))
 
 
-def mcnemar(answers: Sequence[Answer], others: Sequence[Answer]) -> dict[str, Any]:
-    """Images that only one of two runs predicts correctly, and the exact two-sided p-value of McNemar's test.
-
-    Empty unless both have predictions for the same files, with the same classes.
-    """
+def only_correct(answers: Sequence[Answer], others: Sequence[Answer]) -> tuple[int, int] | None:
+    """Images that only the first, and only the second, of two runs predicts correctly; None if the images differ."""
     correct, other = ({(each.file, each.label): each.is_correct for each in run} for run in (answers, others))
     if not correct or correct.keys() != other.keys() or len(correct) != len(answers):
-        return {}
-    only = sum(correct[key] and not other[key] for key in correct)
-    only_other = sum(other[key] and not correct[key] for key in correct)
-    count = only + only_other
-    term = total = 1
-    for number in range(min(only, only_other)):  # binomial coefficients, as integers: nothing is rounded
-        term = term * (count - number) // (number + 1)
-        total += term
-    return {"only_run": only, "only_other": only_other, "p_value": min(1.0, 2 * total / 2**count)}
+        return None
+    return sum(correct[key] > other[key] for key in correct), sum(other[key] > correct[key] for key in correct)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """The exact two-sided p-value of McNemar's test: each of these images is as likely to have either run correct."""
+    count, term, tail = only_a + only_b, 1, 0
+    for k in range(min(only_a, only_b) + 1):  # integers: nothing is rounded
+        tail += term
+        term = term * (count - k) // (k + 1)
+    return min(1.0, 2 * tail / 2**count)
 
 
 def _read(path: Path, parse: Any, text: str | None = None) -> Any:
@@ -217,7 +215,7 @@ def _render(template: str, page: dict[str, Any]) -> str:
         loader=PackageLoader("googlenet", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["percent"] = lambda value, digits=1: f"{value:.{digits}%}"
+    environment.filters["percent"] = lambda value, digits=1: "n/a" if value is None else f"{value:.{digits}%}"
     environment.filters["count"] = lambda value: f"{value:,}"
     environment.filters["clock"] = clock
     return environment.get_template(template).render(page, written=f"{datetime.now():%Y-%m-%d %H:%M}")

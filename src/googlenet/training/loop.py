@@ -27,7 +27,7 @@ from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.html import read_run, write_run_report
 from googlenet.evaluation.metrics import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
-from googlenet.files import expand
+from googlenet.files import expand, write_json
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
@@ -478,5 +478,7 @@ def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | Non
         plot_predictions(images, captions, path / "predictions.png")
         plot_predictions(images, captions, path / "mistakes.png", mistakes=mistakes)
         record = record.evaluated_as(evaluation, split, evaluated)
+        if evaluated == "test":
+            write_json(path / "evaluation.json", record.evaluation)
     plot_curves(rows, path / "curves.png")
     write_run_report(record, split)
