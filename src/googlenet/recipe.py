@@ -135,7 +135,7 @@ class Recipe(BaseModel):
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more after each epoch")
     # Logging
     log_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl")
-    plots: bool = Field(True, description="draw curves, confusion matrix and sample predictions at the end")
+    plots: bool = Field(True, description="draw curves, confusion matrix and sample predictions, and write a report")
     tracker: Tracker = Field("none", description="also send the metrics to this tracker")
 
     @model_validator(mode="before")

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional import classification
 
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
@@ -146,7 +145,9 @@ class Evaluation:
     @property
     def confusion_matrix(self) -> Tensor:
         """int64, (true class, predicted class): counts."""
-        return classification.multiclass_confusion_matrix(self.logits, self.labels, num_classes=len(self.classes))
+        count = len(self.classes)
+        cells = self.labels * count + self.logits.argmax(dim=1)
+        return torch.bincount(cells, minlength=count * count).view(count, count)
 
     @property
     def captions(self) -> list[str]:

@@ -25,9 +25,10 @@ from googlenet.data.dataset import has_files
 from googlenet.device import describe, scoped_process_state
 from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
 from googlenet.evaluation.calibration import fit_temperature
+from googlenet.evaluation.html import read_run, write_run_report
 from googlenet.evaluation.metrics import Evaluation, collect_logits
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
-from googlenet.files import expand, write_columns
+from googlenet.files import expand, write_columns, write_json
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
@@ -156,6 +157,7 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
             evaluation, evaluated = final_evaluation(trainer, folder, evaluation), "test"
             if accelerator.is_main_process:
                 write_columns(folder.path / "predictions.csv", evaluation.predictions())
+                write_json(folder.path / "evaluation.json", evaluation.to_dict())
         if accelerator.is_main_process and trainer.recipe.plots:
             draw_plots(trainer, folder, evaluation, evaluated)
     for tracker in accelerator.trackers:
@@ -476,8 +478,9 @@ def _log_start(trainer: Trainer, reason: str) -> None:
 
 
 def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
-    """Curves from the rows; confusion matrix and sample images from the final or, if interrupted, latest evaluation."""
-    path, rows = folder.path, folder.rows()
+    """Curves from the rows; the rest from the final or, if interrupted, latest evaluation; and a report of it all."""
+    path, rows, split = folder.path, folder.rows(), None
+    record = read_run(path, rows)
     if evaluation is not None:
         split = trainer.validation if evaluated == "validation" else trainer.dataset.test
         assert split is not None
@@ -486,4 +489,6 @@ def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | Non
         plot_confusion_matrix(matrix, evaluation.classes, path / "confusion_matrix.png")
         plot_predictions(split, captions, path / "predictions.png")
         plot_predictions(split, captions, path / "mistakes.png", mistakes=mistakes)
+        record = record.evaluated_as(evaluation, split, evaluated)
     plot_curves(rows, path / "curves.png")
+    write_run_report(record, split)
