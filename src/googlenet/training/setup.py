@@ -41,6 +41,8 @@ _SAMPLE = 200  # image files whose headers choose the image size
 _ACTIVATION_BYTES = 22 * 2**20
 # Training images at the largest size that a run takes: about four minutes on two cores
 _IMAGES_PER_RUN = {"cpu": 34_000, "gpu": 600_000}
+# More gained nothing on 570 training images (docs/images.md)
+_ENOUGH_EPOCHS, _ENOUGH_STEPS = 40, 700
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
 
@@ -367,7 +369,8 @@ def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any]
     fits = int(memory / 4 / (_ACTIVATION_BYTES * (size / 224) ** 2)) if memory else batch
     # Each class rounds its share, and a validation split may take more
     batch = given.get("batch_size", max(min(batch, fits, count // 2), 1))
-    epochs = max(min(round(_IMAGES_PER_RUN["gpu" if on_gpu else "cpu"] * (largest / size) ** 2 / count), 100), 8)
+    most = min(max(_ENOUGH_EPOCHS, round(_ENOUGH_STEPS * batch / count)), 100)
+    epochs = max(min(round(_IMAGES_PER_RUN["gpu" if on_gpu else "cpu"] * (largest / size) ** 2 / count), most), 8)
     rate = round(0.006 * (batch / 128) ** 0.5, 5)
     reasons = {
         "image_size": (size, f"image size {size} (half of the images have a shorter side of {side:.0f} or less; "
