@@ -28,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("small_data")
 
 def test_files_of_a_run(trained: TrainingResult) -> None:
     assert {path.name for path in trained.folder.iterdir()} == {
-        "recipe.toml", "metrics.jsonl", "model.safetensors", "checkpoints", "environment.json",
-        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png",
+        "recipe.toml", "metrics.jsonl", "model.safetensors", "checkpoints", "environment.json", "evaluation.json",
+        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png", "report.html",
     }  # fmt: skip
     for plot in trained.folder.glob("*.png"):
         with Image.open(plot) as image:
