@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("small_data")
 
 def test_files_of_a_run(trained: TrainingResult) -> None:
     assert {path.name for path in trained.folder.iterdir()} == {
-        "recipe.toml", "metrics.jsonl", "model.safetensors", "checkpoints", "environment.json",
-        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png", "predictions.csv",
+        "recipe.toml", "metrics.jsonl", "model.safetensors", "checkpoints", "environment.json", "evaluation.json",
+        "curves.png", "confusion_matrix.png", "predictions.png", "mistakes.png", "report.html", "predictions.csv",
     }  # fmt: skip
     predictions = list(csv.DictReader((trained.folder / "predictions.csv").open(encoding="utf-8")))
     assert [row["file"] for row in predictions] == [str(number) for number in range(160)]

@@ -110,7 +110,7 @@ def reliability_chart(bins: dict[str, list[float]]) -> Markup:
             axes.add(bar, *edges, y=axes.y(100 * confidence))
     ends = axes.x(0), axes.x(100), axes.y(0), axes.y(100)
     axes.add('<line class="diagonal" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>', *ends)
-    legend = Series("accuracy; darker: more images", (), 0, markers=True), Series("mean confidence", (), 1)
+    legend = Series("accuracy; stronger color: more images", (), 0, markers=True), Series("mean confidence", (), 1)
     return _figure("Reliability", axes.svg("accuracy by confidence, in bins"), legend)
 
 
