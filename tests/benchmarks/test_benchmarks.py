@@ -133,7 +133,7 @@ def test_a_recipe_is_timed_whole_and_by_phase(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("slow", ["forward", "backward", "update"])
 def test_each_phase_gets_its_own_time(slow: str, tmp_path: Path) -> None:
-    phases, pause = Phases(warmup=2), 0.2
+    phases, pause = Phases(warmup=2), 0.5
 
     def on_step(trainer: Any) -> None:
         phases(trainer)

@@ -204,7 +204,7 @@ def test_what_systems_write_is_ignored(tmp_path: Path) -> None:
     assert check_folder(top).is_clean
 
 
-@pytest.mark.parametrize("name", ["bird/", "bird/x.txt", "bird/sub/", "bird/x.tif", "bird/.hidden/x.png"])
+@pytest.mark.parametrize("name", ["bird/", "bird/x.txt", "bird/sub/", "bird/x.psd", "bird/.hidden/x.png"])
 def test_an_empty_class_is_named(name: str, tmp_path: Path) -> None:
     top = make(tmp_path / "data", "cat/1.png", "dog/2.png", name)
     listing = list_folder(top)

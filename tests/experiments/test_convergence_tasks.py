@@ -71,7 +71,8 @@ def test_a_cell_is_trained_once_and_leaves_what_the_report_needs(
     assert {row["step"] for row in result["on_the_way"]} == {2}
     assert [row["layer"] for row in result["on_the_way"]][-1] == "fc"
     assert result["test_accuracy"] * 20 == pytest.approx(round(result["test_accuracy"] * 20))
-    assert {path.name for path in run.iterdir()} == {"environment.json", "metrics.jsonl", "recipe.toml"}
+    small = {"environment.json", "evaluation.json", "metrics.jsonl", "predictions.csv", "recipe.toml"}
+    assert {path.name for path in run.iterdir()} == small
     monkeypatch.setattr(CellTask, "work", lambda _: pytest.fail("trained again"))
     again = CellTask(small_cell(), tmp_path)
     assert (again(), again.steps_left) == (result, 0)
