@@ -169,6 +169,26 @@ def test_files_that_cannot_be_decoded_are_named_by_every_run(photos: Path) -> No
         googlenet.load_dataset(photos, size=16)
 
 
+def test_an_error_that_has_passed_is_not_remembered(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = photos / "boot" / "large.png"
+    Image.effect_noise((300, 300), 80).save(large)
+    googlenet.load_dataset(photos, size=20)  # its header is known from now on
+    monkeypatch.setenv("GOOGLENET_MAX_PIXELS", "10000")
+    with pytest.raises(UserError, match=r"large\.png"):
+        googlenet.load_dataset(photos, size=16)
+    monkeypatch.delenv("GOOGLENET_MAX_PIXELS")
+    dataset = googlenet.load_dataset(photos, size=16)
+    assert len(dataset.train) + len(dataset.test) == 25
+
+
+def test_on_demand_skips_what_cannot_be_decoded(photos: Path) -> None:
+    damaged = photos / "boot" / "cut.jpg"
+    Image.effect_noise((64, 64), 80).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-400])
+    dataset = googlenet.load_dataset(photos, size=16, on_demand=True, skip_unreadable=True)
+    assert len(dataset.skipped) == 1 and len(dataset.train.images) == len(dataset.train)
+
+
 def test_unchanged_files_are_not_read_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_RACY_NS", 0)
     read: list[Path] = []

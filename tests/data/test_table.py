@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import googlenet
-from googlenet.data.dataset import find_units
+from googlenet.data.dataset import ImageSplit, _split, find_units, split_validation
 from googlenet.data.decode import Header
-from googlenet.data.folder import ImageFile
+from googlenet.data.folder import ImageFile, scan
 from googlenet.data.table import list_table
 from googlenet.errors import UserError
 from tests.conftest import TINY, Call
@@ -85,7 +88,7 @@ def test_the_split_of_a_run_can_be_used_again(photos: Path, tmp_path: Path, call
 
 def test_paths_relative_to_the_table_and_splits_of_any_spelling(photos: Path, rows: Rows) -> None:
     for number, row in enumerate(rows):
-        row["file"] = Path(row["file"]).relative_to(photos)
+        row["file"], row["group"] = Path(row["file"]).relative_to(photos), ""
         row["split"] = ("Train", "training", "val", "TEST")[number % 4]
     dataset = googlenet.load_dataset(write(photos / "t.csv", rows), size=16)
     assert dataset.validation is not None
@@ -115,7 +118,10 @@ def test_parquet(rows: Rows, tmp_path: Path) -> None:
         (lambda rows: [row.update({"class": "boot"}) for row in rows], "class"),
         (lambda rows: [row.update({"split": "somewhere"}) for row in rows], "somewhere"),
         (lambda rows: [row.update({"split": "test"}) for row in rows], "train"),
-        (lambda rows: [row.update(split="test" if row["class"] == "boot" else "train") for row in rows], "boot"),
+        (
+            lambda rows: [row.update(group="", split="test" if row["class"] == "boot" else "train") for row in rows],
+            "boot",
+        ),
         (lambda rows: [row.pop("class") for row in rows], "class"),
         (lambda rows: [row.update(name=row.pop("file")) for row in rows], "file"),
         (lambda rows: rows.clear(), "file"),
@@ -189,8 +195,64 @@ def test_a_moved_folder_resumes_and_a_changed_one_does_not(photos: Path, tmp_pat
 
 
 def _interrupt(step: int) -> None:
-    import os
-    import signal
-
     if step == 2:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_tables_with_other_splits_or_classes_are_other_data(rows: Rows, tmp_path: Path) -> None:
+    digests = set()
+    for number in range(3):
+        for row in rows:
+            row.pop("group", None)
+            row["split"] = "test" if int(Path(row["file"]).stem) % 3 == number else "train"
+        digests.add(scan(list_table(write(tmp_path / f"{number}.csv", rows))).digest)
+    rows[0]["class"], rows[-1]["class"] = rows[-1]["class"], rows[0]["class"]
+    digests.add(scan(list_table(write(tmp_path / "swapped.csv", rows))).digest)
+    assert len(digests) == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(groups=st.integers(3, 25), classes=st.integers(2, 8), fraction=st.sampled_from([0.1, 0.2, 0.5]))
+def test_groups_of_several_classes_do_not_swell_the_test_split(groups: int, classes: int, fraction: float) -> None:
+    """Every group has two images of every class."""
+    files = [
+        ImageFile(Path(f"{group}-{label}-{copy}"), label, None, number, f"{number}".encode(), Header("L", (1, 1), 1))
+        for number, (group, label, copy) in enumerate(product(range(groups), range(classes), range(2)))
+    ]
+    units = find_units(files, [str(file.path).partition("-")[0] for file in files])
+    test = _split(files, units, 0, fraction, grouped=True)["test"]
+    assert abs(len(test) - fraction * len(files)) <= 2 * classes
+
+
+def test_a_row_without_split_follows_its_group(photos: Path, rows: Rows, tmp_path: Path) -> None:
+    for number, row in enumerate(rows):
+        row["split"] = ("train", "test")[number % 2] if number < 6 else ""
+    dataset = googlenet.load_dataset(write(tmp_path / "t.csv", rows), size=16)
+    assert not set(dataset.train.columns["group"]) & set(dataset.test.columns["group"])
+    rows[6]["split"] = "test"  # its group, that of the first row, is in train
+    with pytest.raises(UserError, match="camera 0"):
+        list_table(write(tmp_path / "t.csv", rows))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 50), groups=st.integers(4, 12), of_each=st.integers(1, 9))
+def test_validation_holds_out_whole_groups(seed: int, groups: int, of_each: int) -> None:
+    units = torch.arange(groups).repeat_interleave(of_each)
+    labels = units % 2
+    names = [str(unit) for unit in units.tolist()]
+    split = ImageSplit(
+        torch.zeros(len(units), 1, 1, 1, dtype=torch.uint8), labels, columns={"group": names}, units=units
+    )
+    rest, held_out = split_validation(split, 0.3, seed)
+    assert not set(rest.columns["group"]) & set(held_out.columns["group"])
+    assert rest.labels.unique().tolist() == [0, 1]
+    assert abs(len(held_out) - 0.3 * len(split)) <= of_each * 1.1
+
+
+def test_a_link_to_a_table(photos: Path, rows: Rows, tmp_path: Path) -> None:
+    for row in rows:
+        row["file"] = Path(row["file"]).relative_to(photos)
+    table = write(tmp_path / "elsewhere" / "t.csv", rows)
+    (photos / "link.csv").symlink_to(table)
+    result = googlenet.train(data=photos / "link.csv", output=tmp_path / "run", recipe="fast", **QUICK)
+    assert "link.csv" in (result.folder / "recipe.toml").read_text()

@@ -123,11 +123,12 @@ def test_killed_then_interrupted_then_finished(command: Command) -> None:
         assert (process.returncode, "Traceback" in err) == (130, False), (out, err)
         assert "train --resume --output runs/x" in out
         assert folder.model.exists()
-    result = googlenet.train(output=folder.path, resume=True)
+    # In processes like the others: where there is a compiler, the C max pool adds gradients up in another order
+    command("train", "--resume", "--output", "runs/x")
     assert [row["step"] for row in folder.rows() if row["split"] == "train"] == list(range(1, 25))
-    whole = googlenet.train(folder.recipe, output=command.folder / "whole")
-    expected = load_file(whole.model)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(result.model).items())
+    command("train", "--recipe", folder.recipe, "--output", "whole")
+    expected = load_file(command.folder / "whole" / "model.safetensors")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(folder.model).items())
 
 
 def test_a_reader_that_leaves_and_a_full_disk(command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,25 @@ def test_every_image_is_tested_once(photos: Path, tmp_path: Path, call: Call) ->
         assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
         assert shares[row["predicted"]] == max(shares.values()) == float(row["probability"])
     # The same command continues: here, with the last fold gone
-    before = (folder / "fold-1" / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(folder / "fold-3" / "checkpoints")
     again = json.loads(call(*words)[0])
-    assert again["accuracies"] == summary["accuracies"] and before
+    assert again["accuracies"] == summary["accuracies"]
+    assert "fold-1.csv" in call(*("2" if word == 3 else word for word in words), code=2)[1]
+
+
+def test_names_fit_the_folder(photos: Path, tmp_path: Path, call: Call) -> None:
+    """Also if the images are in split folders: `data check --predictions` takes the file for the same folder."""
+    shutil.copytree(photos, photos.parent / "data" / "train")
+    data, folder = photos.parent / "data", tmp_path / "cv"
+    call("train", "--data", data, "--folds", 2, "--output", folder, *options(QUICK))
+    pytest.importorskip("cleanlab")
+    call("data", "check", data, "--predictions", folder / "out_of_fold.csv", "--json")
 
 
 def test_what_cannot_be_cross_validated(photos: Path, small_data: Path, call: Call) -> None:
     assert "--folds" in call("train", "--folds", 3, code=2)[1]
     assert "folds" in call("train", "--folds", 1, "--data", photos, code=2)[1]
+    assert "--resume" in call("train", "--folds", 3, "--data", photos, "--resume", "--output", "x", code=2)[1]
     for path in sorted((photos / "boot").iterdir())[1:]:
         path.unlink()
     assert "boot" in call("train", "--folds", 3, "--data", photos, code=2)[1]

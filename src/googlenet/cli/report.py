@@ -64,7 +64,7 @@ def _images(run: RunRecord, data: str | None, data_dir: str | None) -> ImageSpli
     if run.info is None or not run.answers:
         return None
     try:
-        return load_eval_data(run.info, data, data_dir).test
+        return load_eval_data(run.info, data, data_dir, on_demand=True).test
     except UserError as error:
         if data is not None or data_dir is not None:
             raise

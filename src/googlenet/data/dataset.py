@@ -190,6 +190,9 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
     Identical images and those of one group stay on one side. Raises `UserError` if a side would be empty.
     """
     generator = torch.Generator().manual_seed(seed)
+    if "group" in split.columns and split.units is not None:
+        held_out = _hold_out_groups(split.labels, split.units, fraction, generator)
+        return _two_sides(split, held_out, fraction)
     held_out = torch.zeros(len(split), dtype=torch.bool)
     for label in split.labels.unique():
         members = torch.nonzero(split.labels == label).squeeze(1)
@@ -202,6 +205,26 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
         units = split.units.tolist()
     firsts: dict[Any, int] = {}
     held_out = held_out[torch.tensor([firsts.setdefault(unit, number) for number, unit in enumerate(units)])]
+    return _two_sides(split, held_out, fraction)
+
+
+def _hold_out_groups(labels: Tensor, units: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """A mask of whole units that holds out the fraction of each class, as nearly as they allow."""
+    names = units.unique()
+    order = {unit: place for place, unit in enumerate(names[torch.randperm(len(names), generator=generator)].tolist())}
+    chosen: set[int] = set()
+    for label in labels.unique():
+        own, counts = units[labels == label].unique(return_counts=True)
+        members = dict(zip(own.tolist(), counts.tolist(), strict=True))
+        taken = sum(count for unit, count in members.items() if unit in chosen)
+        left = sorted(members.keys() - chosen, key=order.__getitem__)
+        while len(left) > 1 and taken + members[left[0]] / 2 <= fraction * sum(members.values()):
+            taken += members[left[0]]
+            chosen.add(left.pop(0))
+    return torch.isin(units, torch.tensor(sorted(chosen), dtype=units.dtype))
+
+
+def _two_sides(split: ImageSplit, held_out: Tensor, fraction: float) -> tuple[ImageSplit, ImageSplit]:
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
@@ -282,14 +305,17 @@ def load_dataset(
         log.info(line)
     _check_unreadable(unreadable, skip_unreadable)
     units = find_units(report.files, listing.columns.get("group"))
-    members = _split(report.files, units, seed, test_fraction)
+    members = _split(report.files, units, seed, test_fraction, grouped="group" in listing.columns)
     everything = [Content(file.digest, file.path) for file in report.files]
     sizes = {split: train_size or size if split == "train" else size for split in SPLITS}
     stores = {}
     for side in sorted(set(sizes.values())):
         files = [file for split in SPLITS if split in splits and sizes[split] == side for file in members[split]]
         wanted = [Content(file.digest, file.path) for file in files]
-        stores[side] = store = open_store(everything, wanted, Decoding(channels, side, resize), on_demand=on_demand)
+        find_errors = skip_unreadable
+        stores[side] = store = open_store(
+            everything, wanted, Decoding(channels, side, resize), on_demand=on_demand, find_errors=find_errors
+        )
         for file in files:
             if (reason := store.errors.get(file.digest)) is not None:
                 unreadable[file.path] = printable(f"{file.path}: {reason}")
@@ -354,9 +380,9 @@ def find_units(files: Sequence[ImageFile], groups: Sequence[str] | None = None) 
 
 
 def _split(
-    files: Sequence[ImageFile], units: dict[Path, int], seed: int, test_fraction: float
+    files: Sequence[ImageFile], units: dict[Path, int], seed: int, test_fraction: float, *, grouped: bool = False
 ) -> dict[SplitName, list[ImageFile]]:
-    """The files of each split. Files of one unit stay together."""
+    """The files of each split. Files of one unit stay together; `grouped` ones may have several classes."""
     splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
     # By class and unit: the contents, of which the smallest names the unit
     contents: dict[int, dict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
@@ -369,15 +395,21 @@ def _split(
     test: set[int] = set()
     for label, members in contents.items():
         # Ordered by a hash, so that adding or removing an image does not move the others to another split
-        order = sorted(members, key=lambda unit: sha256(f"{seed} {label} ".encode() + names[unit]).digest())
+        salt = f"{seed} " if grouped else f"{seed} {label} "
+        order = sorted(members, key=lambda unit: sha256(salt.encode() + names[unit]).digest())
         quota, taken = round(test_fraction * sum(map(len, members.values()))), 0
+        if grouped:  # a group that another class has chosen brings its images of this class
+            taken = sum(len(members[unit]) for unit in order if unit in test)
+            order = [unit for unit in order if unit not in test]
         for unit in order:
             if taken >= quota or (taken + len(members[unit]) > quota and taken + len(members[unit]) / 2 > quota):
                 break
             test.add(unit)
             taken += len(members[unit])
+    decided = {units[file.path]: file.split for file in files if file.split is not None} if grouped else {}
     for file in files:
-        splits[file.split or ("test" if units[file.path] in test else "train")].append(file)
+        unit = units[file.path]
+        splits[file.split or decided.get(unit) or ("test" if unit in test else "train")].append(file)
     if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
         splits["test"], splits["validation"] = splits["validation"], []
     return splits

@@ -38,6 +38,7 @@ class Listing:
     notes: tuple[str, ...] = ()  # what a user should know about the layout, one line each
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What else a table says about each of `files`; empty for a folder."""
+    is_table: bool = False
 
     def counts(self) -> list[int]:
         """Number of images of each class."""
@@ -176,13 +177,13 @@ class FolderReport:
         folder, columns, content = self.listing.folder, self.listing.columns, sha256()
         for file in self.files:
             content.update(os.fsencode(f"{file.path.relative_to(folder).as_posix()}\0{file.digest.hex()}\n"))
-            if columns:
+            if self.listing.is_table:  # else the path says it all
                 about = (
                     self.listing.classes[file.label],
                     file.split or "",
                     *(v[file.number] for v in columns.values()),
                 )
-                content.update("\0".join(about).encode() + b"\n")
+                content.update(os.fsencode("\0".join(about)) + b"\n")
         return content.hexdigest()
 
     def lines(self) -> list[str]:

@@ -101,6 +101,8 @@ def check_folder(
     if predictions is not None:
         require("cleanlab", "--predictions")
     listing = list_files(folder)
+    if aside is not None and listing.is_table:
+        raise UserError("--quarantine is for a folder: a table would name files that are gone")
     top = listing.folder
     if aside is not None:
         check_outside(aside, top, "--quarantine")

@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -85,8 +85,9 @@ class PixelsOnDemand:
 
 
 def open_store(
-    everything: Sequence[Content], wanted: Sequence[Content], decoding: Decoding, *, on_demand: bool = False
-) -> PixelStore:
+    everything: Sequence[Content], wanted: Sequence[Content], decoding: Decoding, *, on_demand: bool = False,
+    find_errors: bool = False,
+) -> PixelStore:  # fmt: skip
     """The pixels of (at least) the wanted contents.
 
     A store of everything is used if an earlier run has built one, else one of what is wanted, which is built if needed.
@@ -97,22 +98,24 @@ def open_store(
         wanted: the contents that are needed.
         decoding: channels, size and resize rule.
         on_demand: do not build a store, and decode each image when it is used.
+        find_errors: decode images that are not stored once, to know which of them have an error.
     """
     for contents in (everything, wanted):
-        if (store := _open(_path(contents, decoding))) is not None:
+        if (store := _open(_path(contents, decoding), contents, decoding)) is not None:
             return store
     files = {content.digest: content.path for content in wanted}
     digests = sorted(files)
     rows = {digest: row for row, digest in enumerate(digests)}
     if on_demand or not digests:
-        return PixelStore(PixelsOnDemand(tuple(files[digest] for digest in digests), decoding), rows, {}, None)
+        return _on_demand(files, decoding, find_errors)
     shape = (len(digests), decoding.channels, decoding.size, decoding.size)
     needed = int(np.prod(shape))
     path = _path(wanted, decoding)
     try:
-        _make_room(path.parent, needed)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):  # two runs that start together build it once
-            if (store := _open(path)) is None:
+            if (store := _open(path, wanted, decoding)) is None:
+                _make_room(path.parent, needed)
                 store = _build(path, [files[digest] for digest in digests], digests, shape, decoding)
             return store
     except (OSError, RunError) as error:
@@ -123,7 +126,27 @@ def open_store(
         sums, errors = _decode_into(pixels, [files[digest] for digest in digests], digests, decoding)
         return PixelStore(torch.from_numpy(pixels), rows, errors, torch.from_numpy(sums))
     log.warning(f"{reason}: each image is decoded whenever it is used, which is slow")
-    return PixelStore(PixelsOnDemand(tuple(files[digest] for digest in digests), decoding), rows, {}, None)
+    return _on_demand(files, decoding, find_errors)
+
+
+def _on_demand(files: Mapping[bytes, Path], decoding: Decoding, find_errors: bool) -> PixelStore:
+    digests = sorted(files)
+    pixels = PixelsOnDemand(tuple(files[digest] for digest in digests), decoding)
+    rows = {digest: row for row, digest in enumerate(digests)}
+    errors = {}
+    if find_errors and digests:
+        reasons = map_threads(lambda digest: _error(files[digest], decoding), digests, "decoding images")
+        errors = {digest: reason for digest, reason in zip(digests, reasons, strict=True) if reason}
+    return PixelStore(pixels, rows, errors, None)
+
+
+def _error(file: Path, decoding: Decoding) -> str:
+    """Why a file cannot be decoded, without its name; empty if it can."""
+    try:
+        decode_resized(file, *decoding)
+    except UserError as error:
+        return str(error).removeprefix(f"{file}: ")
+    return ""
 
 
 class StoreInfo(NamedTuple):
@@ -175,8 +198,9 @@ def _path(contents: Sequence[Content], decoding: Decoding) -> Path:
     return cache_dir() / "pixels" / digest.hexdigest()[:32]
 
 
-def _open(path: Path) -> PixelStore | None:
-    """A complete store; None if there is none. A damaged one is deleted."""
+def _open(path: Path, contents: Sequence[Content] = (), decoding: Decoding | None = None) -> PixelStore | None:
+    """A complete store; None if there is none. One that is damaged, or lacks a content that can be decoded now, is
+    deleted."""
     if not path.is_dir():
         return None
     try:
@@ -191,6 +215,12 @@ def _open(path: Path) -> PixelStore | None:
         log.warning(f"the stored images in {path} are damaged ({reason_of(error)}): decoding again")
         shutil.rmtree(path, ignore_errors=True)
         return None
+    if errors and decoding is not None:  # few; they may have had a passing reason, such as a limit that was raised
+        files = {content.digest: content.path for content in contents if content.digest in errors}
+        errors |= {digest: _error(file, decoding) for digest, file in files.items()}
+        if not all(errors.values()):
+            shutil.rmtree(path, ignore_errors=True)
+            return None
     with contextlib.suppress(OSError):
         os.utime(path)  # the least recently used are evicted first
     rows = {digest.tobytes(): row for row, digest in enumerate(digests)}
@@ -218,6 +248,7 @@ def _build(
             "errors": {digest.hex(): error for digest, error in errors.items()},
         }  # fmt: skip
         (temporary / "store.json").write_text(json.dumps(facts), encoding="utf-8")
+        del pixels  # Windows renames no folder with an open file
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -76,16 +76,24 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listi
     classes = tuple(classes or found)
     if not images or len(classes) < 2:
         raise UserError(f"{path} has {'one class only' if images else 'no rows'}; at least two classes are needed")
-    if bad := [printable(name) for name in classes if not name.isprintable()]:
+    if bad := [printable(name) for name in classes if not name.isprintable() and printable(name) != name]:
         raise UserError(f"{path} has a class '{bad[0]}', whose name is not one line of text")
-    top = Path(os.path.commonpath([file.parent for file, *_ in images]))
+    try:
+        top = Path(os.path.commonpath([file.parent for file, *_ in images]))
+    except ValueError as error:  # two drives of Windows
+        raise UserError(f"{path} names files on different drives; put them on one") from error
     if "split" in header:  # for all or some of the rows
         decided = {split for *_, split in images}
         if decided <= {"train", None} and "train" in decided and None not in decided:
             images = [(file, name, None) for file, name, _ in images]  # as for a folder with train only
+    found_splits: dict[str, SplitName] = {}
+    for group, (_, _, split) in zip(columns.get("group", ()), images, strict=False):
+        if group and split and found_splits.setdefault(group, split) != split:
+            raise UserError(f"{path} has the group {group!r} in {found_splits[group]} and in {split}; use one split")
     labels = {name: label for label, name in enumerate(classes)}
     files = tuple((file, labels[name], split) for file, name, split in images)
-    return Listing(top, classes, files, (), (), columns={name: tuple(values) for name, values in columns.items()})
+    by_name = {name: tuple(values) for name, values in columns.items()}
+    return Listing(top, classes, files, (), (), columns=by_name, is_table=True)
 
 
 def _read(path: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:

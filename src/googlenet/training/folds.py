@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import os
+import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -74,15 +77,18 @@ def cross_validate(
         table, run = folder / f"fold-{fold + 1}.csv", RunFolder(folder / f"fold-{fold + 1}")
         _write_table(table, listing, files, parts, fold)
         log.info(f"fold {fold + 1} of {folds}")
-        settings |= {"data": table}
-        result = train(recipe, output=run.path, resume=run.checkpoint.exists(), **settings)
+        if run.recipe.exists() and not run.checkpoint.exists():
+            shutil.rmtree(run.path)  # it was stopped before there was anything to continue
+        resolved = resolved.model_copy(update={"data": str(table.absolute())})
+        result = train(resolved, output=run.path, resume=run.checkpoint.exists())
         seconds += result.seconds
         if result.interrupted:
             return CrossValidation(folder, tuple(accuracies), *_spread(accuracies), seconds, None, True)
         evaluations.append(evaluate(load(result.model), str(table), device=resolved.device))
         accuracies.append(evaluations[-1].accuracy)
     out_of_fold = folder / "out_of_fold.csv"
-    _write_predictions(out_of_fold, evaluations)
+    top = Path(os.path.commonpath([file.path.absolute().parent for file in files]))  # that a table's names start from
+    _write_predictions(out_of_fold, evaluations, top, listing.folder.absolute())
     summary = CrossValidation(folder, tuple(accuracies), *_spread(accuracies), seconds, out_of_fold)
     write_json(folder / "folds.json", summary.to_dict())
     return summary
@@ -124,6 +130,8 @@ def _assign(recipe: Recipe, folds: int) -> tuple[Listing, list[ImageFile], dict[
         for file in members[unit]:
             counts[fold][file.label] += 1
             parts[file.path] = fold
+    if empty := sum(not any(count) for count in counts):
+        raise UserError(f"{empty} of {folds} folds would have no images: there are too few images or groups; use fewer")
     for label, class_name in enumerate(report.listing.classes):
         if (found := sum(count[label] > 0 for count in counts)) < 2:
             raise UserError(
@@ -133,27 +141,39 @@ def _assign(recipe: Recipe, folds: int) -> tuple[Listing, list[ImageFile], dict[
 
 
 def _write_table(path: Path, listing: Listing, files: Sequence[ImageFile], parts: dict[Path, int], fold: int) -> None:
-    rows = (
+    rows = [
         (
-            file.path.absolute(),
+            str(file.path.absolute()),
             listing.classes[file.label],
             "test" if parts[file.path] == fold else "train",
             *(values[file.number] for values in listing.columns.values()),
         )
         for file in files
-    )
-    write_table(path, ("file", "class", "split", *listing.columns), rows)
+    ]
+    columns = ("file", "class", "split", *listing.columns)
+    if path.exists():
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file_before:
+            if list(csv.reader(file_before)) != [list(columns), *map(list, rows)]:
+                raise UserError(f"{path} is of other images, classes or folds; use another --output")
+        return
+    write_table(path, columns, rows)
 
 
-def _write_predictions(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """One row per image: file, class, predicted, probability, and the probability of each class."""
+def _write_predictions(path: Path, evaluations: Sequence[Evaluation], top: Path, folder: Path) -> None:
+    """One row per image: file (relative to the folder), class, predicted, probability, and that of each class."""
     classes = evaluations[0].classes
     rows = []
     for evaluation in evaluations:
         probabilities = evaluation.probabilities
         confidence, predicted = probabilities.max(dim=1)
         rows += [
-            (printable(file), classes[label], classes[guess], f"{best:.6f}", *(f"{value:.6f}" for value in values))
+            (
+                printable((top / file).relative_to(folder).as_posix()),
+                classes[label],
+                classes[guess],
+                f"{best:.6f}",
+                *(f"{value:.6f}" for value in values),
+            )
             for file, label, guess, best, values in zip(
                 evaluation.files,
                 evaluation.labels.tolist(),

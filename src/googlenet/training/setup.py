@@ -23,7 +23,15 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, list_files, load_dataset, split_validation
+from googlenet.data.dataset import (
+    ImageDataset,
+    ImageSplit,
+    has_files,
+    is_folder,
+    list_files,
+    load_dataset,
+    split_validation,
+)
 from googlenet.data.decode import read_header
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import memory_bytes, require, resolve_device, resolve_precision
@@ -222,6 +230,7 @@ class Trainer:
             )
         if self.recipe.weights is not None and InputSpec.from_dict(checkpoint["input"]) != self.input_spec:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
+        self.input_spec = InputSpec.from_dict(checkpoint["input"])
         self.state = TrainState(**checkpoint["progress"])
         metrics = self.state.best_metrics
         if "chosen_by" in metrics:  # version 0.1
@@ -341,7 +350,10 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
         chosen, reason = _choose_settings(resolved.data, settings)
         resolved = load_recipe(recipe, **chosen, **settings)
     # Absolute paths: the same files wherever the run is resumed from
-    paths = {"data": str(Path(resolved.data).resolve())} if has_files(resolved.data) else {}
+    paths: dict[str, str] = {}
+    if has_files(resolved.data):  # rows of a table are relative to the link to it, not to its target
+        data_path = Path(resolved.data)
+        paths["data"] = str(data_path.resolve() if is_folder(data_path) else data_path.absolute())
     for setting in ("data_dir", "weights"):
         if (path := getattr(resolved, setting)) not in (None, "bundled"):
             paths[setting] = str(Path(path).absolute())  # a link keeps its name, which may say more than its target's
