@@ -57,6 +57,11 @@ def test_every_image_is_tested_once(photos: Path, tmp_path: Path, call: Call) ->
     assert "fold-1.csv" in call(*("2" if word == 3 else word for word in words), code=2)[1]
 
 
+def test_several_processes_are_refused(photos: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--folds" in call("train", "--folds", 3, "--data", photos, code=2)[1]
+
+
 def test_names_fit_the_folder(photos: Path, tmp_path: Path, call: Call) -> None:
     """Also if the images are in split folders: `data check --predictions` takes the file for the same folder."""
     shutil.copytree(photos, photos.parent / "data" / "train")

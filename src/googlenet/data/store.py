@@ -120,7 +120,8 @@ def open_store(
             return store
     except (OSError, RunError) as error:
         reason = f"decoded images cannot be stored in {path.parent} ({reason_of(error)})"
-    if needed <= (memory_bytes() or 0) / 4:
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each would keep them
+    if needed <= memory_bytes() / 4 / processes:
         log.warning(f"{reason}: they are kept in memory and decoded again by the next run")
         pixels = np.empty(shape, np.uint8)
         sums, errors = _decode_into(pixels, [files[digest] for digest in digests], digests, decoding)

@@ -55,7 +55,8 @@ class Comparison:
         for name in ("predicted", "probability", "loss", "rank"):
             columns |= {f"{name}_a": a.pop(name), f"{name}_b": b.pop(name)}
         del a["confident"]
-        return columns | a  # the rest comes from a table of files
+        # The rest comes from a table of files
+        return columns | {f"{name} (data)" if name in columns else name: values for name, values in a.items()}
 
     def write(self, folder: Path) -> None:
         """Write `comparison.json` (`to_dict`) and `comparison.csv` (`differences`). Raises `RunError` if it cannot."""

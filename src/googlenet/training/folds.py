@@ -64,6 +64,8 @@ def cross_validate(
         UserError: for arguments that are not usable, as `train`; or a class with too few images for the folds.
     """
     resolved, name, _ = resolve_recipe(recipe, settings)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError("--folds trains in one process: start it without a launcher")
     if folds < 2:
         raise UserError(f"folds must be 2 or more, not {folds}")
     if not has_files(resolved.data):
