@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from googlenet.data import store
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20), mode: str = "RGB") -> Path:
@@ -34,3 +37,17 @@ def deny_listing(names: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are decoded, in any order."""
+    opened: list[Path] = []
+    original = store.decode_resized
+
+    def decode_resized(path: Path, *rest: Any) -> torch.Tensor:
+        opened.append(path)
+        return original(path, *rest)
+
+    monkeypatch.setattr(store, "decode_resized", decode_resized)
+    return opened

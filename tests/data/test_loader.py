@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import googlenet
-from googlenet.data import fashion_mnist, store
+from googlenet.data import fashion_mnist
 from googlenet.data.store import clear_stores
 from googlenet.device import available_cores
 
@@ -46,28 +46,20 @@ def test_images_are_cropped_or_stretched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test", "validation"])
-def test_only_the_splits_asked_for_are_decoded(split: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_splits_asked_for_are_decoded(split: str, photos: Path, decoded: list[Path]) -> None:
     for name in ("train", "val", "test"):
         (photos.parent / "splits" / name).mkdir(parents=True)
         for folder in photos.iterdir():
             copy = shutil.copytree(folder, photos.parent / "splits" / name / folder.name)
             for file in copy.iterdir():
                 file.write_bytes(file.read_bytes() + name.encode())  # other content, the same pixels
-    opened: list[Path] = []
-    original = store.decode_resized
-
-    def decode_resized(path: Path, *rest: Any) -> torch.Tensor:
-        opened.append(path)
-        return original(path, *rest)
-
-    monkeypatch.setattr(store, "decode_resized", decode_resized)
     whole = googlenet.load_dataset(photos.parent / "splits", size=16)
-    assert len(opened) == 72
+    assert len(decoded) == 72
     clear_stores()
-    opened.clear()
+    decoded.clear()
     part = googlenet.load_dataset(photos.parent / "splits", size=16, splits=(split,))
-    assert {path.relative_to(photos.parent / "splits").parts[0][:3] for path in opened} == {split[:3]}
-    assert len(opened) == 24
+    assert {path.relative_to(photos.parent / "splits").parts[0][:3] for path in decoded} == {split[:3]}
+    assert len(decoded) == 24
     assert torch.equal(getattr(part, split).images, getattr(whole, split).images)
     assert part.digest == whole.digest
     assert part.channels == whole.channels

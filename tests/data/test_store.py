@@ -24,20 +24,6 @@ from googlenet.files import cache_dir
 from tests.conftest import Call
 
 
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that are decoded, in any order."""
-    opened: list[Path] = []
-    original = store.decode_resized
-
-    def decode_resized(path: Path, *rest: Any) -> torch.Tensor:
-        opened.append(path)
-        return original(path, *rest)
-
-    monkeypatch.setattr(store, "decode_resized", decode_resized)
-    return opened
-
-
 def test_images_are_decoded_once(photos: Path, decoded: list[Path]) -> None:
     first = googlenet.load_dataset(photos, size=16)
     assert len(decoded) == 24

@@ -68,7 +68,7 @@ def train(
     given: dict[str, Any] = dict(settings or {})
     if folds is not None and (resume or find_learning_rate):
         option = "--resume" if resume else "--find-learning-rate"
-        raise UserError(f"--folds and {option} exclude each other; the same command with --folds continues by itself")
+        raise UserError(f"--folds and {option} exclude each other; the same command with --folds continues")
     if find_learning_rate:
         if resume:
             raise UserError("--find-learning-rate does not train, so --resume does not apply; omit one of them")

@@ -303,7 +303,7 @@ def load_dataset(
     channels = channels or report.channels
     for line in report.lines():
         log.info(line)
-    _check_unreadable(unreadable, skip_unreadable)
+    check_unreadable(unreadable, skip_unreadable)
     units = find_units(report.files, listing.columns.get("group"))
     members = _split(report.files, units, seed, test_fraction, grouped="group" in listing.columns)
     everything = [Content(file.digest, file.path) for file in report.files]
@@ -312,14 +312,14 @@ def load_dataset(
     for side in sorted(set(sizes.values())):
         files = [file for split in SPLITS if split in splits and sizes[split] == side for file in members[split]]
         wanted = [Content(file.digest, file.path) for file in files]
-        find_errors = skip_unreadable
+        decoding = Decoding(channels, side, resize)
         stores[side] = store = open_store(
-            everything, wanted, Decoding(channels, side, resize), on_demand=on_demand, find_errors=find_errors
+            everything, wanted, decoding, on_demand=on_demand, find_errors=skip_unreadable
         )
         for file in files:
             if (reason := store.errors.get(file.digest)) is not None:
                 unreadable[file.path] = printable(f"{file.path}: {reason}")
-    _check_unreadable(unreadable, skip_unreadable)
+    check_unreadable(unreadable, skip_unreadable)
     decoded = {}
     for split in SPLITS:
         members[split] = [file for file in members[split] if file.path not in unreadable]
@@ -353,7 +353,8 @@ def _image_split(files: Sequence[ImageFile], listing: Listing, units: dict[Path,
     )
 
 
-def _check_unreadable(unreadable: dict[Path, str], skip: bool) -> None:
+def check_unreadable(unreadable: Mapping[Path, str], skip: bool) -> None:
+    """Raises `UserError` with the first file that cannot be read, unless those are to be skipped."""
     if unreadable and not skip:
         first = f"cannot read {next(iter(unreadable.values()))}" + (" and others" if len(unreadable) > 1 else "")
         raise UserError(f"{first}; googlenet data check lists unreadable files, --skip-unreadable skips them")

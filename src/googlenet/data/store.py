@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -103,11 +103,10 @@ def open_store(
     for contents in (everything, wanted):
         if (store := _open(_path(contents, decoding), contents, decoding)) is not None:
             return store
-    files = {content.digest: content.path for content in wanted}
-    digests = sorted(files)
-    rows = {digest: row for row, digest in enumerate(digests)}
-    if on_demand or not digests:
+    files = dict(sorted((content.digest, content.path) for content in wanted))
+    if on_demand or not files:
         return _on_demand(files, decoding, find_errors)
+    digests, paths = list(files), list(files.values())
     shape = (len(digests), decoding.channels, decoding.size, decoding.size)
     needed = int(np.prod(shape))
     path = _path(wanted, decoding)
@@ -116,7 +115,7 @@ def open_store(
         with FileLock(f"{path}.lock"):  # two runs that start together build it once
             if (store := _open(path, wanted, decoding)) is None:
                 _make_room(path.parent, needed)
-                store = _build(path, [files[digest] for digest in digests], digests, shape, decoding)
+                store = _build(path, paths, digests, shape, decoding)
             return store
     except (OSError, RunError) as error:
         reason = f"decoded images cannot be stored in {path.parent} ({reason_of(error)})"
@@ -124,30 +123,30 @@ def open_store(
     if needed <= memory_bytes() / 4 / processes:
         log.warning(f"{reason}: they are kept in memory and decoded again by the next run")
         pixels = np.empty(shape, np.uint8)
-        sums, errors = _decode_into(pixels, [files[digest] for digest in digests], digests, decoding)
-        return PixelStore(torch.from_numpy(pixels), rows, errors, torch.from_numpy(sums))
+        sums, errors = _decode_into(pixels, paths, digests, decoding)
+        return PixelStore(torch.from_numpy(pixels), _rows(digests), errors, torch.from_numpy(sums))
     log.warning(f"{reason}: each image is decoded whenever it is used, which is slow")
     return _on_demand(files, decoding, find_errors)
 
 
 def _on_demand(files: Mapping[bytes, Path], decoding: Decoding, find_errors: bool) -> PixelStore:
-    digests = sorted(files)
-    pixels = PixelsOnDemand(tuple(files[digest] for digest in digests), decoding)
-    rows = {digest: row for row, digest in enumerate(digests)}
-    errors = {}
-    if find_errors and digests:
-        reasons = map_threads(lambda digest: _error(files[digest], decoding), digests, "decoding images")
-        errors = {digest: reason for digest, reason in zip(digests, reasons, strict=True) if reason}
-    return PixelStore(pixels, rows, errors, None)
+    paths, errors = tuple(files.values()), {}
+    if find_errors and paths:
+        results = map_threads(lambda path: _decode(path, decoding), paths, "decoding images")
+        errors = {digest: found for digest, found in zip(files, results, strict=True) if isinstance(found, str)}
+    return PixelStore(PixelsOnDemand(paths, decoding), _rows(files), errors, None)
 
 
-def _error(file: Path, decoding: Decoding) -> str:
-    """Why a file cannot be decoded, without its name; empty if it can."""
+def _rows(digests: Iterable[bytes]) -> dict[bytes, int]:
+    return {digest: row for row, digest in enumerate(digests)}
+
+
+def _decode(file: Path, decoding: Decoding) -> Tensor | str:
+    """The image, or why it cannot be decoded, without the file's name."""
     try:
-        decode_resized(file, *decoding)
+        return decode_resized(file, *decoding)
     except UserError as error:
         return str(error).removeprefix(f"{file}: ")
-    return ""
 
 
 class StoreInfo(NamedTuple):
@@ -218,13 +217,14 @@ def _open(path: Path, contents: Sequence[Content] = (), decoding: Decoding | Non
         return None
     if errors and decoding is not None:  # few; they may have had a passing reason, such as a limit that was raised
         files = {content.digest: content.path for content in contents if content.digest in errors}
-        errors |= {digest: _error(file, decoding) for digest, file in files.items()}
-        if not all(errors.values()):
+        found = {digest: _decode(file, decoding) for digest, file in files.items()}
+        errors |= {digest: reason for digest, reason in found.items() if isinstance(reason, str)}
+        if any(isinstance(result, Tensor) for result in found.values()):
             shutil.rmtree(path, ignore_errors=True)
             return None
     with contextlib.suppress(OSError):
         os.utime(path)  # the least recently used are evicted first
-    rows = {digest.tobytes(): row for row, digest in enumerate(digests)}
+    rows = _rows(digest.tobytes() for digest in digests)
     return PixelStore(torch.from_numpy(pixels), rows, errors, torch.from_numpy(sums))
 
 
@@ -265,13 +265,12 @@ def _decode_into(
     sums, errors = np.zeros((len(files), decoding.channels, 2)), {}
 
     def decode(number: int) -> None:
-        try:
-            image = decode_resized(files[number], *decoding)
-        except UserError as error:
-            errors[digests[number]] = str(error).removeprefix(f"{files[number]}: ")
+        found = _decode(files[number], decoding)
+        if isinstance(found, str):
+            errors[digests[number]] = found
         else:
-            pixels[number] = image.numpy()
-            sums[number] = pixel_sums(image[None])[0]
+            pixels[number] = found.numpy()
+            sums[number] = pixel_sums(found[None])[0]
 
     for _ in map_threads(decode, range(len(files)), "decoding images"):
         pass

@@ -4,7 +4,7 @@
     2024/a.jpg,cat,train,patient 7,left
 
 `file` (absolute, or relative to the table) and `class` are required. `split` is train, validation or test (or what
-folders of those are called); without it, or where it is empty, the seed decides. Rows of one `group` stay in one split.
+folders of those are called); without it, or if it is empty, the seed decides. Rows of one `group` stay in one split.
 Other columns are kept: an evaluation can be broken down by them.
 """
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from googlenet.console import log, progress
-from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, load_dataset
+from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, list_files, load_dataset
+from googlenet.data.folder import scan
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import RunError, UserError, check_confidence, check_counts
 from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_device
@@ -123,8 +124,7 @@ def load_eval_data(
         if info.data_digest not in ("", dataset.digest):
             log.warning("the folder has changed since training: training images may be in the test split")
     else:
-        found = load_dataset(name, test_fraction=1.0, **{**options, "on_demand": True})
-        is_known = info.data_digest == found.digest
+        is_known = info.data_digest == scan(list_files(name, info.classes)).digest
         if is_known:
             log.info("the folder has the images of the training: its test split is the one of training")
         dataset = load_dataset(name, test_fraction=0.2 if is_known else 1.0, **options)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from googlenet.console import log
-from googlenet.data.dataset import find_units, has_files, list_files
+from googlenet.data.dataset import check_unreadable, find_units, has_files, list_files
 from googlenet.data.folder import ImageFile, Listing, scan
 from googlenet.data.label_errors import PREFIX
 from googlenet.errors import UserError
@@ -104,11 +104,7 @@ def _spread(accuracies: Sequence[float]) -> tuple[float, float]:
 def _assign(recipe: Recipe, folds: int) -> tuple[Listing, list[ImageFile], dict[Path, int]]:
     """The files of the data and the fold that each of them is tested in."""
     report = scan(list_files(recipe.data))
-    if report.unreadable and not recipe.skip_unreadable:
-        first = next(iter(report.unreadable.values()))
-        raise UserError(
-            f"cannot read {first}; googlenet data check lists unreadable files, --skip-unreadable skips them"
-        )
+    check_unreadable(report.unreadable, recipe.skip_unreadable)
     files = [file for file in report.files if file.split != "test"]
     if len(files) < len(report.files):
         log.info(f"{len(report.files) - len(files):,} images of the test split are left out of the folds")
