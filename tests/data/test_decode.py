@@ -74,6 +74,27 @@ def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
     assert decode_image(write(tmp_path / "x.png", Image.fromarray(values)), 1)[0].tolist() == [[0, 100, 255]]
 
 
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floating_point_pixels(white: int, tmp_path: Path) -> None:
+    values = np.array([[0, 0.2, 1]], np.float32) * white
+    assert decode_image(write(tmp_path / "x.tif", Image.fromarray(values)), 1).tolist() == [[[0, 51, 255]]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.float32([[0, -1]]),
+        np.float32([[0, 70_000]]),
+        np.float32([[0, np.nan]]),
+        np.int32([[0, -1]]),
+        np.int32([[70_000]]),
+    ],
+)
+def test_pixels_whose_range_is_unknown(values: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x\.tif"):
+        decode_image(write(tmp_path / "x.tif", Image.fromarray(values)), 1)
+
+
 def test_a_dark_16_bit_image_stays_dark(tmp_path: Path) -> None:
     values = np.array([[0, 100, 200]], np.uint16)
     assert decode_image(write(tmp_path / "x.png", Image.fromarray(values)), 1).max() <= 1

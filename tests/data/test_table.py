@@ -261,3 +261,17 @@ def test_a_link_to_a_table(photos: Path, rows: Rows, tmp_path: Path) -> None:
     (photos / "link.csv").symlink_to(table)
     result = googlenet.train(data=photos / "link.csv", output=tmp_path / "run", recipe="fast", **QUICK)
     assert "link.csv" in (result.folder / "recipe.toml").read_text()
+
+
+def test_the_folder_above_a_link_is_that_of_its_target(photos: Path, rows: Rows, tmp_path: Path) -> None:
+    """`link/..` is the folder in which the target is, not the one in which the link is."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(photos / "boot")
+    for row in rows:
+        row["file"] = elsewhere / "link" / ".." / Path(row["file"]).relative_to(photos)
+    listing = list_table(write(tmp_path / "t.csv", rows))
+    assert {path.parent.parent for path, *_ in listing.files} == {photos.resolve()}
+    rows.append({**rows[0], "file": str(rows[0]["file"]).replace("link/..", "link/../boot/..")})
+    with pytest.raises(UserError, match="row 2"):
+        list_table(write(tmp_path / "t.csv", rows))

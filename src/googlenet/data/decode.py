@@ -186,14 +186,18 @@ def _from_array(values: np.ndarray[Any, Any] | Tensor) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """The image in a mode with 8 bits per channel and without transparency."""
+    """The image in a mode with 8 bits per channel and without transparency. Raises `ValueError` for other ranges."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)
         # Files with 16 bits per channel open as I;16, or as I (32 bits), depending on their format
-        is_16_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        lowest, highest = (0, 65535) if image.mode.startswith("I;16") else (values.min(), values.max())
+        if not 0 <= lowest <= highest <= 65535:  # NaN, too
+            raise ValueError(f"its pixels go from {lowest:g} to {highest:g}; save it with 8 or 16 bits per channel")
+        white = 65535 if highest > 255 else 1 if image.mode == "F" and highest <= 1 else 255
+        values = values / (white / 255)
         if isinstance(transparent := image.info.get("transparency"), int):
-            values[values == transparent] = 65535 if is_16_bits else 255
-        return Image.fromarray((values / 257 if is_16_bits else values).clip(0, 255).astype(np.uint8))
+            values[np.asarray(image) == transparent] = 255
+        return Image.fromarray((values.round() if image.mode == "F" else values).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

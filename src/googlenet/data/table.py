@@ -57,7 +57,7 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listi
         row = dict(zip(header, values, strict=True))
         if not row["file"] or not row["class"]:
             raise UserError(f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty")
-        file = os.path.normpath(folder / os.fsdecode(row["file"].encode("utf-8", "surrogateescape")))
+        file = _normalize(folder / os.fsdecode(row["file"].encode("utf-8", "surrogateescape")))
         if (first := lines.setdefault(file, line)) != line:
             raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already")
         split = split_of(row["split"]) if row.get("split") else None
@@ -118,6 +118,11 @@ def _read(path: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
     if not rows:
         raise UserError(f"{path} is empty; it needs the columns file and class")
     return [name.strip() for name in rows[0][1]], rows[1:]
+
+
+def _normalize(file: Path) -> str:
+    """The same for every spelling of a path. What `link/..` means depends on where the link leads."""
+    return os.path.join(os.path.realpath(file.parent), file.name) if ".." in file.parts else os.path.normpath(file)  # noqa: PTH118
 
 
 def _text(value: Any) -> str:
