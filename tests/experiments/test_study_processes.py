@@ -57,7 +57,7 @@ def wait_for_a_run(command: Command, process: subprocess.Popen[str], file: str =
 
 
 def test_a_killed_worker(command: Command) -> None:
-    process = start(command, "--steps", 5000, "--seeds", 1, "--workers", 2)
+    process = start(command, "--steps", 5000, "--seeds", 1, "--workers", 1)
     wait_for_a_run(command, process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     workers = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
