@@ -57,7 +57,7 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listi
         row = dict(zip(header, values, strict=True))
         if not row["file"] or not row["class"]:
             raise UserError(f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty")
-        file = _normalize(folder / os.fsdecode(row["file"].encode("utf-8", "surrogateescape")))
+        file = _normalize(os.path.join(folder, os.fsdecode(row["file"].encode("utf-8", "surrogateescape"))))  # noqa: PTH118
         if (first := lines.setdefault(file, line)) != line:
             raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already")
         split = split_of(row["split"]) if row.get("split") else None
@@ -79,7 +79,7 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listi
     if bad := [printable(name) for name in classes if not name.isprintable() and printable(name) != name]:
         raise UserError(f"{path} has a class '{bad[0]}', whose name is not one line of text")
     try:
-        top = Path(os.path.commonpath([file.parent for file, *_ in images]))
+        top = Path(os.path.commonpath({os.path.dirname(file) for file in lines}))  # noqa: PTH120
     except ValueError as error:  # two drives of Windows
         raise UserError(f"{path} names files on different drives; put them on one") from error
     if "split" in header:  # for all or some of the rows
@@ -120,9 +120,10 @@ def _read(path: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
     return [name.strip() for name in rows[0][1]], rows[1:]
 
 
-def _normalize(file: Path) -> str:
+def _normalize(file: str) -> str:
     """The same for every spelling of a path. What `link/..` means depends on where the link leads."""
-    return os.path.join(os.path.realpath(file.parent), file.name) if ".." in file.parts else os.path.normpath(file)  # noqa: PTH118
+    folder, name = os.path.split(file)
+    return os.path.normpath(os.path.join(os.path.realpath(folder), name) if ".." in file else file)  # noqa: PTH118
 
 
 def _text(value: Any) -> str:
