@@ -102,7 +102,7 @@ def _layers(net: Architecture, input_size: tuple[int, int, int]) -> tuple[list[L
         return Layer(f"{kernel}×{kernel} max pool / 2", POOL, shape(channels, name))
 
     def blocks(*names: str) -> list[Layer]:
-        rows = (row for row in TABLE_1 if row.name in names)  # maps keep their size from one pool to the next
+        rows = (row for row in net.blocks if row.name in names)  # maps keep their size from one pool to the next
         return [Layer(row.name, "", shape(row.out_channels, f"maxpool{int(row.name[0]) - 1}"), row) for row in rows]
 
     norm = [Layer("local response normalization", NORM)] if net.normalization == "lrn" else []

@@ -161,6 +161,7 @@ _NAMES = {
     Inception: "Inception block",
     AuxiliaryHead: "auxiliary classifier",
     nn.BatchNorm2d: "batch norm",
+    nn.ZeroPad2d: "zero padding",
     LocalResponseNorm: "local response norm",
     GlobalAveragePool: "global average pool",
     nn.Linear: "fully connected",

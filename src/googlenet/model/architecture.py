@@ -57,6 +57,13 @@ class Architecture:
     normalization: Normalization = "none"
     batch_norm_epsilon: float = 1e-5
     stem_stride: int = 2  # Stride of the first convolution: 2 in the paper, for 224x224
+    stem_padding: Literal["symmetric", "same"] = "symmetric"
+    """Padding of the first convolution: 3 pixels on each side; or 2 at the top and left and 3 at the other two, as `SAME`
+    of TensorFlow and MindSpore pads images of an even size at stride 2."""
+    lrn: tuple[int, float, float, float] = (5, 1e-4, 0.75, 1.0)
+    """Size, alpha, beta and k of the local response normalization (`LocalResponseNorm`), if there is one."""
+    reduction_5a: Literal[32, 48] = 32
+    """Channels of the 5x5 reduction in block 5a: 32 in Table 1, 48 in TensorFlow's inception5h."""
     pool: Literal["padded", "ceil"] = "padded"
     """Border of the 3x3 stride-2 max pools: padding 1, or no padding and the output size rounded up."""
     last_pool_kernel: Literal[2, 3] = 3  # Kernel of the max pool after block 4e
@@ -68,6 +75,13 @@ class Architecture:
     auxiliary_dropout: float = 0.7
     initialization: Initialization = "default"
     """How fresh weights are drawn: see `googlenet.model.googlenet.initialize`."""
+
+    @property
+    def blocks(self) -> tuple[InceptionRow, ...]:
+        """Table 1, with this network's `reduction_5a`."""
+        return tuple(
+            row._replace(branch3=(self.reduction_5a, row.branch3[1])) if row.name == "5a" else row for row in TABLE_1
+        )
 
     @property
     def branch_names(self) -> tuple[str, str, str, str]:
@@ -85,7 +99,8 @@ class Architecture:
                 return (size - 1) // 2 + 1
             return -(-(size - kernel) // 2) + 1
 
-        sizes = {"conv1": (size - 1) // self.stem_stride + 1}
+        padding = 6 if self.stem_padding == "symmetric" else 5
+        sizes = {"conv1": (size + padding - 7) // self.stem_stride + 1}
         sizes["maxpool1"] = pooled(sizes["conv1"])
         sizes["maxpool2"] = pooled(sizes["maxpool1"])
         sizes["maxpool3"] = pooled(sizes["maxpool2"])

@@ -16,27 +16,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from googlenet.errors import UserError
-from googlenet.model.architecture import TABLE_1, VARIANTS, Architecture, InceptionRow, Initialization
+from googlenet.model.architecture import VARIANTS, Architecture, InceptionRow, Initialization
 
 
 class Convolution(nn.Module):
     """Convolution, batch norm (optional), ReLU: (N, C_in, H, W) -> (N, C_out, H', W').
 
-    Kernels of 1x1, 3x3, 5x5 or 7x7 are padded so that stride 1 keeps the size. With batch norm there is no convolution
-    bias, because the normalization would subtract it again.
+    Kernels of 1x1, 3x3, 5x5 or 7x7 are padded so that stride 1 keeps the size; `padding` (left, right, top, bottom)
+    replaces that. With batch norm there is no convolution bias, because the normalization would subtract it again.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *,
-        batch_norm_epsilon: float | None = None,
+        batch_norm_epsilon: float | None = None, padding: tuple[int, int, int, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        bias, padding = batch_norm_epsilon is None, kernel_size // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+        bias, symmetric = batch_norm_epsilon is None, kernel_size // 2 if padding is None else 0
+        self.pad = nn.ZeroPad2d(padding) if padding is not None else None
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, symmetric, bias=bias)
         self.bn = nn.BatchNorm2d(out_channels, eps=batch_norm_epsilon) if batch_norm_epsilon is not None else None
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.pad is not None:
+            x = self.pad(x)
         x = self.conv(x)
         if self.bn is not None:
             x = self.bn(x)
@@ -162,7 +165,7 @@ class GoogLeNet(nn.Module):
         conv = functools.partial(Convolution, batch_norm_epsilon=epsilon)
 
         def lrn() -> nn.Module:
-            return LocalResponseNorm() if architecture.normalization == "lrn" else nn.Identity()
+            return LocalResponseNorm(*architecture.lrn) if architecture.normalization == "lrn" else nn.Identity()
 
         def max_pool(kernel_size: int = 3) -> nn.MaxPool2d:
             padded = architecture.pool == "padded" and kernel_size == 3
@@ -175,8 +178,9 @@ class GoogLeNet(nn.Module):
         def auxiliary_head(in_channels: int) -> AuxiliaryHead | None:
             return AuxiliaryHead(in_channels, architecture, epsilon) if architecture.auxiliary else None
 
-        blocks = {row.name: block(row) for row in TABLE_1}
-        self.conv1 = conv(architecture.in_channels, 64, 7, architecture.stem_stride)
+        blocks = {row.name: block(row) for row in architecture.blocks}
+        same = (2, 3, 2, 3) if architecture.stem_padding == "same" else None
+        self.conv1 = conv(architecture.in_channels, 64, 7, architecture.stem_stride, padding=same)
         self.maxpool1 = max_pool()
         self.lrn1 = lrn()
         self.conv2 = conv(64, 64, 1)
@@ -354,6 +358,8 @@ def _check(architecture: Architecture) -> None:
         value = getattr(architecture, name)
         if value < lowest:
             raise UserError(f"{name} must be {lowest} or more, not {value}")
+    if architecture.stem_padding == "same" and architecture.stem_stride != 2:
+        raise UserError("stem_padding 'same' is for a stem_stride of 2")
     for name in ("dropout", "auxiliary_dropout"):
         value = getattr(architecture, name)
         if not 0 <= value < 1:
