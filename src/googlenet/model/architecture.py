@@ -58,8 +58,8 @@ class Architecture:
     batch_norm_epsilon: float = 1e-5
     stem_stride: int = 2  # Stride of the first convolution: 2 in the paper, for 224x224
     stem_padding: Literal["symmetric", "same"] = "symmetric"
-    """Padding of the first convolution: 3 pixels on each side; or 2 at the top and left and 3 at the other two, as `SAME`
-    of TensorFlow and MindSpore pads images of an even size at stride 2."""
+    """Padding of the first convolution: 3 pixels on each side; or 2 at the top and left and 3 elsewhere, as `SAME` of
+    TensorFlow and MindSpore pads images of an even size at stride 2."""
     lrn: tuple[int, float, float, float] = (5, 1e-4, 0.75, 1.0)
     """Size, alpha, beta and k of the local response normalization (`LocalResponseNorm`), if there is one."""
     reduction_5a: Literal[32, 48] = 32
