@@ -1,4 +1,4 @@
-"""googlenet export, import and demo, called in this process."""
+"""googlenet export and demo, called in this process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-import googlenet
 from googlenet import TrainingResult
 from tests.conftest import Call
 
@@ -43,17 +41,6 @@ def test_export(call: Call, images: Path, trained: TrainingResult) -> None:
 def test_export_usage_errors(arguments: tuple[object, ...], name: str, call: Call, trained: TrainingResult) -> None:
     assert name in call("export", trained.folder, *arguments, code=2)[1]
     assert list(Path().iterdir()) == []
-
-
-def test_import(call: Call) -> None:
-    net = googlenet.create_model("tutorial", num_classes=10, in_channels=1)
-    torch.save(net.state_dict(), "mine.pt")
-    out, _ = call("import", "mine.pt", "-o", "mine.safetensors")
-    assert "mine.safetensors" in out and "tutorial" in out
-    assert googlenet.load("mine.safetensors").info.classes[1] == "Trouser"
-    fields = json.loads(call("import", "mine.pt", "-o", "again.safetensors", "--json")[0])
-    assert (fields["model"], fields["architecture"]["variant"]) == ("again.safetensors", "tutorial")
-    assert ".safetensors" in call("import", "mine.pt", "-o", "mine.onnx", code=2)[1]
 
 
 def test_demo_usage_errors(call: Call, trained: TrainingResult) -> None:

@@ -1,4 +1,4 @@
-"""GoogLeNet as other projects define it, with random weights in their names, layouts and files, to compare imports with.
+"""GoogLeNet as other projects define it, with random weights under their names and in their files.
 
 Written from their definitions, in plain PyTorch; nothing here uses our network.
 """
@@ -54,9 +54,7 @@ class D2LNetwork(nn.Module):
 
         self.net = nn.Sequential(
             nn.Sequential(nn.LazyConv2d(64, kernel_size=7, stride=2, padding=3), nn.ReLU(), pool()),
-            nn.Sequential(
-                nn.LazyConv2d(64, kernel_size=1), nn.ReLU(), nn.LazyConv2d(192, kernel_size=3, padding=1), nn.ReLU(), pool()
-            ),
+            nn.Sequential(nn.LazyConv2d(64, 1), nn.ReLU(), nn.LazyConv2d(192, 3, padding=1), nn.ReLU(), pool()),
             nn.Sequential(*blocks("3a", "3b"), pool()),
             nn.Sequential(*blocks("4a", "4b", "4c", "4d", "4e"), pool()),
             nn.Sequential(*blocks("5a", "5b"), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten()),
@@ -165,7 +163,7 @@ def inception5h_forward(weights: Weights, x: Tensor) -> tuple[Tensor, Tensor, Te
         x = F.relu(x @ weights[f"nn{number}_w"] + weights[f"nn{number}_b"])
         return x @ weights[f"softmax{number}_w"] + weights[f"softmax{number}_b"]
 
-    heads = []
+    heads: list[Tensor] = []
     x = lrn(_pool(conv(x, "conv2d0", stride=2), 3, 2))
     x = _pool(lrn(conv(conv(x, "conv2d1"), "conv2d2")), 3, 2)
     for name in BLOCKS:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 import googlenet
 from googlenet import UserError, create_model
 from googlenet.data.fashion_mnist import CLASSES
-from googlenet.weights.convert import _recognize
-from googlenet.weights.readers import read_tensors
 from googlenet.weights.sources import CAFFE, D2L, D2L_BEFORE_2023, INCEPTION5H, MINDCV, OURS, TUTORIAL
 from tests.weights import references
-from tests.weights.references import LRN, D2LNetwork, frozen_graph, mindspore_checkpoint
+from tests.weights.references import D2LNetwork, frozen_graph, mindspore_checkpoint
 
 
 def test_every_source_names_each_layer_of_the_network_once() -> None:

@@ -1,16 +1,13 @@
-"""googlenet export, import and demo."""
+"""googlenet export and demo."""
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from googlenet.cli import options
-from googlenet.files import check_output
-from googlenet.model.architecture import Variant
 
 
 @options.app.command
@@ -81,42 +78,4 @@ def demo(
         print(f"open {address}   (Ctrl-C to stop)", flush=True)
 
     serve(model, host=host, port=port, top=top, max_upload_mb=max_upload_mb, device=device, ready=ready)
-    return 0
-
-
-@options.app.command(name="import")
-def import_(
-    file: Annotated[
-        Path,
-        Parameter(
-            help="Weights of the tutorial's network, torchvision's googlenet or this package's networks, or Inception "
-            "v1 from the ONNX model zoo (.onnx)."
-        ),
-    ],
-    *,
-    output: Annotated[
-        Path | None, options.Output, Parameter(help="Model file to write. Default: FILE with the suffix .safetensors.")
-    ] = None,
-    variant: Annotated[Variant | None, Parameter(help="Variant, if the weights fit several.")] = None,
-    stem_stride: Annotated[
-        int | None, Parameter(help="Stride of the first convolution, which weights do not show. Default: 2.")
-    ] = None,
-    classes: Annotated[Path | None, Parameter(help="Text file with the class names, one per line.")] = None,
-    json: options.Json = False,
-) -> int:
-    """Convert other people's weights to a model file."""
-    from googlenet.weights.convert import import_to_file
-
-    if output is not None:
-        check_output(output, ".safetensors")
-    target, info = import_to_file(file, output, variant=variant, stem_stride=stem_stride, class_file=classes)
-    if json:
-        options.print_json({"model": str(target), **json_module.loads(info.to_json())})
-        return 0
-    spec = info.input
-    print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")
-    print(  # weights do not contain these
-        f"assumed: input {spec.channels}x{spec.size}x{spec.size}, mean {spec.mean}, std {spec.std}, stride "
-        f"{info.architecture.stem_stride} of the first convolution"
-    )
     return 0

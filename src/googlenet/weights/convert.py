@@ -67,13 +67,13 @@ def import_weights(
         VARIANTS[variant],
         in_channels=in_channels, num_classes=num_classes, auxiliary="aux1.fc2.weight" in weights, **changes,
     )  # fmt: skip
+    if source is OURS and variant == "torchvision":
+        source = TORCHVISION
+    spec = _input_spec(found, source, mean=mean, std=std, size=size, resize=resize)
     try:
         net = build(found, weights)
     except ValueError as error:
         raise UserError(f"{path} does not fit variant {variant!r}: {reason_of(error)}") from error
-    if source is OURS and variant == "torchvision":
-        source = TORCHVISION
-    spec = _input_spec(found, source, mean=mean, std=std, size=size, resize=resize)
     net.check_size(spec.size, spec.size)
     net.info = ModelInfo(found, _class_names(found, source, classes), spec)
     return net
@@ -169,7 +169,9 @@ def _input_spec(
     """The source's, with what the user says instead."""
 
     def of_channels(name: str, given: Sequence[float] | None, usual: tuple[float, ...]) -> tuple[float, ...]:
-        values = given or (usual if len(usual) in (1, found.in_channels) else (sum(usual) / len(usual),))
+        if given is None:  # the average for images with other channels than the source's
+            given = usual if len(usual) in (1, found.in_channels) else (sum(usual) / len(usual),)
+        values = tuple(given)
         if len(values) not in (1, found.in_channels):
             raise UserError(
                 f"{name} has {len(values)} values: give one, or one for each of {found.in_channels} channels"
@@ -177,7 +179,7 @@ def _input_spec(
         lowest = 0 if name == "mean" else 1e-6
         if wrong := [value for value in values if not lowest <= value <= 1]:
             raise UserError(f"{name} is of pixels from 0 to 1, not {wrong[0]}: divide values of 0 to 255 by 255")
-        return tuple(values) * (found.in_channels // len(values))
+        return values if len(values) > 1 else values * found.in_channels
 
     if resize is None:
         resize = "crop" if source.crop else "stretch"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import pickle
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,12 @@ def _read_pickle(path: Path, *, use_ema: bool) -> Weights:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content: Any = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{path} was not written by torch.save, or holds more than weights, which could run code: "
-                "save net.state_dict(), not net"
-            ) from error
+            if name := re.search(r"GLOBAL (\S+)", str(error)):
+                raise UserError(
+                    f"{path} would run code, {name[1]}, so it was not read: save net.state_dict(), not net or a "
+                    "checkpoint with other objects"
+                ) from error
+            raise UserError(f"{path} was not written by torch.save: save net.state_dict()") from error
     keys = (*_EMA_KEYS, *_KEYS) if use_ema else _KEYS
     while isinstance(content, dict):
         key = next((key for key in keys if isinstance(content.get(key), dict)), None)
