@@ -249,8 +249,24 @@ def test_orthogonal_kernels_keep_lengths() -> None:
         ({"pool": "pad"}, "pool"),
         ({"third_branch_kernel": 7}, "third_branch_kernel"),
         ({"stem_stride": 0}, "stem_stride"),
+        ({"stem_stride": 1, "stem_padding": "same"}, "stem_padding"),
     ],
 )
 def test_impossible_values_name_the_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model("bn", **changes)
+
+
+@pytest.mark.parametrize("size", [32, 65, 96])
+def test_same_padding_of_the_first_convolution(size: int) -> None:
+    """As TensorFlow pads an even size: the first output sees 2 pixels of border, not 3."""
+    net = create_model("tutorial", in_channels=1, stem_padding="same").eval()
+    image = torch.zeros(1, 1, size, size)
+    image[..., 4, 4] = 1  # the last pixel of the first window
+    with torch.no_grad():
+        net.conv1.conv.weight.fill_(1)
+        torch.nn.init.zeros_(net.conv1.conv.bias)  # type: ignore[arg-type]
+        map = net.conv1(image)
+        assert net(image).shape == (1, 1000)
+    assert map[0, 0, 0, 0] == 1
+    assert map.shape[2] == net.architecture.spatial_sizes(size)["conv1"]

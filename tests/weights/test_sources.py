@@ -56,6 +56,8 @@ def test_mindcv(slices: int, tmp_path: Path) -> None:
     spec = net.info.input
     assert (spec.size, spec.mean, spec.std) == (224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (spec.resize, spec.crop_pct, len(net.info.classes)) == ("crop", 0.875, 7)
+    with pytest.raises(UserError, match="32"):
+        googlenet.import_weights(tmp_path / "googlenet.ckpt", size=112)
     x = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         torch.testing.assert_close(net(x), references.mindcv_forward(weights, x), rtol=1e-4, atol=1e-5)

@@ -20,7 +20,7 @@ def import_(
         Path,
         Parameter(
             help="Weights of torchvision's googlenet, this package's networks, the tutorial or d2l.ai (.pt, .pth, "
-            ".ckpt, .safetensors; checkpoints of training scripts, too), of Inception v1 from the ONNX model zoo (.onnx), of "
+            ".ckpt, .safetensors; also checkpoints of training scripts), Inception v1 of the ONNX model zoo (.onnx), "
             "MindCV's googlenet (.ckpt of MindSpore), or TensorFlow's inception5h (.pb)."
         ),
     ],

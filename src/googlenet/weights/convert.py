@@ -181,11 +181,16 @@ def _input_spec(
             raise UserError(f"{name} is of pixels from 0 to 1, not {wrong[0]}: divide values of 0 to 255 by 255")
         return values if len(values) > 1 else values * found.in_channels
 
+    size = source.size if size is None else size
+    if found.stem_padding == "same" and size % 32:
+        raise UserError(
+            f"size must be a multiple of 32 for weights of {source.name}, not {size}: it pads other sizes differently"
+        )
     if resize is None:
         resize = "crop" if source.crop else "stretch"
     return InputSpec(
         found.in_channels,
-        source.size if size is None else size,
+        size,
         of_channels("mean", mean, source.mean),
         of_channels("std", std, source.std),
         resize=resize,
