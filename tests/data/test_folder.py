@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from googlenet import UserError
-from googlenet.data import dataset as dataset_module
 from googlenet.data.dataset import load_dataset
 from googlenet.data.decode import Header
 from googlenet.data.folder import ImageFile, list_folder, scan
+from googlenet.data.splits import find_units, split_files
 from tests.data.conftest import deny_listing, write_image
 
 
@@ -78,7 +78,7 @@ def test_every_image_is_in_one_split_and_classes_are_split_alike(sizes: list[int
         for label, size in enumerate(sizes)
         for number in range(size)
     ]
-    splits = dataset_module._split(files, dataset_module.find_units(files), seed, fraction)
+    splits = split_files(files, find_units(files), seed, fraction)
     assert sorted(file.path for members in splits.values() for file in members) == sorted(file.path for file in files)
     for label, size in enumerate(sizes):
         held_out = {file.digest for file in splits["test"] if file.label == label}

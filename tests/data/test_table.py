@@ -16,9 +16,10 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import googlenet
-from googlenet.data.dataset import ImageSplit, _split, find_units, split_validation
+from googlenet.data.dataset import ImageSplit, split_validation
 from googlenet.data.decode import Header
 from googlenet.data.folder import ImageFile, scan
+from googlenet.data.splits import find_units, split_files
 from googlenet.data.table import list_table
 from googlenet.errors import UserError
 from tests.conftest import TINY, Call
@@ -225,7 +226,7 @@ def test_groups_of_several_classes_do_not_swell_the_test_split(groups: int, clas
         for number, (group, label, copy) in enumerate(product(range(groups), range(classes), range(2)))
     ]
     units = find_units(files, [str(file.path).partition("-")[0] for file in files])
-    test = _split(files, units, 0, fraction, grouped=True)["test"]
+    test = split_files(files, units, 0, fraction, grouped=True)["test"]
     assert abs(len(test) - fraction * len(files)) <= 2 * classes
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from torch.utils import data
 from googlenet.console import log
 from googlenet.data import fashion_mnist
 from googlenet.data.decode import anonymous_memmap
-from googlenet.data.folder import SPLITS, ImageFile, Listing, SplitName, list_folder, scan
+from googlenet.data.folder import SPLITS, ImageFile, Listing, list_folder, scan
+from googlenet.data.splits import choose_held_out, find_units, split_files
 from googlenet.data.store import Content, Decoding, PixelsOnDemand, PixelStore, open_store, pixel_sums
 from googlenet.data.table import is_table, list_table
 from googlenet.errors import UserError, check_counts
@@ -189,42 +189,12 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
 
     Identical images and those of one group stay on one side. Raises `UserError` if a side would be empty.
     """
-    generator = torch.Generator().manual_seed(seed)
-    if "group" in split.columns and split.units is not None:
-        held_out = _hold_out_groups(split.labels, split.units, fraction, generator)
-        return _two_sides(split, held_out, fraction)
-    held_out = torch.zeros(len(split), dtype=torch.bool)
-    for label in split.labels.unique():
-        members = torch.nonzero(split.labels == label).squeeze(1)
-        chosen = torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]
-        held_out[members[chosen]] = True
-    if split.units is None:
+    grouped = split.units is not None and "group" in split.columns
+    if (units := split.units) is None:
         digests = (sha256(image.tobytes()).digest() for images in split._chunks() for image in images.numpy())
-        units: list[Any] = list(digests)
-    else:
-        units = split.units.tolist()
-    firsts: dict[Any, int] = {}
-    held_out = held_out[torch.tensor([firsts.setdefault(unit, number) for number, unit in enumerate(units)])]
-    return _two_sides(split, held_out, fraction)
-
-
-def _hold_out_groups(labels: Tensor, units: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """A mask of whole units that holds out the fraction of each class, as nearly as they allow."""
-    names = units.unique()
-    order = {unit: place for place, unit in enumerate(names[torch.randperm(len(names), generator=generator)].tolist())}
-    chosen: set[int] = set()
-    for label in labels.unique():
-        own, counts = units[labels == label].unique(return_counts=True)
-        members = dict(zip(own.tolist(), counts.tolist(), strict=True))
-        taken = sum(count for unit, count in members.items() if unit in chosen)
-        left = sorted(members.keys() - chosen, key=order.__getitem__)
-        while len(left) > 1 and taken + members[left[0]] / 2 <= fraction * sum(members.values()):
-            taken += members[left[0]]
-            chosen.add(left.pop(0))
-    return torch.isin(units, torch.tensor(sorted(chosen), dtype=units.dtype))
-
-
-def _two_sides(split: ImageSplit, held_out: Tensor, fraction: float) -> tuple[ImageSplit, ImageSplit]:
+        numbers: dict[bytes, int] = {}
+        units = torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests])
+    held_out = choose_held_out(split.labels, units, fraction, seed, grouped=grouped)
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
@@ -305,7 +275,7 @@ def load_dataset(
         log.info(line)
     check_unreadable(unreadable, skip_unreadable)
     units = find_units(report.files, listing.columns.get("group"))
-    members = _split(report.files, units, seed, test_fraction, grouped="group" in listing.columns)
+    members = split_files(report.files, units, seed, test_fraction, grouped="group" in listing.columns)
     everything = [Content(file.digest, file.path) for file in report.files]
     sizes = {split: train_size or size if split == "train" else size for split in SPLITS}
     stores = {}
@@ -358,59 +328,3 @@ def check_unreadable(unreadable: Mapping[Path, str], skip: bool) -> None:
     if unreadable and not skip:
         first = f"cannot read {next(iter(unreadable.values()))}" + (" and others" if len(unreadable) > 1 else "")
         raise UserError(f"{first}; googlenet data check lists unreadable files, --skip-unreadable skips them")
-
-
-def find_units(files: Sequence[ImageFile], groups: Sequence[str] | None = None) -> dict[Path, int]:
-    """Which files must stay in one split: those with the same content or in the same group, and so on. A number each.
-
-    `groups` has one for each file of the listing; an empty one is no group.
-    """
-    parents: dict[Any, Any] = {}
-
-    def root(node: Any) -> Any:
-        while (parent := parents.setdefault(node, node)) != node:
-            parents[node] = parents[parent]
-            node = parent
-        return node
-
-    for file in files:
-        if groups is not None and (group := groups[file.number]):
-            parents[root(file.digest)] = root(("group", group))
-    numbers: dict[Any, int] = {}
-    return {file.path: numbers.setdefault(root(file.digest), len(numbers)) for file in files}
-
-
-def _split(
-    files: Sequence[ImageFile], units: dict[Path, int], seed: int, test_fraction: float, *, grouped: bool = False
-) -> dict[SplitName, list[ImageFile]]:
-    """The files of each split. Files of one unit stay together; `grouped` ones may have several classes."""
-    splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
-    # By class and unit: the contents, of which the smallest names the unit
-    contents: dict[int, dict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
-    names: dict[int, bytes] = {}
-    for file in files:
-        if file.split is None:
-            unit = units[file.path]
-            contents[file.label][unit].add(file.digest)
-            names[unit] = min(names.get(unit, file.digest), file.digest)
-    test: set[int] = set()
-    for label, members in contents.items():
-        # Ordered by a hash, so that adding or removing an image does not move the others to another split
-        salt = f"{seed} " if grouped else f"{seed} {label} "
-        order = sorted(members, key=lambda unit: sha256(salt.encode() + names[unit]).digest())
-        quota, taken = round(test_fraction * sum(map(len, members.values()))), 0
-        if grouped:  # a group that another class has chosen brings its images of this class
-            taken = sum(len(members[unit]) for unit in order if unit in test)
-            order = [unit for unit in order if unit not in test]
-        for unit in order:
-            if taken >= quota or (taken + len(members[unit]) > quota and taken + len(members[unit]) / 2 > quota):
-                break
-            test.add(unit)
-            taken += len(members[unit])
-    decided = {units[file.path]: file.split for file in files if file.split is not None} if grouped else {}
-    for file in files:
-        unit = units[file.path]
-        splits[file.split or decided.get(unit) or ("test" if unit in test else "train")].append(file)
-    if not splits["test"] and splits["validation"]:  # train and validation only: validation is the test split
-        splits["test"], splits["validation"] = splits["validation"], []
-    return splits

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from googlenet.console import log
-from googlenet.data.dataset import check_unreadable, find_units, has_files, list_files
+from googlenet.data.dataset import check_unreadable, has_files, list_files
 from googlenet.data.folder import ImageFile, Listing, scan
 from googlenet.data.label_errors import PREFIX
+from googlenet.data.splits import find_units
 from googlenet.errors import UserError
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.report import evaluate
