@@ -12,8 +12,8 @@ from PIL import Image
 
 import googlenet
 from googlenet import TrainingResult, UserError, load_dataset, train
+from googlenet.training.auto import resolve_recipe
 from googlenet.training.optim import balanced_weights
-from googlenet.training.setup import resolve_recipe
 from tests.conftest import QUICK
 from tests.training.helpers import rows, small_net
 

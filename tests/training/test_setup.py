@@ -10,7 +10,8 @@ import torch
 
 import googlenet
 from googlenet import RunError, Trainer, TrainingResult, UserError, create_model, load_recipe, train
-from googlenet.training.setup import load_pretrained, make_accelerator, resolve_recipe
+from googlenet.training.auto import resolve_recipe
+from googlenet.training.setup import load_pretrained, make_accelerator
 from tests.conftest import QUICK, TINY, write_photos
 from tests.training.helpers import small_net
 

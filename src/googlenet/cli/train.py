@@ -122,8 +122,8 @@ def _command_name() -> str:
 
 def _find_learning_rate(recipe: str | None, output: Path, settings: dict[str, Any], *, json: bool) -> int:
     check_output(output, ".png")
+    from googlenet.training.auto import resolve_recipe
     from googlenet.training.lr_finder import find_learning_rate
-    from googlenet.training.setup import resolve_recipe
 
     with on_stderr():
         resolved, _, reason = resolve_recipe(recipe, settings)

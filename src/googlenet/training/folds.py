@@ -23,9 +23,9 @@ from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.report import evaluate
 from googlenet.files import expand, printable, write_json, write_table
 from googlenet.recipe import Recipe
+from googlenet.training.auto import resolve_recipe
 from googlenet.training.loop import train
 from googlenet.training.run_folder import RunFolder
-from googlenet.training.setup import resolve_recipe
 from googlenet.weights.model_file import load
 
 

@@ -32,9 +32,10 @@ from googlenet.files import expand, write_columns, write_json
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
+from googlenet.training.auto import resolve_recipe
 from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
 from googlenet.training.run_folder import Row, RunFolder
-from googlenet.training.setup import Trainer, make_accelerator, resolve_recipe
+from googlenet.training.setup import Trainer, make_accelerator
 from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
 
 OnStep = Callable[[Trainer], None]
