@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import googlenet
-from googlenet import RunError, Trainer, TrainingResult, UserError, create_model, load_recipe, train
+from googlenet import RunError, Trainer, TrainingResult, UserError, load_recipe, train
 from googlenet.training.auto import resolve_recipe
-from googlenet.training.setup import load_pretrained, make_accelerator
+from googlenet.training.setup import make_accelerator
 from tests.conftest import QUICK, TINY, write_photos
 from tests.training.helpers import small_net
 
@@ -126,28 +126,6 @@ def test_whitening_uses_the_training_images_only() -> None:
     torch.testing.assert_close(whitened[32:], -whitened[:32])
     assert torch.equal(whitened, first_kernels())
     assert not torch.allclose(whitened.abs(), first_kernels(validation=0.5).abs())
-
-
-def test_pretrained_weights_get_a_new_classifier(trained: TrainingResult) -> None:
-    source = googlenet.load(trained.model)
-    images = torch.rand(2, 1, 32, 32)
-    for channels in (1, 3):
-        net, spec = load_pretrained(str(trained.model), ("cat", "dog"), channels)
-        assert spec.channels == channels
-        assert net.architecture.num_classes == 2
-        features = net.eval().forward_features(images.expand(-1, channels, -1, -1))
-        torch.testing.assert_close(features, source.forward_features(images))
-    same, _ = load_pretrained(str(trained.folder), source.info.classes, 1)
-    assert torch.equal(same.fc.weight, source.fc.weight)
-
-
-def test_pretrained_weights_for_colors_on_gray_images(tmp_path: Path) -> None:
-    colors = create_model("bn", num_classes=4, in_channels=3).eval()
-    torch.save(colors.state_dict(), tmp_path / "weights.pt")
-    net, _ = load_pretrained(str(tmp_path / "weights.pt"), ("a", "b"), 1)
-    gray = torch.rand(2, 1, 32, 32)
-    expected = colors.forward_features(gray.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(net.eval().forward_features(gray), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

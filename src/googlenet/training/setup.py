@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +29,7 @@ from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
-from googlenet.weights.convert import import_weights
-from googlenet.weights.model_file import load
+from googlenet.weights.adapt import adapt, load_source
 
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
@@ -268,8 +266,9 @@ def make_network(
 ) -> tuple[GoogLeNet, InputSpec]:
     """The recipe's network, drawn from torch's global generator, and how images are prepared for it."""
     if recipe.weights is not None:
-        net, given = load_pretrained(recipe.weights, dataset.classes, spec.channels, dropout=recipe.dropout)
+        net = adapt(load_source(recipe.weights), dataset.classes, spec.channels, dropout=recipe.dropout)
         net.check_size(recipe.image_size, recipe.image_size)
+        given, net.info = net.info.input, None  # until a model file describes the trained network
         return net, dataclasses.replace(spec, mean=given.mean, std=given.std)
     changes = {name: value for name in ARCHITECTURE_SETTINGS if (value := getattr(recipe, name)) is not None}
     net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=spec.channels, **changes)
@@ -280,40 +279,6 @@ def make_network(
         images, _ = training.__getitems__(torch.arange(0, len(training), every))
         whiten(net.conv1.conv, spec.prepare(images))
     return net, spec
-
-
-def load_pretrained(
-    path: str, classes: tuple[str, ...], in_channels: int, *, dropout: float | None = None
-) -> tuple[GoogLeNet, InputSpec]:
-    """A network for these classes and channels with the weights of a file, and the input spec of that file.
-
-    The file is a model file, a run folder, or anything that `import_weights` takes, and the errors are those of `load`
-    and `import_weights`. The classifier is fresh unless the file's classes are the same. The first convolution is
-    fitted to other channels: summed for gray, so that a gray image gives what its three equal channels gave;
-    distributed evenly for more.
-    """
-    is_ours = Path(path).is_dir() or Path(path).suffix == ".safetensors"
-    source = load(path) if is_ours else import_weights(path)
-    changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
-    architecture = dataclasses.replace(
-        source.architecture, in_channels=in_channels, num_classes=len(classes), initialization="he", **changes
-    )
-    net = GoogLeNet(architecture)
-    weights = source.state_dict()
-    if source.info.classes != classes:
-        heads = ("fc.", "aux1.fc2.", "aux2.fc2.")
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
-    kernel = weights["conv1.conv.weight"]
-    if kernel.shape[1] != in_channels:
-        kernel = kernel.sum(dim=1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
-        weights["conv1.conv.weight"] = kernel
-    net.load_state_dict(weights, strict=False)
-
-    def fitted(values: tuple[float, ...]) -> tuple[float, ...]:
-        return values if len(values) == in_channels else (sum(values) / len(values),) * in_channels
-
-    spec = source.info.input
-    return net, dataclasses.replace(spec, channels=in_channels, mean=fitted(spec.mean), std=fitted(spec.std))
 
 
 def _adopt(
