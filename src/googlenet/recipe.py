@@ -87,6 +87,7 @@ class Recipe(BaseModel):
     data: Annotated[str, _Path] = Field(
         "fashion-mnist", description="data set, folder with CLASS/*.jpg, or table of files"
     )
+    also: OptionalPath = Field(None, description="old images to mix in: data set, folder or table")
     data_dir: OptionalPath = Field(None, description="folder of a named data set, or bundled; default: search")
     validation: float = Field(0.0, ge=0, lt=1, description="fraction of the training images held out for validation")
     skip_unreadable: bool = Field(False, description="skip and list image files that cannot be read")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -20,13 +20,28 @@ from googlenet.data import fashion_mnist
 from googlenet.data.decode import anonymous_memmap
 from googlenet.data.folder import SPLITS, ImageFile, Listing, list_folder, scan
 from googlenet.data.splits import choose_held_out, find_units, split_files
-from googlenet.data.store import Content, Decoding, PixelsOnDemand, PixelStore, open_store, pixel_sums
+from googlenet.data.store import Content, Decoding, PixelStore, open_store, pixel_sums
 from googlenet.data.table import is_table, list_table
 from googlenet.errors import UserError, check_counts
 from googlenet.files import expand, printable
 from googlenet.recipe import Resize
 
 _CHUNK = 128  # images that are processed at a time
+
+
+class Pixels(Protocol):
+    """Images of one size that need not be one tensor."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """(N, C, H, W)."""
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the pixels are there; else each image is decoded whenever it is indexed."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """uint8: one image (C, H, W) for a 0-d index, else a batch."""
 
 
 class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
@@ -36,7 +51,7 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, images: Tensor | PixelsOnDemand, labels: Tensor, files: Sequence[str] = (),
+        self, images: Tensor | Pixels, labels: Tensor, files: Sequence[str] = (),
         columns: Mapping[str, Sequence[str]] | None = None, *, units: Tensor | None = None,
         index: Tensor | None = None, sums: Tensor | None = None,
     ) -> None:  # fmt: skip
@@ -69,12 +84,18 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def channels(self) -> int:
-        return int(self._pixels.shape[1])
+        return self.image_shape[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        _, channels, height, width = self._pixels.shape
+        return channels, height, width
 
     @property
     def is_decoded(self) -> bool:
         """Whether the pixels are there; else each image is decoded whenever it is used."""
-        return isinstance(self._pixels, Tensor)
+        return isinstance(self._pixels, Tensor) or self._pixels.is_decoded
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,6 +133,14 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
             {name: [values[i] for i in chosen] for name, values in self.columns.items()},
             units=None if self.units is None else self.units[indices], index=self._rows(indices), sums=self._sums,
         )  # fmt: skip
+
+    def content_units(self) -> Tensor:
+        """`units`, or if they are not known, those of images with the same pixels: int64, (N,)."""
+        if self.units is not None:
+            return self.units
+        digests = (sha256(image.tobytes()).digest() for images in self._chunks() for image in images.numpy())
+        numbers: dict[bytes, int] = {}
+        return torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests], dtype=torch.int64)
 
     def spread(self, count: int) -> ImageSplit:
         """A view of (at most) `count` images: the same share of every class, and at least one of each if possible.
@@ -164,10 +193,17 @@ class ImageDataset:
     validation: ImageSplit | None = None
     skipped: tuple[str, ...] = ()  # Files that cannot be read, and why
     folder: Path | None = None  # That the names of files are relative to; None for a known dataset
+    also: ImageDataset | None = None  # The old images that are mixed in, which the splits above contain
 
     @property
     def channels(self) -> int:
         return self.train.channels
+
+    def path_of(self, name: str) -> Path | None:
+        """The file of an image by its name in a split; None if it comes from a known dataset."""
+        dataset, _, number = name.rpartition(":")
+        is_known = self.also is not None and dataset in CATALOG and number.isdecimal()
+        return None if self.folder is None or is_known else self.folder.absolute() / name
 
     def class_counts(self) -> dict[str, dict[str, int]]:
         """Number of images of each class in the training and the test split."""
@@ -181,6 +217,7 @@ class ImageDataset:
             "train_images": len(self.train), "test_images": len(self.test),
             "validation_images": 0 if self.validation is None else len(self.validation),
             "note": self.note, "skipped": list(self.skipped),
+            **({} if self.also is None else {"also": self.also.provenance()}),
         }  # fmt: skip
 
 
@@ -190,11 +227,7 @@ def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[Ima
     Identical images and those of one group stay on one side. Raises `UserError` if a side would be empty.
     """
     grouped = split.units is not None and "group" in split.columns
-    if (units := split.units) is None:
-        digests = (sha256(image.tobytes()).digest() for images in split._chunks() for image in images.numpy())
-        numbers: dict[bytes, int] = {}
-        units = torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests])
-    held_out = choose_held_out(split.labels, units, fraction, seed, grouped=grouped)
+    held_out = choose_held_out(split.labels, split.content_units(), fraction, seed, grouped=grouped)
     if not held_out.any() or held_out.all():
         raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
@@ -216,9 +249,10 @@ def has_files(name: str | Path) -> bool:
     return is_folder(name) or ((isinstance(name, Path) or name not in CATALOG) and is_table(name))
 
 
-def list_files(source: str | Path, classes: Sequence[str] | None = None) -> Listing:
+def list_files(source: str | Path, classes: Sequence[str] | None = None, *, min_classes: int = 2) -> Listing:
     """The image files of a folder or of a table, and their classes. Raises as `list_folder` and `list_table`."""
-    return list_table(source, classes) if is_table(source) else list_folder(source, classes)
+    list_source = list_table if is_table(source) else list_folder
+    return list_source(source, classes, min_classes=min_classes)
 
 
 def is_folder(name: str | Path) -> bool:
@@ -230,7 +264,7 @@ def load_dataset(
     name_or_folder: str | Path = "fashion-mnist", data_dir: str | Path | None = None, *, size: int = 224,
     resize: Resize = "stretch", seed: int = 0, skip_unreadable: bool = False, channels: int | None = None,
     classes: Sequence[str] | None = None, test_fraction: float = 0.2, splits: Collection[str] = SPLITS,
-    train_size: int | None = None, on_demand: bool = False,
+    train_size: int | None = None, on_demand: bool = False, is_part: bool = False,
 ) -> ImageDataset:  # fmt: skip
     """Load a dataset: a known one by its name, or your own images from a folder.
 
@@ -248,11 +282,13 @@ def load_dataset(
         seed: decides which images are for the test if the folder has no test or validation split.
         skip_unreadable: skip files that cannot be read.
         channels: 1 or 3; default: 1 if every image is gray, else 3.
-        classes: their names in the order wanted; default: those found, sorted.
+        classes: their names in the order wanted; default: those found, sorted. They do not change which images are
+            for the test.
         test_fraction: of each class, for the test if the folder has no test or validation split.
         splits: the splits to decode, for known datasets too; the others are empty.
         train_size: height and width of the training images, if not `size`: random crops of larger ones are sharper.
         on_demand: decode an image when it is used, instead of all of them now.
+        is_part: other images will be added: one class is enough, and a class may have test images only.
 
     Raises:
         UserError: for an unknown name, files that are missing or damaged, or a folder that cannot be used.
@@ -268,14 +304,16 @@ def load_dataset(
         given = f"size={size}, channels={channels}, resize={resize!r}, test_fraction={test_fraction}"
         needed = f"size must be 1 or more, channels 1 or 3, resize {', '.join(get_args(Resize))}, test_fraction 0 to 1"
         raise UserError(f"{needed}, not {given}")
-    report = scan(list_files(name_or_folder, classes))
+    report = scan(list_files(name_or_folder, classes, min_classes=1 if is_part else 2))
     listing, unreadable = report.listing, dict(report.unreadable)
     channels = channels or report.channels
     for line in report.lines():
         log.info(line)
     check_unreadable(unreadable, skip_unreadable)
     units = find_units(report.files, listing.columns.get("group"))
-    members = split_files(report.files, units, seed, test_fraction, grouped="group" in listing.columns)
+    ranks = {number: rank for rank, number in enumerate(sorted(listing.labels, key=listing.classes.__getitem__))}
+    grouped = "group" in listing.columns
+    members = split_files(report.files, units, seed, test_fraction, grouped=grouped, ranks=ranks)
     everything = [Content(file.digest, file.path) for file in report.files]
     sizes = {split: train_size or size if split == "train" else size for split in SPLITS}
     stores = {}
@@ -297,10 +335,8 @@ def load_dataset(
         decoded[split] = _image_split(members[split] if split in splits else [], listing, units, store)
         if not members[split] and (split == "test" or (split == "train" and test_fraction < 1)):
             raise UserError(f"{listing.folder} has no image for the {split} split")
-    missing = set(range(len(listing.classes))) - {file.label for file in members["train"]}
-    if classes is None and members["train"] and missing:
-        problem = f"has no training image of the class {listing.classes[min(missing)]!r}"
-        raise UserError(f"{listing.folder} {problem}; a class must have the same name in every split")
+    if classes is None and members["train"] and not is_part:
+        check_trained_on(listing.classes, {file.label for file in members["train"]}, str(listing.folder))
     source = expand(name_or_folder)
     return ImageDataset(
         name=source.resolve().name, classes=listing.classes, source=str(source), digest=report.digest,
@@ -321,6 +357,15 @@ def _image_split(files: Sequence[ImageFile], listing: Listing, units: dict[Path,
         index=torch.tensor([store.rows[file.digest] for file in files], dtype=torch.int64),
         sums=store.sums,
     )
+
+
+def check_trained_on(classes: Sequence[str], labels: Collection[int], source: str) -> None:
+    """Raises `UserError` if there is a class without training images."""
+    if missing := [name for label, name in enumerate(classes) if label not in labels]:
+        raise UserError(
+            f"{source} has no training image of the class {missing[0]!r}; a class needs training images, under the "
+            "same name as in the other splits"
+        )
 
 
 def check_unreadable(unreadable: Mapping[Path, str], skip: bool) -> None:

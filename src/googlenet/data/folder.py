@@ -40,6 +40,11 @@ class Listing:
     """What else a table says about each of `files`; empty for a folder."""
     is_table: bool = False
 
+    @property
+    def labels(self) -> set[int]:
+        """Numbers of the classes that have images."""
+        return {label for _, label, _ in self.files}
+
     def counts(self) -> list[int]:
         """Number of images of each class."""
         counts = Counter(label for _, label, _ in self.files)
@@ -47,16 +52,16 @@ class Listing:
 
     def classes_without(self, unreadable: Collection[Path]) -> list[str]:
         """The empty class folders, and the classes of which every file is in `unreadable`."""
-        present = {label for _, label, _ in self.files}
+        present = self.labels
         present -= {label for path, label, _ in self.files if path not in unreadable}
         return [*self.empty_classes, *(self.classes[label] for label in sorted(present))]
 
 
-def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Listing:
+def list_folder(folder: str | Path, classes: Sequence[str] | None = None, *, min_classes: int = 2) -> Listing:
     """Find the image files and their classes: `classes` in their order, or those found, sorted.
 
-    Raises `UserError` for a folder that is missing, whose layout is ambiguous, or that has less than two classes with
-    images, or others than `classes`.
+    Raises `UserError` for a folder that is missing, whose layout is ambiguous, or that has less than `min_classes`
+    classes with images, or others than `classes`.
     """
     top = expand(folder)
     try:
@@ -87,7 +92,7 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None) -> Lis
     if unknown := [name for name in found if name not in labels]:
         raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes or ())}")
     classes = tuple(classes or found)
-    if not found or len(classes) < 2:
+    if not found or len(classes) < min_classes:
         is_class = not found and any(path.suffix.lower() in SUFFIXES for path in others)
         content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
         hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""

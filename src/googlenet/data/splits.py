@@ -38,9 +38,14 @@ def find_units(files: Sequence[ImageFile], groups: Sequence[str] | None = None) 
 
 
 def split_files(
-    files: Sequence[ImageFile], units: Mapping[Path, int], seed: int, test_fraction: float, *, grouped: bool = False
-) -> dict[SplitName, list[ImageFile]]:
-    """The files of each split. Files of one unit stay together; `grouped` ones may have several classes."""
+    files: Sequence[ImageFile], units: Mapping[Path, int], seed: int, test_fraction: float, *, grouped: bool = False,
+    ranks: Mapping[int, int] | None = None,
+) -> dict[SplitName, list[ImageFile]]:  # fmt: skip
+    """The files of each split. Files of one unit stay together; `grouped` ones may have several classes.
+
+    `ranks` are the places of the labels among the names of the classes with files, sorted, so that the same files are
+    held out whatever other classes there are. Default: the labels.
+    """
     splits: dict[SplitName, list[ImageFile]] = {name: [] for name in SPLITS}
     # By class and unit: the contents, of which the smallest names the unit
     contents: dict[int, dict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
@@ -53,7 +58,7 @@ def split_files(
     test: set[int] = set()
     for label, members in contents.items():
         # Ordered by a hash, so that adding or removing an image does not move the others to another split
-        salt = (f"{seed} " if grouped else f"{seed} {label} ").encode()
+        salt = (f"{seed} " if grouped else f"{seed} {ranks[label] if ranks else label} ").encode()
         sizes = {unit: len(members[unit]) for unit in sorted(members, key=lambda u: sha256(salt + names[u]).digest())}
         quota = round(test_fraction * sum(sizes.values()))
         test |= _hold_out(sizes, quota, test if grouped else ())

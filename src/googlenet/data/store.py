@@ -67,6 +67,10 @@ class PixelsOnDemand:
     decoding: Decoding
 
     @property
+    def is_decoded(self) -> bool:
+        return False
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         channels, size, _ = self.decoding
         return len(self.paths), channels, size, size

@@ -32,11 +32,11 @@ def is_table(path: str | Path) -> bool:
     return file.suffix.lower() in SUFFIXES and os.path.isfile(file)  # noqa: PTH113
 
 
-def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listing:
+def list_table(table: str | Path, classes: Sequence[str] | None = None, *, min_classes: int = 2) -> Listing:
     """The files of a table and their classes: `classes` in their order, or those found, sorted.
 
     Raises `UserError` for a table that cannot be read, lacks a column or a value, names a file twice, a file that does
-    not exist, an unknown split, fewer than two classes, or classes other than `classes`.
+    not exist, an unknown split, fewer than `min_classes` classes, or classes other than `classes`.
     """
     path = expand(table)
     header, rows = _read(path)
@@ -74,7 +74,7 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None) -> Listi
     if classes is not None and (unknown := sorted(set(found) - set(classes))):
         raise UserError(f"{path} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes)}")
     classes = tuple(classes or found)
-    if not images or len(classes) < 2:
+    if not images or len(classes) < min_classes:
         raise UserError(f"{path} has {'one class only' if images else 'no rows'}; at least two classes are needed")
     if bad := [printable(name) for name in classes if not name.isprintable() and printable(name) != name]:
         raise UserError(f"{path} has a class '{bad[0]}', whose name is not one line of text")

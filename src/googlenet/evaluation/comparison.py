@@ -115,9 +115,9 @@ def same_images(
     ):
         if of_a != of_b:
             raise UserError(f"the two models differ in the {name}: compare models for the same images and classes")
-    data = data or a.recipe.get("data")
+    given, data = data, data or a.recipe.get("data")
     is_decoded_alike = (a.input.decoded_size, a.input.resize) == (b.input.decoded_size, b.input.resize)
-    is_split_alike = all(a.recipe.get(name) == b.recipe.get(name) for name in ("data", "seed"))
+    is_split_alike = all(a.recipe.get(name) == b.recipe.get(name) for name in ("data", "also", "seed"))
     if data is None or not has_files(data) or (is_decoded_alike and is_split_alike):
         return split
     own = eval_split(b, data, data_dir, skip_unreadable=skip_unreadable)
@@ -125,5 +125,5 @@ def same_images(
     if missing := len(set(split.files) - positions.keys()):
         log.warning("model B may have been trained on %s of the %s images", f"{missing:,}", f"{len(split):,}")
         as_a = replace(b, recipe=a.recipe, data_digest=a.data_digest)
-        return eval_split(as_a, data, data_dir, skip_unreadable=skip_unreadable)
+        return eval_split(as_a, given, data_dir, skip_unreadable=skip_unreadable)
     return own.subset(torch.tensor([positions[file] for file in split.files]))

@@ -85,7 +85,8 @@ class RunRecord:
         names = evaluation.classes
         rows = zip(split.files, evaluation.labels.tolist(), predicted, probabilities, strict=True)
         answers = [Answer(printable(file), names[label], names[guess], p) for file, label, guess, p in rows]
-        return replace(self, evaluation=evaluation.to_dict(), answers=answers, evaluated=evaluated)
+        kept = {key: value for key, value in self.evaluation.items() if key == "old_classes"}  # of the same run
+        return replace(self, evaluation={**evaluation.to_dict(), **kept}, answers=answers, evaluated=evaluated)
 
 
 def read_run(folder: Path, rows: list[dict[str, Any]]) -> RunRecord:

@@ -13,6 +13,7 @@ from torch import Tensor
 from googlenet.console import log, progress
 from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, list_files, load_dataset
 from googlenet.data.folder import scan
+from googlenet.data.joined import load_joined, relabeled
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import RunError, UserError, check_confidence, check_counts
 from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_device
@@ -101,30 +102,43 @@ def load_eval_data(
     """A dataset whose labels are the classes of a model. `data` and `data_dir` are as in `evaluate`, the others as in
     `load_dataset`.
 
-    For the folder that the model was trained on, even if it was moved, the test split is the one of training. For
-    another folder without a test split, it is every image. Files that cannot be read are skipped if the training did.
-    Raises `UserError` if the data is unknown, missing, or has other classes.
+    For the folder that the model was trained on, even if it was moved, the test split is the one of training. Without
+    `data`, this includes the old images that were mixed in (`also`). For another folder without a test split, it is
+    every image. Files that cannot be read are skipped if the training did. Raises `UserError` if the data is unknown,
+    missing, or has other classes.
     """
-    recipe, trained_on = info.recipe, info.recipe.get("data")
-    if data is None and trained_on is None:
+    recipe = info.recipe
+    sources = [source for source in (recipe.get("data"), recipe.get("also")) if source is not None]
+    if data is None and not sources:
         raise UserError("the model file does not name its training data: name a dataset or folder (--data)")
-    name = str(trained_on if data is None else data)
-    if data is None and Path(name).is_absolute() and not has_files(name):
-        raise UserError(f"the training data {name} no longer exists: name its folder (--data), or another one")
+    name = str(sources[0] if data is None else data)
+    for source in sources if data is None else ():
+        if Path(source).is_absolute() and not has_files(source):
+            raise UserError(f"the training data {source} no longer exists: name its folder (--data), or another one")
     options: dict[str, Any] = {
         "size": info.input.decoded_size, "resize": info.input.resize, "seed": recipe.get("seed", 0),
         "skip_unreadable": skip_unreadable or recipe.get("skip_unreadable", False), "channels": info.input.channels,
         "classes": info.classes, "splits": splits, "on_demand": on_demand,
     }  # fmt: skip
-    if not has_files(name):
-        dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name == trained_on else None), **options)
-        _check_classes(name, dataset.classes, info)
-    elif trained_on is not None and Path(name).resolve() == Path(trained_on).resolve():
-        dataset = load_dataset(name, **options)
+    digests = info.data_digest.split("+")
+    if data is None and len(sources) > 1:
+        own = data_dir or recipe.get("data_dir")
+        dataset = load_joined(sources[0], sources[1], own, **{**options, "classes": None})
         if info.data_digest not in ("", dataset.digest):
+            log.warning("the images have changed since training: training images may be in the test split")
+        dataset = relabeled(dataset, info.classes)
+    elif not has_files(name):
+        dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name in sources else None), **options)
+        numbers = tuple(map(str, range(len(dataset.classes))))  # the classes of weights imported without names
+        if info.classes != numbers and set(dataset.classes) <= set(info.classes):
+            dataset = relabeled(dataset, info.classes)
+        _check_classes(name, dataset.classes, info)
+    elif Path(name).resolve() in [Path(source).resolve() for source in sources if has_files(source)]:
+        dataset = load_dataset(name, **options)
+        if info.data_digest and dataset.digest not in digests:
             log.warning("the folder has changed since training: training images may be in the test split")
     else:
-        is_known = info.data_digest == scan(list_files(name, info.classes)).digest
+        is_known = scan(list_files(name, info.classes)).digest in digests
         if is_known:
             log.info("the folder has the images of the training: its test split is the one of training")
         dataset = load_dataset(name, test_fraction=0.2 if is_known else 1.0, **options)

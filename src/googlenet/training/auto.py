@@ -12,6 +12,8 @@ from googlenet.data.decode import read_header
 from googlenet.device import memory_bytes, resolve_device
 from googlenet.errors import UserError
 from googlenet.recipe import Recipe, load_recipe
+from googlenet.training.grow import growth_recipe
+from googlenet.weights.adapt import load_source
 
 _SAMPLE = 200  # image files whose headers choose the image size
 # Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety
@@ -25,36 +27,44 @@ _ENOUGH_EPOCHS, _ENOUGH_STEPS = 40, 700
 def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any]) -> tuple[Recipe, str, str]:
     """The recipe of a run, its name, and a line about the settings that were chosen for its data, if any.
 
-    The default recipe is `images` for a folder or table, else `fast`. Given settings have priority over chosen ones.
-    Raises `UserError` as `load_recipe` does, or for a folder or device that is not usable.
+    The default recipe is `images` for a folder or table, else `fast`; with `also` and the weights of an earlier run, it
+    is that of the run, but shorter (`growth_recipe`). Given settings have priority over chosen ones. Raises `UserError`
+    as `load_recipe` does, or for weights, a folder or a device that is not usable.
     """
     data, reason = settings.get("data"), ""
     with_files = isinstance(data, str | Path) and has_files(data)
-    if recipe is None:
-        recipe = "images" if with_files else "fast"
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
+    if recipe is None:
+        name = recipe = "images" if with_files else "fast"
+        if None not in (settings.get("also"), settings.get("weights")):
+            info = load_source(load_recipe("fast", weights=settings["weights"]).weights or "").info
+            if info.recipe:
+                name, (recipe, reason) = "grown", growth_recipe(info)
     resolved = load_recipe(recipe, **settings)
     if recipe == "images" and with_files:
-        chosen, reason = _choose_settings(resolved.data, settings)
+        chosen, reason = _choose_settings(resolved.data, resolved.also, settings)
         resolved = load_recipe(recipe, **chosen, **settings)
     # Absolute paths: the same files wherever the run is resumed from
     paths: dict[str, str] = {}
-    if has_files(resolved.data):  # rows of a table are relative to the link to it, not to its target
-        data_path = Path(resolved.data)
-        paths["data"] = str(data_path.resolve() if is_folder(data_path) else data_path.absolute())
+    for setting in ("data", "also"):
+        source = getattr(resolved, setting)
+        if source is not None and has_files(source):  # rows of a table are relative to the link to it, not its target
+            path = Path(source)
+            paths[setting] = str(path.resolve() if is_folder(path) else path.absolute())
     for setting in ("data_dir", "weights"):
         if (path := getattr(resolved, setting)) not in (None, "bundled"):
             paths[setting] = str(Path(path).absolute())  # a link keeps its name, which may say more than its target's
     return resolved.model_copy(update=paths), name, reason
 
 
-def _choose_settings(folder: str, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
-    listing = list_files(folder)
-    training = [path for path, _, split in listing.files if split in (None, "train")]
-    count = max(round(len(training) * (0.8 if len(training) == len(listing.files) else 1.0)), 1)
+    sources = [folder, *(() if also is None or not has_files(also) else (also,))]
+    files = [file for source in sources for file in list_files(source, min_classes=1 if also else 2).files]
+    training = [path for path, _, split in files if split in (None, "train")]
+    count = max(round(len(training) * (0.8 if len(training) == len(files) else 1.0)), 1)
     sides = []
-    for path, _, _ in random.Random(0).sample(listing.files, min(_SAMPLE, len(listing.files))):
+    for path, _, _ in random.Random(0).sample(files, min(_SAMPLE, len(files))):
         try:
             sides.append(min(read_header(path).size))
         except UserError:  # reported when every file is read

@@ -71,6 +71,8 @@ def cross_validate(
         raise UserError(f"folds must be 2 or more, not {folds}")
     if not has_files(resolved.data):
         raise UserError(f"--folds needs a folder of images or a table of files, not {resolved.data}")
+    if resolved.also is not None:
+        raise UserError("--folds and --also exclude each other: put the images of both into one folder or table")
     folder = RunFolder.new_path(f"{name}-folds") if output is None else expand(output)
     listing, files, parts = _assign(resolved, folds)
     evaluations: list[Evaluation] = []

@@ -27,12 +27,14 @@ from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memor
 from googlenet.evaluation.calibration import fit_temperature
 from googlenet.evaluation.html import read_run, write_run_report
 from googlenet.evaluation.metrics import Evaluation, collect_logits
+from googlenet.evaluation.old_classes import compare_old_classes
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
 from googlenet.files import expand, write_columns, write_json
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
 from googlenet.training.auto import resolve_recipe
+from googlenet.training.grow import growth_lines
 from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
 from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer, make_accelerator
@@ -49,7 +51,8 @@ LINE_EVERY, LINE_SECONDS = 100, 60
 class TrainingResult:
     """What a run leaves. `metrics` are those of the saved model: loss and accuracy by split, `epoch`, `step`, and the
     split that it was `selected_by`. `seconds` are without evaluation. Its logits are divided by the `temperature`
-    before the softmax; without a validation split it is 1."""
+    before the softmax; without a validation split it is 1. `old_classes` is what a network that learned more classes
+    lost on those that it knew: `OldClasses.to_dict()`."""
 
     folder: Path
     model: Path
@@ -57,6 +60,7 @@ class TrainingResult:
     seconds: float
     interrupted: bool
     temperature: float = 1.0
+    old_classes: dict[str, Any] | None = None
 
 
 def train(
@@ -88,9 +92,10 @@ def train(
         resolved = stored_recipe(checkpoint["recipe"])
         now = resolve_recipe(recipe or resolved, settings)[0]
         # The same images may lie elsewhere now; their digest decides
-        resolved = resolved.model_copy(update={"data": now.data, "data_dir": now.data_dir})
-        if Path(now.data).is_absolute() and not has_files(now.data):
-            raise UserError(f"the images of this run are not in {now.data} any more: say where they are with --data")
+        resolved = resolved.model_copy(update={"data": now.data, "also": now.also, "data_dir": now.data_dir})
+        for option, data in (("--data", now.data), ("--also", now.also)):
+            if data is not None and Path(data).is_absolute() and not has_files(data):
+                raise UserError(f"the images of this run are not in {data} any more: say where they are with {option}")
         for name, value in now.model_copy(update={} if model is None else {"whiten": False}).model_dump().items():
             if value != (before := getattr(resolved, name)):
                 raise UserError(
@@ -117,7 +122,7 @@ def train(
                     folder.create(written, {**machine, **trainer.environment}, trainer.split_table())
                 else:
                     folder.drop_rows_after(trainer.state.step)
-                    if resolved.data != checkpoint["recipe"]["data"]:
+                    if any(getattr(resolved, name) != checkpoint["recipe"].get(name) for name in ("data", "also")):
                         folder.describe(written, trainer.split_table())
             accelerator.wait_for_everyone()
             if resolved.tracker != "none":
@@ -131,7 +136,7 @@ def train(
 
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, write its predictions, draw the plots."""
-    accelerator, state, evaluation = trainer.accelerator, trainer.state, None
+    accelerator, state, evaluation, old_classes = trainer.accelerator, trainer.state, None, None
     with fused(trainer.net, merge=trainer.precision == "bf16"):
         with _Interruption() as interruption, progress("training", trainer.total_steps, state.step) as bar:
             while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
@@ -157,14 +162,17 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
         if not interrupted:
             evaluation, evaluated = final_evaluation(trainer, folder, evaluation), "test"
             if accelerator.is_main_process:
+                old_classes = report_old_classes(trainer, evaluation)
+                result = evaluation.to_dict() | ({} if old_classes is None else {"old_classes": old_classes})
                 write_columns(folder.path / "predictions.csv", evaluation.predictions())
-                write_json(folder.path / "evaluation.json", evaluation.to_dict())
+                write_json(folder.path / "evaluation.json", result)
         if accelerator.is_main_process and trainer.recipe.plots:
             draw_plots(trainer, folder, evaluation, evaluated)
     for tracker in accelerator.trackers:
         tracker.finish()  # accelerator.end_training would end the other processes too, which may train again
     temperature = 1.0 if evaluation is None else evaluation.temperature
-    return TrainingResult(folder.path, folder.model, state.best_metrics, state.seconds, interrupted, temperature)
+    metrics, seconds = state.best_metrics, state.seconds
+    return TrainingResult(folder.path, folder.model, metrics, seconds, interrupted, temperature, old_classes)
 
 
 def train_epoch(
@@ -339,6 +347,18 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
     return evaluation
 
 
+def report_old_classes(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any] | None:
+    """What the network lost on the classes of the run that it started from; None if it learned no other classes."""
+    if trainer.source is None or not trainer.source.info.recipe or trainer.source.info.classes == evaluation.classes:
+        return None
+    device, precision = trainer.accelerator.device, trainer.precision
+    old = compare_old_classes(trainer.source, evaluation, trainer.dataset.test, device=device, precision=precision)
+    if old is None:
+        return None
+    log.info(old.line())
+    return old.to_dict()
+
+
 class Meter:
     """Mean loss and accuracy over the images since the last reset. The sums stay on the device until they are read."""
 
@@ -469,6 +489,7 @@ def _log_start(trainer: Trainer, reason: str) -> None:
         f"{network}, {trainer.total_steps:,} steps on {accelerator.device}{processes}, {trainer.precision}",
         f"{data.name} from {data.source}: {images}",
         data.note and f"note: {data.note}",
+        *(() if trainer.source is None else growth_lines(trainer.source.info, data.classes, recipe.also)),
     ):
         if line:
             log.info(line)

@@ -20,7 +20,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from googlenet.data.dataset import ImageDataset, ImageSplit, load_dataset, split_validation
+from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
+from googlenet.data.joined import load_joined
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import require, resolve_device, resolve_precision
 from googlenet.errors import UserError, reason_of
@@ -28,6 +29,7 @@ from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
+from googlenet.training.grow import check_same_split
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
 from googlenet.weights.adapt import adapt, load_source
 
@@ -64,13 +66,17 @@ class Trainer:
             UserError: for anything wrong with the settings, the data or the network.
         """
         self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
+        # The network that this one starts from
+        self.source = load_source(recipe.weights) if recipe.weights is not None and model is None else None
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
         with accelerator.local_main_process_first():  # it may download, and decodes for the others
-            data = load_dataset(
-                recipe.data, recipe.data_dir, size=recipe.image_size, resize=recipe.resize, seed=recipe.seed,
-                skip_unreadable=recipe.skip_unreadable,
+            data = load_joined(
+                recipe.data, recipe.also, recipe.data_dir, size=recipe.image_size, resize=recipe.resize,
+                seed=recipe.seed, skip_unreadable=recipe.skip_unreadable,
                 train_size=recipe.stored_size if recipe.crop_scale < 1 else None,
             )  # fmt: skip
+        if self.source is not None and data.also is not None:
+            check_same_split(self.source.info, recipe, data.also.digest)
         all_tests = data.test
         if recipe.max_test_images is not None:
             data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
@@ -111,9 +117,11 @@ class Trainer:
 
         torch.manual_seed(recipe.seed)
         spec = InputSpec(channels, recipe.image_size, mean, std, recipe.resize)
-        build = make_network if model is None else functools.partial(_adopt, model)
         self.net: nn.Module
-        self.net, self.input_spec = build(recipe, data, self.train_split, spec)
+        if model is None:
+            self.net, self.input_spec = make_network(recipe, data, self.train_split, spec, self.source)
+        else:
+            self.net, self.input_spec = _adopt(model, recipe, data, self.train_split, spec), spec
         # Whether a model file can describe the network; and the layers that give logits, the rest being the backbone
         self.is_googlenet = isinstance(self.net, GoogLeNet) and self.net.matches_architecture()
         self.heads = self.net.classifiers() if isinstance(self.net, GoogLeNet) else []
@@ -175,19 +183,20 @@ class Trainer:
 
     def split_table(self) -> tuple[list[str], list[tuple[Any, ...]]] | None:
         """Columns and rows of a table of files with the splits of this run; None for a data set without files."""
-        if (folder := self.dataset.folder) is None:
+        if self.dataset.folder is None:
             return None
-        others = [name for name in self.train_split.columns if name != "group"]
+        columns = ["group", *(name for name in self.train_split.columns if name != "group")]
         rows = [
-            (folder.absolute() / file, self.dataset.classes[label], name, *values)
+            (path, self.dataset.classes[label], name, *values)
             for name, split in self._splits.items()
             if split is not None
             for file, label, *values in zip(
-                split.files, split.labels.tolist(), split.columns.get("group", ("",) * len(split)),
-                *(split.columns[other] for other in others), strict=True,
+                split.files, split.labels.tolist(),
+                *(split.columns.get(column, ("",) * len(split)) for column in columns), strict=True,
             )
+            if (path := self.dataset.path_of(file)) is not None
         ]  # fmt: skip
-        return ["file", "class", "split", "group", *others], rows
+        return ["file", "class", "split", *columns], rows
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resuming needs; the data's digest too, since other data would make it another run."""
@@ -206,7 +215,7 @@ class Trainer:
         if checkpoint["data"] != data.digest:
             raise UserError(
                 f"{data.name} from {data.source} is not what this run started with, which environment.json names; "
-                "set --data or --data-dir, or start another run"
+                "set --data, --also or --data-dir, or start another run"
             )
         if self.recipe.weights is not None and InputSpec.from_dict(checkpoint["input"]) != self.input_spec:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
@@ -262,11 +271,14 @@ def _destroy_process_group_at_exit() -> None:
 
 
 def make_network(
-    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, spec: InputSpec
+    recipe: Recipe, dataset: ImageDataset, training: ImageSplit, spec: InputSpec, source: GoogLeNet | None = None
 ) -> tuple[GoogLeNet, InputSpec]:
-    """The recipe's network, drawn from torch's global generator, and how images are prepared for it."""
-    if recipe.weights is not None:
-        net = adapt(load_source(recipe.weights), dataset.classes, spec.channels, dropout=recipe.dropout)
+    """The recipe's network, drawn from torch's global generator, and how images are prepared for it.
+
+    `source` has the weights that it starts from.
+    """
+    if source is not None:
+        net = adapt(source, dataset.classes, spec.channels, dropout=recipe.dropout)
         net.check_size(recipe.image_size, recipe.image_size)
         given, net.info = net.info.input, None  # until a model file describes the trained network
         return net, dataclasses.replace(spec, mean=given.mean, std=given.std)
@@ -281,9 +293,7 @@ def make_network(
     return net, spec
 
 
-def _adopt(
-    model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit, spec: InputSpec
-) -> tuple[nn.Module, InputSpec]:
+def _adopt(model: nn.Module, recipe: Recipe, dataset: ImageDataset, training: ImageSplit, spec: InputSpec) -> nn.Module:
     """A network that the caller built, tried on two images."""
     if recipe.weights is not None:
         raise UserError("weights and model exclude each other: load the weights into your model before training")
@@ -300,4 +310,4 @@ def _adopt(
     wanted, found = (len(images), len(dataset.classes)), tuple(getattr(output, "shape", ()))
     if found != wanted:
         raise UserError(f"the model's output should have the shape (N, num_classes) = {wanted}, not {found}")
-    return model, spec
+    return model

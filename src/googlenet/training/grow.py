@@ -1,0 +1,73 @@
+"""Adding classes to a trained network: which of its classes stay, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from googlenet.errors import UserError
+from googlenet.files import printable
+from googlenet.recipe import Recipe, stored_recipe
+from googlenet.weights.adapt import kept_rows
+from googlenet.weights.model_file import ModelInfo
+
+_MOST_NAMED = 5  # classes in a line
+_STEPS = 0.2  # of those that the earlier run took
+_LEARNING_RATE = 0.5  # of the earlier run's
+_BACKBONE = 0.5
+# Settings of the earlier run that are its own
+_NOT_INHERITED = {
+    "weights", "data", "also", "data_dir", "freeze_fraction", "backbone_lr_scale", "device", "max_test_images",
+    "patience", "plots", "tracker",
+}  # fmt: skip
+
+
+def growth_recipe(info: ModelInfo) -> tuple[Recipe, str]:
+    """How to add classes to the network of an earlier run, mixing its images in; and a line about it.
+
+    The settings are those of the earlier run, but a fifth of its steps. If classes were added in it already, it was
+    short, so all of them stay. Raises `UserError` for a recipe with settings that do not exist now.
+    """
+    base = stored_recipe(info.recipe)
+    values = {name: value for name, value in base.model_dump(exclude_none=True).items() if name not in _NOT_INHERITED}
+    values["image_size"], values["resize"] = info.input.size, info.input.resize
+    line = "settings of the run that the weights are from"
+    if base.also is None:
+        changes: dict[str, Any] = {"learning_rate": float(f"{_LEARNING_RATE * base.learning_rate:.3g}")}
+        changes["epochs"] = float(f"{_STEPS * base.epochs:.3g}")
+        changes |= {"min_steps": round(_STEPS * base.min_steps)} if base.min_steps else {}
+        changes |= {"max_steps": max(1, round(_STEPS * base.max_steps))} if base.max_steps is not None else {}
+        changes |= {"balance": "sampling"} if base.balance == "none" else {}
+        values |= changes
+        line += ", but " + ", ".join(f"{name} = {value}" for name, value in changes.items())
+    return Recipe(**values), line
+
+
+def growth_lines(info: ModelInfo, classes: Sequence[str], also: str | None) -> Iterator[str]:
+    """What happens to the classifier of the network that a run starts from, if the run has other classes."""
+    rows = kept_rows(info, classes)
+    if not rows or tuple(classes) == info.classes:
+        return
+    new = [name for number, name in enumerate(classes) if number not in rows]
+    yield f"classifier: {len(rows):,} classes of the weights are kept" + (f", {_names(new)} added" if new else "")
+    if info.recipe and (dropped := [name for name in info.classes if name not in classes]):
+        hint = "add images of them to --also" if also else "to keep them, mix in images of them with --also OLD_DATA"
+        yield f"classes of the weights without images here, dropped: {_names(dropped)}; {hint}"
+
+
+def check_same_split(info: ModelInfo, recipe: Recipe, digest: str) -> None:
+    """Raises `UserError` if the seed would put images that the weights were trained on into the test split.
+
+    `digest` is that of the old images.
+    """
+    seed = info.recipe.get("seed", recipe.seed)
+    if digest in info.data_digest.split("+") and seed != recipe.seed:
+        raise UserError(
+            f"the weights were trained on {recipe.also} with seed = {seed}, which decides its test images: use --seed "
+            f"{seed}, or a table with splits: --also RUN/split.csv"
+        )
+
+
+def _names(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - _MOST_NAMED:,} more" if len(classes) > _MOST_NAMED else ""
+    return ", ".join(map(printable, classes[:_MOST_NAMED])) + more
