@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from googlenet.data.dataset import ImageSplit
+from googlenet.data.transforms import InputSpec
 from googlenet.errors import UserError
+from googlenet.evaluation.metrics import eval_mode
 from googlenet.files import printable
+from googlenet.model.googlenet import GoogLeNet
 from googlenet.recipe import Recipe, stored_recipe
 from googlenet.weights.adapt import kept_rows
 from googlenet.weights.model_file import ModelInfo
 
 _MOST_NAMED = 5  # classes in a line
+_IMAGES_TO_START, _MOST_IMAGES_TO_START = 64, 2000  # of each class, of all; the rows of new classes start from them
+_PENALTY = 0.01  # on the squares of these rows: of 0.0001 to 0.1, the best for images that they were not fitted to
 _STEPS = 0.2  # of those that the earlier run took
 _LEARNING_RATE = 0.5  # of the earlier run's
 _BACKBONE = 0.5
@@ -53,6 +63,36 @@ def growth_lines(info: ModelInfo, classes: Sequence[str], also: str | None) -> I
     if info.recipe and (dropped := [name for name in info.classes if name not in classes]):
         hint = "add images of them to --also" if also else "to keep them, mix in images of them with --also OLD_DATA"
         yield f"classes of the weights without images here, dropped: {_names(dropped)}; {hint}"
+
+
+def start_new_rows(net: GoogLeNet, images: ImageSplit, spec: InputSpec, rows: Collection[int]) -> None:
+    """Fit the classifier's rows of new classes, those not in `rows`, to features of a few images of each class.
+
+    The backbone and the kept rows stay as they are. From random rows, a short training would first have to undo what
+    they change in the backbone.
+    """
+    classifier = net.get_classifier()
+    assert isinstance(classifier, nn.Linear)
+    chosen = images.spread(min(_IMAGES_TO_START * classifier.out_features, _MOST_IMAGES_TO_START))
+    with eval_mode(net), torch.no_grad():
+        batches = (spec.prepare(chosen.__getitems__(part)[0]) for part in torch.arange(len(chosen)).split(64))
+        features = torch.cat([net.avgpool(net.forward_features(batch)) for batch in batches])
+        old_weight, old_bias = classifier.weight.clone(), classifier.bias.clone()
+    new = torch.tensor([label for label in range(classifier.out_features) if label not in rows])
+    weight = torch.zeros(len(new), features.shape[1], requires_grad=True)
+    bias = torch.zeros(len(new), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        whole = old_weight.index_copy(0, new, weight), old_bias.index_copy(0, new, bias)
+        value = F.cross_entropy(F.linear(features, *whole), chosen.labels) + _PENALTY * weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        classifier.weight[new], classifier.bias[new] = weight, bias
 
 
 def check_same_split(info: ModelInfo, recipe: Recipe, digest: str) -> None:

@@ -29,9 +29,9 @@ from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet, create_model
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
-from googlenet.training.grow import check_same_split
+from googlenet.training.grow import check_same_split, start_new_rows
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
-from googlenet.weights.adapt import adapt, load_source
+from googlenet.weights.adapt import adapt, kept_rows, load_source
 
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
@@ -281,7 +281,11 @@ def make_network(
         net = adapt(source, dataset.classes, spec.channels, dropout=recipe.dropout)
         net.check_size(recipe.image_size, recipe.image_size)
         given, net.info = net.info.input, None  # until a model file describes the trained network
-        return net, dataclasses.replace(spec, mean=given.mean, std=given.std)
+        spec = dataclasses.replace(spec, mean=given.mean, std=given.std)
+        rows = kept_rows(source.info, dataset.classes)
+        if rows and len(rows) < len(dataset.classes):
+            start_new_rows(net, training, spec, rows)
+        return net, spec
     changes = {name: value for name in ARCHITECTURE_SETTINGS if (value := getattr(recipe, name)) is not None}
     net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=spec.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
