@@ -16,6 +16,7 @@ from googlenet import Evaluation, ImageSplit, UserError
 from googlenet.evaluation.charts import ticks
 from googlenet.evaluation.comparison import mcnemar
 from googlenet.evaluation.html import Answer, RunRecord, only_correct, read_run, write_comparison, write_run_report
+from googlenet.evaluation.old_classes import OldClasses
 
 ROWS: list[dict[str, Any]] = [
     {"step": step, "split": split, "loss": 2 / step, "accuracy": 0.5, "learning_rate": 0.01, "seconds": step / 2}
@@ -75,6 +76,20 @@ def test_every_mistake_is_counted_and_the_most_confident_are_shown(tmp_path: Pat
     assert len(thumbnails) == 200 and all(image["src"].startswith("data:") and image["alt"] for image in thumbnails)  # type: ignore[union-attr]
     assert f"{run.evaluation['accuracy']:.2%}" in page.text
     assert run.path.stat().st_size < 3e6
+
+
+def test_what_old_classes_lost_is_a_table(tmp_path: Path) -> None:
+    run, split = evaluated(tmp_path / "run", ("a", "b", "c"), 30)
+    labels, correct = torch.arange(20) % 2, torch.arange(20) < 15
+    old = OldClasses(("a", "b"), labels, correct, correct & (labels == 0), correct)
+    run.evaluation["old_classes"] = old.to_dict()
+    again = run.evaluated_as(Evaluation(("a", "b", "c"), torch.eye(3)[split.labels], split.labels, 1.0), split, "test")
+    for each in (run, again):
+        write_run_report(each, split)
+        page = Page(each.path)
+        assert "Old classes" in page.text and "-35.00 points" in page.text
+        assert "-70.0" in page.text  # of class b
+    assert "old_classes" not in evaluated(tmp_path / "other", ("a", "b"), 30)[0].evaluation
 
 
 def test_without_the_images_the_mistakes_are_listed(tmp_path: Path) -> None:
