@@ -440,3 +440,60 @@ def test_a_folder_that_cannot_be_listed_is_not_silently_skipped(images: Path, mo
     assert private in image_files([images])
     with pytest.raises(UserError, match="private"):
         decode_image(private, 1)
+
+
+def kinds() -> list[tuple[str, Image.Image, dict[str, Any]]]:
+    """Suffix, image and options of files in which something must be done to the pixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 4), np.uint8)
+    rgba = Image.fromarray(pixels)
+    sixteen = Image.fromarray(pixels.view(np.uint16)[:, :, 0].copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return [
+        ("jpg", rgba.convert("RGB"), {"exif": exif, "quality": 95}), ("jpg", rgba.convert("CMYK"), {}),
+        ("png", rgba, {"exif": exif}), ("png", sixteen, {}), ("tif", sixteen, {"tiffinfo": {0x0112: 6}}),
+        ("png", rgba.convert("LA"), {}), ("gif", rgba.convert("P"), {"transparency": 3}),
+        ("png", rgba.convert("P"), {"transparency": 3}), ("png", rgba.convert("1"), {}), ("webp", rgba, {"exif": exif}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(kinds())))
+def test_images_in_memory_are_decoded_as_files_are(number: int, tmp_path: Path) -> None:
+    suffix, image, options = kinds()[number]
+    path = write(tmp_path / f"x.{suffix}", image, **options)
+    for channels in (1, 3):
+        expected = decode_resized(path, channels, 40)
+        lazy, loaded = Image.open(path), Image.open(path)
+        loaded.load()
+        before = (loaded.size, loaded.mode, loaded.tobytes())
+        for source in (path.read_bytes(), lazy, loaded):
+            assert torch.equal(decode_resized(source, channels, 40), expected)
+        assert (loaded.size, loaded.mode, loaded.tobytes()) == before
+
+
+def test_arrays_and_tensors_are_decoded_as_files_are(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (30, 50, 4), np.uint8)
+    for pixels in (rgba, rgba[:, :, :3], rgba[:, ::-1, 0]):
+        path = write(tmp_path / "x.png", Image.fromarray(np.ascontiguousarray(pixels)))
+        tensor = torch.from_numpy(pixels.copy())
+        for source in (pixels, tensor.permute(2, 0, 1) if pixels.ndim == 3 else tensor):
+            assert torch.equal(decode_image(source, 3), decode_image(path, 3))
+
+
+def test_a_large_jpeg_may_be_decoded_smaller(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jpg", Image.fromarray(GRADIENT).resize((2400, 1200)))
+    assert decode_image(path, 1, min_side=150).shape == (1, 150, 300)
+    assert decode_image(path, 1, min_side=151).shape == (1, 300, 600)
+    assert decode_image(path, 1).shape == (1, 1200, 2400)
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), new_height=st.integers(1, 60), new_width=st.integers(1, 60))
+def test_every_device_resizes_alike(height: int, width: int, new_height: int, new_width: int) -> None:
+    images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    expected = decode._resize(images, new_height, new_width)
+    found = decode._resize_in_steps(images, new_height, new_width)
+    assert found.dtype == torch.uint8 and found.shape == expected.shape
+    different = (found.int() - expected.int()).abs()
+    assert different.max() <= 1  # PyTorch rounds the weights for 8 bits
+    assert (different > 0).float().mean() <= 0.03 or different.sum() <= 4

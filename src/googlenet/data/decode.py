@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 Arrays and tensors are uint8, gray, RGB or RGBA."""
 MAX_PIXELS = 100_000_000
 """Larger images are refused: a few kilobytes can unpack to gigabytes. `$GOOGLENET_MAX_PIXELS` sets another limit."""
+_loading = [threading.Lock() for _ in range(61)]  # images share them, by identity
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -55,7 +57,9 @@ def read_header(path: str | Path, content: bytes | None = None) -> Header:
         return Header(image.mode, image.size, frames)
 
 
-def decode_image(source: Source, channels: int, max_side: int | None = None) -> Tensor:
+def decode_image(
+    source: Source, channels: int, max_side: int | None = None, *, min_side: int | None = None
+) -> Tensor:  # fmt: skip
     """An image as uint8 (C, H, W): its first frame, rotated by its EXIF orientation, transparent parts white.
 
     16 bits per channel are scaled to 8; color becomes gray by ITU-R 601, and gray is repeated in three channels.
@@ -64,11 +68,12 @@ def decode_image(source: Source, channels: int, max_side: int | None = None) -> 
         source: see `Source`.
         channels: 1 (gray) or 3 (RGB).
         max_side: a larger image is reduced, in proportion, to this many pixels on its longer side.
+        min_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, but no side below this.
 
     Raises `UserError` for a file that is missing, damaged, not an image, or larger than `MAX_PIXELS`; or an array of
     another type or shape.
     """
-    with _decode(source, channels, min_side=2 * max_side if max_side else None) as image:
+    with _decode(source, channels, min_side=2 * max_side if max_side else min_side) as image:
         if max_side is not None:
             image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
         return _to_tensor(np.asarray(image))
@@ -80,16 +85,48 @@ def decode_resized(source: Source, channels: int, size: int, resize: Resize = "s
     A much larger JPEG is decoded at a half, a quarter or an eighth of its size (but at least twice `size`), which is
     much faster; the result differs by rounding only. Raises as `decode_image`.
     """
-    with _decode(source, channels, min_side=2 * size) as image:
-        pixels = np.asarray(image)
-        if resize == "crop":
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            pixels = pixels[top : top + side, left : left + side]  # image.crop applies Pillow's limit of pixels
-        height, width = scaled_sides(image.height, image.width, size) if resize == "pad" else (size, size)
-        # For uint8 with AVX2, PyTorch is three times as fast as Pillow; the two differ by rounding
-        resized = F.interpolate(_to_tensor(pixels)[None], size=(height, width), mode="bilinear", antialias=True)
-        return F.pad(resized, borders(height, width, size), value=PAD_GRAY)[0]
+    return make_square(decode_image(source, channels, min_side=2 * size)[None], size, resize)[0]
+
+
+def make_square(images: Tensor, size: int, resize: Resize) -> Tensor:
+    """uint8 images (N, C, H, W) as uint8 (N, C, size, size), by a resize rule of `InputSpec`."""
+    height = width = size
+    if resize == "crop":
+        # Before resizing: resized as a whole, a long thin image would take gigabytes
+        images = center_crop(images, min(images.shape[2:]))
+    elif resize == "pad":
+        height, width = scaled_sides(images.shape[2], images.shape[3], size)
+    resized = _resize(images, height, width)
+    return F.pad(resized, borders(height, width, size), value=PAD_GRAY) if resize == "pad" else resized
+
+
+def center_crop(images: Tensor, side: int) -> Tensor:
+    """The middle (N, C, side, side) of images (N, C, H, W)."""
+    top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
+    return images[:, :, top : top + side, left : left + side]
+
+
+def _resize(images: Tensor, height: int, width: int) -> Tensor:
+    """uint8 images (N, C, H, W) to uint8 (N, C, height, width): bilinear, with antialiasing if they become smaller.
+
+    First the rows become shorter, then the columns, and both results are rounded to 8 bits (a half up): as PyTorch
+    computes on a CPU, where with AVX2 it is three times as fast as Pillow.
+    """
+    if images.shape[2:] == (height, width):
+        return images
+    if images.device.type == "cpu":
+        return F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    return _resize_in_steps(images, height, width)
+
+
+def _resize_in_steps(images: Tensor, height: int, width: int) -> Tensor:
+    """`_resize` for devices that resize floating-point images only."""
+    for size in ((images.shape[2], width), (height, width)):
+        if images.shape[2:] != size:
+            smaller = size[0] < images.shape[2] or size[1] < images.shape[3]
+            resized = F.interpolate(images.float(), size=size, mode="bilinear", antialias=smaller)
+            images = resized.add_(0.5).to(torch.uint8)
+    return images
 
 
 def scaled_sides(height: int, width: int, size: int) -> tuple[int, int]:
@@ -146,7 +183,7 @@ def _open_image(
 
     try:
         if isinstance(source, np.ndarray | Tensor | Image.Image):
-            image = source.copy() if isinstance(source, Image.Image) else _from_array(source)  # loading changes it
+            image = _copied(source) if isinstance(source, Image.Image) else _from_array(source)
             prepare(image)
         else:
             if isinstance(source, str | Path):
@@ -174,15 +211,32 @@ def check_regular_file(path: str | Path) -> None:
         raise UserError(f"{path}: {kind}")
 
 
-def _from_array(values: np.ndarray[Any, Any] | Tensor) -> Image.Image:
-    shape, is_tensor = tuple(values.shape), isinstance(values, Tensor)
+def check_source(source: object, name: str = "image") -> None:
+    """Raises `UserError` for an object that is not a `Source`, or an array of another type or shape."""
+    if not isinstance(source, np.ndarray | Tensor):
+        if not isinstance(source, str | Path | bytes | Image.Image):
+            kinds = "a path, bytes, a PIL image, a NumPy array or a tensor"
+            raise UserError(f"{name}: an image is {kinds}, not {type(source).__name__}")
+        return
+    shape, is_tensor = tuple(source.shape), isinstance(source, Tensor)
     channels = 1 if len(shape) == 2 else shape[0 if is_tensor else -1] if len(shape) == 3 else 0
-    if str(values.dtype).removeprefix("torch.") != "uint8" or channels not in (1, 3, 4) or 0 in shape:
-        shapes = "(H, W) or (C, H, W)" if is_tensor else "(H, W) or (H, W, C)"
-        raise UserError(f"an image must be uint8, {shapes} with 1, 3 or 4 channels, not {values.dtype} {shape}")
+    if str(source.dtype).removeprefix("torch.") != "uint8" or channels not in (1, 3, 4) or 0 in shape:
+        expected = "a tensor (H, W) or (C, H, W)" if is_tensor else "an array (H, W) or (H, W, C)"
+        raise UserError(f"{name}: expected {expected} of uint8 with 1, 3 or 4 channels, not {source.dtype} {shape}")
+
+
+def _from_array(values: np.ndarray[Any, Any] | Tensor) -> Image.Image:
+    check_source(values)
     if isinstance(values, Tensor):
-        values = (values if len(shape) == 2 else values.permute(1, 2, 0)).cpu().numpy()
-    return Image.fromarray(np.ascontiguousarray(values if channels > 1 else values.reshape(values.shape[:2])))
+        values = (values if values.ndim == 2 else values.permute(1, 2, 0)).cpu().numpy()
+    pixels = values[:, :, 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _copied(image: Image.Image) -> Image.Image:
+    """Pillow reads a file when its pixels are first used, which two threads must not do at once."""
+    with _loading[id(image) % len(_loading)]:
+        return image.copy()
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

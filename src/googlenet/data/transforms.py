@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from googlenet.data.decode import PAD_GRAY, borders, scaled_sides
+from googlenet.data.decode import borders, center_crop, make_square, scaled_sides
 from googlenet.recipe import Resize
 
 
@@ -52,25 +52,15 @@ class InputSpec:
     def prepare(self, images: Tensor) -> Tensor:
         """The network's float32 input (N, C, size, size) from uint8 images (N, C, H, W), on their device.
 
-        Resizing is bilinear, with antialiasing if it makes images smaller.
+        Images are resized in 8 bits, exactly as `decode_resized` does (bilinear, with antialiasing).
         """
+        images = make_square(images, self.decoded_size, self.resize)
+        if self.resize == "crop":
+            images = center_crop(images, self.size)
         mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (self.mean, self.std))
         white = torch.tensor(255, dtype=torch.float32, device=images.device)
         # In place, since memory bandwidth is the bottleneck
-        images = (images / white).sub_(mean).div_(std)
-        if self.resize == "stretch":
-            return _interpolate(images, (self.size, self.size))
-        if self.resize == "pad":
-            height, width = scaled_sides(images.shape[2], images.shape[3], self.size)
-            images = _interpolate(images, (height, width))
-            left, _, top, _ = borders(height, width, self.size)
-            gray = ((PAD_GRAY / white - mean) / std).to(images.dtype)
-            padded = gray.expand(len(images), -1, self.size, self.size).clone()
-            padded[:, :, top : top + height, left : left + width] = images
-            return padded
-        # Cut out the middle square first: resized as a whole, a long thin image would take gigabytes
-        square = _center_crop(images, min(images.shape[2:]))
-        return _center_crop(_interpolate(square, (self.decoded_size, self.decoded_size)), self.size)
+        return (images / white).sub_(mean).div_(std)
 
     def window(self, height: int, width: int) -> Window:
         """The part of an image of `height` x `width` pixels that the network sees after `prepare`.
@@ -88,18 +78,6 @@ class InputSpec:
         visible = side * self.size / self.decoded_size
         margin = (self.decoded_size - self.size) // 2 * side / self.decoded_size
         return Window((height - side) // 2 + margin, (width - side) // 2 + margin, visible, visible)
-
-
-def _center_crop(images: Tensor, side: int) -> Tensor:
-    top, left = (images.shape[2] - side) // 2, (images.shape[3] - side) // 2
-    return images[:, :, top : top + side, left : left + side]
-
-
-def _interpolate(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if images.shape[2:] == size:
-        return images
-    smaller = size[0] < images.shape[2] or size[1] < images.shape[3]
-    return F.interpolate(images, size=size, mode="bilinear", antialias=smaller)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from googlenet.data.decode import decode_image
+from googlenet.data.decode import decode_image, decode_resized
 from googlenet.data.transforms import Window
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.evaluation.plots import drawing, shorten
 from googlenet.model.architecture import TABLE_1
+from googlenet.model.features import check_block
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import load_or_check
 
@@ -108,15 +109,18 @@ def explain(
     """
     net, info = load_or_check(net)
     channels = info.input.channels
-    if not (isinstance(image, Tensor) and image.ndim == 3 and len(image) == channels and image.dtype == torch.uint8):
+    if isinstance(image, Tensor) and image.ndim == 3 and len(image) == channels and image.dtype == torch.uint8:
+        seen = image  # of any number of channels
+    else:
+        seen = decode_resized(image, channels, info.input.decoded_size, info.input.resize)  # as `Predictor` does
         image = decode_image(image, channels, max_side=MAX_DECODED_SIDE)
     if not image.numel():
         raise UserError(f"the image has no pixels: its shape is {tuple(image.shape)}")
-    if block not in (None, *(row.name for row in TABLE_1)):
-        raise UserError(f"unknown block {block!r}; blocks: {', '.join(row.name for row in TABLE_1)}")
+    if block is not None:
+        check_block(block)
     target = None if class_name is None else _class_index(class_name, info.classes)
     with _block_outputs(net) as outputs, torch.inference_mode(False), torch.enable_grad():
-        batch = info.input.prepare(image[None].to(net.conv1.conv.weight.device)).requires_grad_()
+        batch = info.input.prepare(seen[None].to(net.conv1.conv.weight.device)).requires_grad_()
         logits = net(batch)[0]
         target = int(logits.argmax()) if target is None else target
         gradients = torch.autograd.grad(logits[target], list(outputs.values()))

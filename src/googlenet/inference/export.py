@@ -226,6 +226,7 @@ class ExportableModel(nn.Module):
 
     mean: Tensor
     std: Tensor
+    scales: Tensor
 
     def __init__(self, net: GoogLeNet, info: ModelInfo, *, preprocessing: bool = False, int8: bool = False) -> None:
         """Copies the network."""
@@ -237,6 +238,7 @@ class ExportableModel(nn.Module):
         self.preprocessing = preprocessing
         self.register_buffer("mean", torch.tensor(info.input.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(info.input.std).view(1, -1, 1, 1))
+        self.register_buffer("scales", 2.0 ** torch.arange(23))
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -249,46 +251,38 @@ class ExportableModel(nn.Module):
         them alike, while many lack an antialiased resize."""
         height, width = images.shape[2], images.shape[3]
         rows, columns = self._resize_weights(height, width), self._resize_weights(width, height)
-        scaled = (images.to(torch.float32) / 255 - self.mean) / self.std
-        resized = rows @ scaled @ columns.T
+        shorter = (images.to(torch.float32) @ columns.T + 0.5).floor()
+        resized = (rows @ shorter + 0.5).floor()
         if self.info.input.resize == "pad":  # the weights are 0 in the borders
-            gray = (PAD_GRAY / 255 - self.mean) / self.std
-            resized = resized + (1 - rows.sum(dim=1)[:, None] * columns.sum(dim=1)) * gray
-        return resized
+            inside = (rows.sum(dim=1) > 0)[:, None] & (columns.sum(dim=1) > 0)
+            resized = resized + PAD_GRAY * (~inside).to(torch.float32)
+        return (resized / 255 - self.mean) / self.std
 
     def _resize_weights(self, length: int, other: int) -> Tensor:
         """The weights (size, length) of bilinear resizing along one side: each row is a triangle as wide as one pixel
-        of the result, or of the image if that is wider, cut off at the border."""
-        spec = self.info.input
-        if spec.resize == "pad":
-            return self._pad_weights(length, other)
-        resized = spec.size
-        whole, span = (torch.full((1,), side, dtype=torch.float32) for side in (length, length))
-        if spec.resize == "crop":
-            span = torch.minimum(whole, torch.full((1,), other, dtype=torch.float32))
-            resized = round(spec.size / spec.crop_pct)
-        first = ((whole - span) / 2).floor()
-        step = span / resized
-        result = torch.arange(spec.size, dtype=torch.float32) + (resized - spec.size) // 2
-        center = (result + 0.5) * step
-        pixel = torch.arange(length, dtype=torch.float32) - first + 0.5
-        weight = (1 - (pixel - center[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
-        weight = weight * ((pixel > 0) & (pixel < span))
-        return weight / weight.sum(dim=1, keepdim=True)
+        of the result, or of the image if that is wider, cut off at the border.
 
-    def _pad_weights(self, length: int, other: int) -> Tensor:
-        """The same for `scaled_sides` and `borders`: 0 in the borders."""
-        size = self.info.input.size
-        whole = torch.full((1,), length, dtype=torch.int64)
-        longer = torch.maximum(whole, torch.full((1,), other, dtype=torch.int64))
-        scaled = ((2 * whole * size + longer) // (2 * longer)).clamp(min=1)
-        result = torch.arange(size) - (size - scaled) // 2
-        step = whole.float() / scaled.float()
-        center = (result.float() + 0.5) * step
-        pixel = torch.arange(length, dtype=torch.float32) + 0.5
-        weight = (1 - (pixel - center[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
-        weight = weight * ((result >= 0) & (result < scaled))[:, None]
-        return weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        Positions are integers in units of half a pixel of the image divided by `resized`, so that they are exact.
+        """
+        spec = self.info.input
+        span, across = (torch.full((1,), side, dtype=torch.int64) for side in (length, other))
+        resized, cut_off = torch.full((1,), spec.decoded_size, dtype=torch.int64), (spec.decoded_size - spec.size) // 2
+        pixel, result = torch.arange(length), torch.arange(spec.decoded_size)
+        if spec.resize == "crop":
+            span = torch.minimum(span, across)
+            pixel = pixel - (length - span) // 2
+        elif spec.resize == "pad":  # as in `scaled_sides` and `borders`
+            longer = torch.maximum(span, across)
+            resized = ((2 * span * spec.size + longer) // (2 * longer)).clamp(min=1)
+            result = result - (spec.size - resized) // 2
+        distance = ((2 * pixel + 1) * resized - (2 * result[:, None] + 1) * span).abs()
+        is_used = (pixel >= 0) & (pixel < span) & ((result >= 0) & (result < resized))[:, None]
+        weight = ((2 * torch.maximum(span, resized) - distance).clamp(min=0) * is_used).to(torch.float32)
+        weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
+        # PyTorch's kernel for 8 bits has integer weights: multiplied by the largest power of 2 with which they fit into
+        # 16 bits (`_compute_index_ranges_int16_weights` in ATen/native/cpu/UpSampleKernel.cpp)
+        scale = (self.scales * (self.scales * weight.max() < 2**15 - 0.5)).max()
+        return ((weight * scale + 0.5).floor() / scale)[cut_off : cut_off + spec.size]
 
 
 def require_packages(to: Format, *, int8: bool = False) -> None:
@@ -348,7 +342,8 @@ def write_graph(model: ExportableModel, to: Format, path: Path) -> None:
 def quantize_onnx(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
     """Write the exported file `path` to `target` with int8 convolutions, calibrated on `batches`.
 
-    Matrix products stay in floating point: they resize images, and compute the logits.
+    Matrix products stay in floating point: they resize images, and compute the logits. Weights have 7 bits, because
+    processors without VNNI add products in pairs in 16 bits, where products of 8 bits do not fit.
     """
     import onnx
     from onnxruntime import quantization
@@ -366,7 +361,8 @@ def quantize_onnx(path: Path, target: Path, batches: Iterable[Tensor]) -> None:
     quant_pre_process(str(path), str(folded), skip_symbolic_shape=True)  # folds batch norm
     quantization.quantize_static(
         str(folded), str(target), Reader(), op_types_to_quantize=["Conv", "MaxPool", "Relu", "Concat", "Split"],
-        per_channel=True, activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+        per_channel=True, reduce_range=True, activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
     )  # fmt: skip
     quantized = onnx.load(target)
     onnx.helper.set_model_props(quantized, {entry.key: entry.value for entry in onnx.load(path).metadata_props})
