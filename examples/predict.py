@@ -19,8 +19,17 @@ from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession(sys.argv[1])
 metadata = json.loads(session.get_modelmeta().custom_metadata_map["googlenet"])
-mode = "L" if metadata["input"]["channels"] == 1 else "RGB"
-image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGBA")
+spec = metadata["input"]
+mode = "L" if spec["channels"] == 1 else "RGB"
+image = Image.open(sys.argv[2])
+side = round(spec["size"] / spec["crop_pct"]) if spec["resize"] == "crop" else spec["size"]
+image.draft(mode, (2 * side, 2 * side))  # a JPEG of twice this size or more is decoded at half its size
+image = ImageOps.exif_transpose(image)
+if image.mode.startswith("I") or image.mode == "F":  # 16 bits per channel are scaled to 8, as in training
+    values = np.asarray(image).astype(float)
+    scale = 257 if image.mode.startswith("I;16") or values.max() > 255 else 1
+    image = Image.fromarray((values / scale).clip(0, 255).astype(np.uint8))
+image = image.convert("RGBA")
 on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 pixels = np.asarray(on_white.convert(mode))
 images = pixels.reshape(1, *pixels.shape[:2], -1).transpose(0, 3, 1, 2)  # uint8 (1, channels, height, width)

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 from PIL import Image
 
-from googlenet import TrainingResult
+from googlenet import TrainingResult, UserError
+from googlenet.cli.predict import parse_shard, take_shard
 from googlenet.inference import predictor
 from tests.conftest import Call
 
@@ -114,6 +116,24 @@ def test_compiled(call: Call, images: Path, trained: TrainingResult, monkeypatch
     assert len(json.loads(out)) == 1 and "compil" in err
 
 
+@given(st.integers(0, 200), st.integers(1, 60))
+def test_shards_together_are_the_whole(files: int, count: int) -> None:
+    whole = [Path(str(number)) for number in range(files)]
+    shards = [take_shard(whole, *parse_shard(f"{number}/{count}")) for number in range(1, count + 1)]
+    assert [file for shard in shards for file in shard] == whole
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@given(st.one_of(st.text(), st.from_regex(r"-?[0-9]{1,4}/-?[0-9]{1,4}")))
+def test_a_shard_is_parsed_or_an_error(text: str) -> None:
+    try:
+        number, count = parse_shard(text)
+    except UserError as error:
+        assert "--shard" in str(error)
+    else:
+        assert 1 <= number <= count
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -124,6 +144,9 @@ def test_compiled(call: Call, images: Path, trained: TrainingResult, monkeypatch
         (("x.png", "--top", 0), "top"),
         (("x.png", "--confidence", 80), "confidence"),
         (("x.png", "--backend", "tensorrt"), "--backend"),
+        (("x.png", "--shard", "0/4"), "--shard"),
+        (("x.png", "--shard", "17/16"), "--shard"),
+        (("x.png", "--shard", "half"), "--shard"),
     ],
 )
 def test_usage_errors(arguments: tuple[object, ...], name: str, call: Call, trained: TrainingResult) -> None:

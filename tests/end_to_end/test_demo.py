@@ -53,7 +53,7 @@ def test_an_uploaded_image_is_predicted(page: Page, address: str, trained: Train
     page.set_input_files("input[type=file]", image)
     label = page.get_by_test_id("label-output-value")
     expect(label).to_be_visible(timeout=60_000)
-    (expected,) = Predictor(trained.model, precision="fp32").predict(image)
+    expected = Predictor(trained.model, precision="fp32").predict(image)
     assert label.inner_text().strip() == expected.classes[0]
     expect(page.get_by_text(f"{expected.probabilities[0]:.0%}", exact=True).first).to_be_visible()
     # the image, and where the network looked

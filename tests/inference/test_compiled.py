@@ -10,8 +10,8 @@ from torch import nn
 import googlenet
 from googlenet import Inception, Predictor, RunError, TrainingResult, UserError, create_model
 from googlenet.device import compile_error
-from googlenet.inference import predictor
-from googlenet.inference.predictor import compiled_backend
+from googlenet.inference import compiled
+from googlenet.inference.compiled import compiled_backend
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import Convolution, GlobalAveragePool, LocalResponseNorm
 from tests.networks import fitted
@@ -47,7 +47,7 @@ def test_compiled_again_for_larger_batches_and_other_sizes(monkeypatch: pytest.M
         calls.append(exported)
         return Path("network.pt2")
 
-    monkeypatch.setattr(predictor, "compile_error", lambda _: None)
+    monkeypatch.setattr(compiled, "compile_error", lambda _: None)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", package)
     monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda _: calls[-1].module())
     net, images = used_net("batch"), torch.rand(3, 3, 64, 64)
@@ -91,7 +91,7 @@ def test_a_failing_compiler_is_a_run_error(
     def fail(*_: Any, **__: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(predictor, "compile_error", lambda _: None)
+    monkeypatch.setattr(compiled, "compile_error", lambda _: None)
     monkeypatch.setattr(torch.export, "export", fail)
     with pytest.raises(expected, match=match):
         compiled_backend(folded(create_model("bn").eval()), torch.float32)(torch.rand(1, 3, 64, 64))
@@ -109,6 +109,6 @@ def test_predictor_with_the_compiled_backend(files: list[Path]) -> None:
 
 
 def test_without_a_compiler(trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictor, "compile_error", lambda _: "g++ is missing")
+    monkeypatch.setattr(compiled, "compile_error", lambda _: "g++ is missing")
     with pytest.raises(UserError, match=r"--backend.*g\+\+ is missing"):
         Predictor(trained.model, backend="compiled")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from torch import Tensor
 
@@ -65,17 +70,22 @@ TWO_CHANNELS = described(InputSpec(2, 48, (0.4, 0.5), (0.2, 0.3)))
     height=st.integers(1, 90),
     width=st.integers(1, 90),
     size=st.integers(1, 48),
-    resize=st.sampled_from(["stretch", "crop"]),
+    resize=st.sampled_from(["stretch", "crop", "pad"]),
     crop_pct=st.sampled_from([1.0, 0.875, 0.5]),
+    contrast=st.sampled_from([1, 2, 255]),
 )
 def test_preprocessing_in_the_file_equals_input_spec(
-    height: int, width: int, size: int, resize: Any, crop_pct: float
+    height: int, width: int, size: int, resize: Any, crop_pct: float, contrast: int
 ) -> None:
+    """Low contrast too: averages of two values are often halves, which must be rounded the same way."""
     spec = InputSpec(2, size, (0.4, 0.5), (0.2, 0.3), resize=resize, crop_pct=crop_pct)
-    images = torch.randint(0, 256, (2, 2, height, width), dtype=torch.uint8)
+    darkest = int(torch.randint(0, 256 - contrast, ()))
+    images = torch.randint(darkest, darkest + contrast + 1, (2, 2, height, width), dtype=torch.uint8)
     info = dataclasses.replace(TWO_CHANNELS.info, input=spec)
     prepared = ExportableModel(TWO_CHANNELS, info, preprocessing=True).prepare(images)
-    torch.testing.assert_close(prepared, spec.prepare(images), atol=2e-4, rtol=0)
+    levels = (prepared - spec.prepare(images)).abs() * 255 * torch.tensor([0.2, 0.3]).view(2, 1, 1)
+    assert levels.max() < 1.01
+    assert (levels > 0.01).sum() <= max(2, 0.01 * levels.numel())
 
 
 @pytest.mark.parametrize("preprocessing", [False, True])
@@ -211,8 +221,8 @@ def test_an_exported_file_predicts_as_the_model_does(trained: TrainingResult, ex
         (small, small, "onnxruntime"),
     ]
     for model, original, backend in calls:
-        (expected,) = Predictor(original, precision="fp32").predict(file)
-        (found,) = Predictor(model, backend=backend, precision="fp32").predict(file)
+        expected = Predictor(original, precision="fp32").predict(file)
+        found = Predictor(model, backend=backend, precision="fp32").predict(file)
         assert found.classes == expected.classes
         assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
 
@@ -327,6 +337,125 @@ def test_what_a_backend_does_not_support(trained: TrainingResult, exports: Expor
     for model, options, message in calls:
         with pytest.raises(UserError, match=message):
             Predictor(model, **options)  # type: ignore[arg-type]
+
+
+def noise(width: int, height: int, contrast: int, suffix: str) -> bytes:
+    """An image file of a level of gray, and levels up to `contrast` above it."""
+    generator = np.random.default_rng((width, height, contrast))
+    darkest = generator.integers(0, 256 - contrast)
+    pixels = (darkest + generator.integers(0, contrast + 1, (height, width))).astype(np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, suffix, **({"quality": 95} if suffix == "jpeg" else {}))
+    return file.getvalue()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    contrast=st.sampled_from([1, 2, 4, 255]),
+    suffix=st.sampled_from(["png", "jpeg"]),
+)
+def test_every_way_to_predict_agrees_on_noise(
+    width: int, height: int, contrast: int, suffix: str, trained: TrainingResult, exports: Exports
+) -> None:
+    """Noise of low contrast: an average of a half must be rounded alike, or the whole image is a level brighter."""
+    predictor, file, net = _open(trained, exports("onnx", preprocessing=True).file)
+    content = noise(width, height, contrast, suffix)
+    expected = predictor.predict(content, top=10)
+    found = file.predict(content, top=10)
+    explanation = googlenet.explain(net, content)
+    for classes, probabilities in (
+        (found.classes, found.probabilities),
+        (explanation.classes, explanation.probabilities),
+    ):
+        assert dict(zip(classes, probabilities, strict=True)) == pytest.approx(
+            dict(zip(expected.classes, expected.probabilities, strict=True)), abs=0.01
+        )
+
+
+@functools.cache
+def _open(trained: TrainingResult, file: Path) -> tuple[Predictor, Predictor, GoogLeNet]:
+    return Predictor(trained.model, precision="fp32"), Predictor(file), googlenet.load(trained.model)
+
+
+def test_weights_in_int8_have_7_bits(exports: Exports) -> None:
+    """Two products of 8 bits can add up to more than 16 bits, which processors without VNNI cut off."""
+    import onnx
+
+    graph = onnx.load(exports("onnx", int8=True).file).graph
+    kernels = [
+        onnx.numpy_helper.to_array(each) for each in graph.initializer if each.data_type == onnx.TensorProto.INT8
+    ]
+    kernels = [kernel for kernel in kernels if kernel.ndim == 4]
+    assert len(kernels) == 57
+    for kernel in kernels:
+        assert kernel.min() >= -64 and kernel.max() <= 64
+        pairs = 255 * (kernel.astype(int).reshape(len(kernel), -1).clip(min=0))
+        assert 2 * pairs.max() < 2**15
+
+
+class FakeSession:
+    """An ONNX Runtime session as with a GPU, which computes on the CPU."""
+
+    def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
+        self.real, self.providers = _Session(path, options, providers=["CPUExecutionProvider"]), providers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def get_providers(self) -> list[str]:
+        return [each if isinstance(each, str) else each[0] for each in self.providers]
+
+
+_Session = onnxruntime.InferenceSession
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", "0"), ("cuda:1", "1")])
+def test_an_onnx_file_on_a_gpu(
+    device: str, number: str, exports: Exports, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, made = exports("onnx").file, list[FakeSession]()
+    expected = Predictor(file, backend="onnxruntime").predict(files[0])
+    with pytest.raises(UserError, match=f"CUDA.*{device}.*onnxruntime-gpu"):
+        Predictor(file, device=device)
+
+    def create(*arguments: Any, **settings: Any) -> FakeSession:
+        made.append(FakeSession(*arguments, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(UserError, match=device):  # it has CUDA, but there is no GPU
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, providers: _Session(path))
+        Predictor(file, device=device)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", create)
+    assert Predictor(file, device=device).predict(files[0]).probabilities == pytest.approx(expected.probabilities)
+    assert made[-1].providers == [("CUDAExecutionProvider", {"device_id": number}), "CPUExecutionProvider"]
+    with pytest.raises(UserError, match=r"openvino.*CPU"):
+        Predictor(file, device=device, backend="openvino")
+    with pytest.raises(UserError, match="cuda:x"):
+        Predictor(file, device="cuda:x", backend="onnxruntime")
+
+
+def test_the_example_predicts_as_the_model_does(trained: TrainingResult, exports: Exports, tmp_path: Path) -> None:
+    """16 bits per channel, transparency, an orientation, a large JPEG."""
+    model, predictor = exports("onnx", preprocessing=True).file, Predictor(trained.model, precision="fp32")
+    script = Path(__file__).parents[2] / "examples" / "predict.py"
+    shirt = Image.fromarray(googlenet.load_dataset("fashion-mnist").test.images[3, 0].numpy()).resize((300, 200))
+    sixteen = Image.fromarray(np.asarray(shirt).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    transparent = shirt.convert("LA")
+    transparent.putalpha(shirt.point(lambda value: 255 - value))
+    images = {"16.png": sixteen, "dark.png": Image.fromarray(np.asarray(sixteen) // 600), "a.png": transparent}
+    for name, image in {**images, "turned.jpg": shirt}.items():
+        image.save(tmp_path / name, exif=exif)
+        expected = predictor.predict(tmp_path / name)
+        run = subprocess.run([sys.executable, script, model, tmp_path / name], capture_output=True, text=True)
+        lines = [line.rpartition(" ") for line in run.stdout.splitlines()]
+        assert tuple(line[0] for line in lines) == expected.classes, (name, run.stderr)
+        found = [float(line[2].rstrip("%")) / 100 for line in lines]
+        assert found == pytest.approx(expected.probabilities, abs=0.001)
 
 
 def test_exported_to_dict(trained: TrainingResult, exports: Exports) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import torch
 from PIL import Image
 
 import googlenet
-from googlenet import Predictor, TrainingResult, UserError
-from googlenet.data.decode import image_files
+from googlenet import Predictor, RunError, TrainingResult, UserError
+from googlenet.data.decode import decode_resized, image_files
 from googlenet.inference import predictor as predictor_module
-from googlenet.inference.backends import BackendName
+from googlenet.inference.backends import BackendName, open_exported
 from tests.inference.conftest import Exports
 from tests.networks import fitted
 
@@ -46,7 +47,7 @@ def test_predictions_equal_the_evaluation(
 
 def test_images_of_every_type(trained: TrainingResult, files: list[Path]) -> None:
     predictor = Predictor(trained.model, precision="fp32")
-    (expected,) = predictor.predict(files[0])
+    expected = predictor.predict(files[0])
     with Image.open(files[0]) as image:
         image.load()
     array = np.asarray(image)
@@ -63,7 +64,7 @@ def test_images_of_every_type(trained: TrainingResult, files: list[Path]) -> Non
     predictions = list(predictor.predict(types))
     assert [prediction.file for prediction in predictions] == [str(files[0]), *(f"image {i}" for i in range(1, 8))]
     for one, other in zip(types, predictions, strict=True):
-        (alone,) = predictor.predict(one)
+        alone = predictor.predict(one)
         for found in (alone, other):
             assert found.error is None
             assert found.classes == expected.classes
@@ -74,17 +75,116 @@ def test_images_of_every_type(trained: TrainingResult, files: list[Path]) -> Non
         assert [found.classes for found in found_many] == [expected.classes] * 3
 
 
-@pytest.mark.parametrize("wrong", [b"not an image", np.zeros((4, 4)), torch.zeros(2, 4, 4, dtype=torch.uint8)])
-def test_an_invalid_image_in_memory_has_an_error(wrong: Any, trained: TrainingResult) -> None:
-    (prediction,) = Predictor(trained.model).predict([wrong])
+def test_bytes_that_are_not_an_image_have_an_error(trained: TrainingResult) -> None:
+    prediction = Predictor(trained.model).predict(b"not an image")
     assert (prediction.file, prediction.classes) == ("image 0", ())
     assert prediction.error
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (np.zeros((4, 4)), r"uint8.*float64"),
+        (np.zeros((4, 4), np.uint16), "uint8.*uint16"),
+        (np.zeros((3, 4, 4), np.uint8), r"\(H, W, C\).*\(3, 4, 4\)"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"\(C, H, W\).*\(4, 4, 3\)"),
+        (torch.zeros(3, 0, 4, dtype=torch.uint8), r"\(3, 0, 4\)"),
+        (np.zeros(4, np.uint8), r"\(4,\)"),
+        (None, "NoneType"),
+        (5, "int"),
+    ],
+)
+def test_another_type_or_shape_says_what_was_expected(wrong: Any, expected: str, trained: TrainingResult) -> None:
+    predictor = Predictor(trained.model)
+    for method in (predictor.predict, predictor.embed):
+        for images in (wrong, [wrong], iter([wrong])):
+            with pytest.raises(UserError, match=expected):
+                list(method(images))
+
+
+def test_one_result_for_one_image_a_list_or_an_iterator(trained: TrainingResult, files: list[Path]) -> None:
+    predictor = Predictor(trained.model, precision="fp32")
+    one, many, lazy = (predictor.predict(images) for images in (files[0], files[:3], iter(files[:3])))
+    assert isinstance(one, googlenet.Prediction) and isinstance(many, list) and not isinstance(lazy, list)
+    assert list(lazy) == many and many[0].classes == one.classes
+    assert predictor.predict([]) == []
+    features, rows = predictor.embed(files[0]), predictor.embed(files[:3])
+    assert (features.shape, rows.shape, features.dtype) == ((1024,), (3, 1024), np.float32)
+    np.testing.assert_allclose(rows[0], features, atol=1e-5)
+    np.testing.assert_array_equal(np.stack(list(predictor.embed(iter(files[:3])))), rows)
+    assert predictor.embed([], block="4a").shape == (0, 512)
+
+
+@pytest.mark.parametrize("block", ["3a", "4e", "5b"])
+def test_features_are_the_mean_of_each_map(block: str, trained: TrainingResult, files: list[Path]) -> None:
+    net, maps = googlenet.load(trained.model), {}
+    layer = getattr(net, f"inception{block}")
+    layer.register_forward_hook(lambda _net, _x, output: maps.update({block: output}))
+    with torch.no_grad():
+        net(net.info.input.prepare(decode_resized(files[0], 1, net.info.input.size)[None]))
+    features = Predictor(trained.model, precision="fp32").embed(files[0], block=block)
+    np.testing.assert_allclose(features, maps[block][0].mean(dim=(1, 2)).numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_features_that_do_not_exist(trained: TrainingResult, files: list[Path], exports: Exports) -> None:
+    predictor = Predictor(trained.model)
+    with pytest.raises(UserError, match=r"4f.*5b"):
+        predictor.embed(files, block="4f")
+    with pytest.raises(UserError, match="exported"):
+        Predictor(exports("torch-export").file).embed(files)
+    files[1].write_bytes(b"")
+    with pytest.raises(UserError, match=files[1].name):
+        predictor.embed(files[:3])
+    errors = [embedding.error for embedding in predictor.embeddings(files[:3])]
+    assert [error is None for error in errors] == [True, False, True]
+
+
+def test_threads_share_a_predictor(trained: TrainingResult, files: list[Path]) -> None:
+    """Each with other images; one image, whose file is not read yet, is shared too."""
+    predictor, shared = Predictor(trained.model, precision="fp32"), Image.open(files[0])
+    tasks: list[list[Any]] = [[shared, *files[number : number + 5], shared] for number in range(8)]
+    alone = [Predictor(trained.model, precision="fp32").predict(task[1:-1]) for task in tasks]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda task: (predictor.predict(task), predictor.embed(task)), tasks))
+    for (found, features), expected in zip(together, alone, strict=True):
+        assert [each.classes for each in found[1:-1]] == [each.classes for each in expected]
+        for one, other in zip(found[1:-1], expected, strict=True):
+            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+        np.testing.assert_allclose(features[0], features[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (TypeError("first line\nsecond line"), r"Engine.*1x1x28x28.*first line$"),
+        (MemoryError(), r"Engine.*1x1x28x28.*MemoryError$"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), r"^DefaultCPUAllocator"),  # as elsewhere
+    ],
+)
+def test_an_error_of_the_engine_is_one_line(
+    failure: Exception, expected: str, trained: TrainingResult, files: list[Path]
+) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise failure
+
+    predictor = Predictor(trained.model)
+    predictor._model = dataclasses.replace(predictor._model, backend=fail, name="Engine")
+    with pytest.raises(RuntimeError, match=expected) as raised:
+        predictor.predict(files[0])
+    assert isinstance(raised.value, RunError) == expected.startswith("Engine")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_engine_that_cannot_compute(backend: BackendName, exports: Exports) -> None:
+    opened = open_exported(exports("onnx").file, backend=backend)
+    with pytest.raises(RunError, match="2x3x5x5"):
+        opened.run(torch.zeros(2, 3, 5, 5))
+
+
 def test_images_in_memory_with_an_exported_file(exports: Exports, files: list[Path]) -> None:
     exported = Predictor(exports("onnx", preprocessing=True).file)
-    (expected,) = exported.predict(files[0])
-    (found,) = exported.predict(np.asarray(Image.open(files[0])))
+    expected = exported.predict(files[0])
+    found = exported.predict(np.asarray(Image.open(files[0])))
     assert found.probabilities == pytest.approx(expected.probabilities)
 
 
@@ -140,9 +240,9 @@ def test_images_of_every_size_and_mode(trained: TrainingResult, tmp_path: Path) 
 
 
 def test_models_as_folder_file_and_network(trained: TrainingResult, files: list[Path]) -> None:
-    from_folder = next(Predictor(trained.folder).predict(files))
-    assert next(Predictor(str(trained.model)).predict(files)) == from_folder
-    assert next(Predictor(googlenet.load(trained.model)).predict(files)) == from_folder
+    from_folder = Predictor(trained.folder).predict(files[0])
+    assert Predictor(str(trained.model)).predict(files[0]) == from_folder
+    assert Predictor(googlenet.load(trained.model)).predict(files[0]) == from_folder
     with pytest.raises(UserError, match=r"googlenet\.load"):
         Predictor(googlenet.create_model("bn"))
     with pytest.raises(UserError, match="tensorrt"):

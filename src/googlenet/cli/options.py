@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from googlenet.files import expand
 
 Output = Parameter(name=["--output", "-o"], converter=lambda _, tokens: expand(tokens[0].value))
+Folder = Parameter(converter=lambda _, tokens: expand(tokens[0].value))
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],

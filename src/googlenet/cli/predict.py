@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from io import TextIOWrapper
@@ -27,6 +28,16 @@ def predict(
     json: Annotated[bool, Parameter(help="Print JSON; with --output, a summary.", negative="")] = False,
     output: Annotated[Path | None, options.Output, Parameter(help="File to write: .csv, .jsonl or .parquet.")] = None,
     resume: Annotated[bool, Parameter(help="Continue --output: skip the files in it.", negative="")] = False,
+    shard: Annotated[
+        str | None,
+        Parameter(help="Part of the images, such as 3/16 for the third of 16 jobs; together they predict each once."),
+    ] = None,
+    sort_into: Annotated[
+        Path | None,
+        options.Folder,
+        Parameter(help="Folder to link the images into: one folder per class, and _unsure below --confidence."),
+    ] = None,
+    copy: Annotated[bool, Parameter(help="With --sort-into: copy the images instead.", negative="")] = False,
     backend: Annotated[
         Literal["auto", "torch", "compiled", "onnxruntime", "openvino"],
         Parameter(
@@ -42,6 +53,7 @@ def predict(
     from googlenet.console import on_stderr
     from googlenet.data.decode import image_files
     from googlenet.inference.predictor import Predictor
+    from googlenet.inference.sorting import check_apart, sort_images
     from googlenet.inference.writers import COLUMNS, csv_lines, write_predictions
 
     if not images and not stdin:
@@ -50,19 +62,40 @@ def predict(
         raise UserError("--resume needs the --output to continue")
     if output is not None and format != "table":
         raise UserError(f"--format is for printing; the format of --output is in its name: {output}")
+    if copy and sort_into is None:
+        raise UserError("--copy is for --sort-into DIR")
+    if sort_into is not None:
+        if output is not None or format != "table":
+            raise UserError(
+                "--sort-into writes no file and prints no predictions: run it without --output and --format"
+            )
+        for path in images:
+            check_apart(path, sort_into.resolve())
+    part = None if shard is None else parse_shard(shard)
     if backend == "compiled":
         print("compiling the network for this processor at the first batch: 20 to 40 s", file=sys.stderr)
     predictor = Predictor(model, device=device, precision=precision, backend=backend)
     with on_stderr():
         listed = list(image_files(images))
-    files = chain(listed, _read_names() if stdin else ())
+    if part is not None:
+        listed = take_shard([*listed, *_read_names()] if stdin else listed, *part)
+        stdin = False
+    files, total = chain(listed, _read_names() if stdin else ()), None if stdin else len(listed)
     settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
-    if output is not None:
-        total = None if stdin else len(listed)
+    if sort_into is not None:
+        del settings["top"]
         with on_stderr():
-            predicted, failed = write_predictions(predictor, files, output, total=total, resume=resume, **settings)
-        summary = {"output": str(output), "predicted": predicted, "failed": failed}
-        options.print_json(summary) if json else print(f"{output}: {predicted:,} predicted, {failed:,} cannot be read")
+            counts = sort_images(predictor, files, sort_into, copy=copy, total=total, **settings)
+        summary = "{sorted:,} sorted, of which {unsure:,} unsure; {failed:,} cannot be read".format(**counts)
+        options.print_json({"folder": str(sort_into), **counts}) if json else print(f"{sort_into}: {summary}")
+        return 1 if counts["failed"] else 0
+    if output is not None:
+        with on_stderr():
+            predicted, failed = write_predictions(
+                predictor, files, output, total=total, resume=resume, shard=shard, **settings
+            )
+        result = {"output": str(output), "predicted": predicted, "failed": failed}
+        options.print_json(result) if json else print(f"{output}: {predicted:,} predicted, {failed:,} cannot be read")
         return 1 if failed else 0
     predictions, failed, format = [], 0, "json" if json else format
     if format == "csv":
@@ -82,6 +115,19 @@ def predict(
     if format == "json":
         options.print_json(predictions)
     return 1 if failed else 0
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`3/16` is the third of 16. Raises `UserError` for anything else."""
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard must be a part of a number of parts, from 1/N to N/N, such as 3/16, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def take_shard(files: list[Path], number: int, count: int) -> list[Path]:
+    """A part in the order of the whole: the parts 1 to `count`, one after the other, are the whole."""
+    return files[len(files) * (number - 1) // count : len(files) * number // count]
 
 
 def _read_names() -> Iterator[Path]:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from googlenet.device import require
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 from googlenet.weights.model_file import ModelInfo
 
 Backend = Callable[[Tensor], Tensor]
 """From a batch on the CPU to float32 outputs (N, classes) on the CPU. Threads may share it."""
+Features = Callable[[Tensor, str], Tensor]
+"""From a batch on the CPU and the name of an Inception block to its pooled features, float32 (N, C), on the CPU."""
 BackendName = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # Of exported files
 METADATA_KEY = "googlenet"  # The key in the metadata of an exported file that has its `ModelInfo` as JSON
+_CUDA = "CUDAExecutionProvider"
 _BACKENDS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".pt2": ("torch",)}
 
 
@@ -31,10 +35,25 @@ _BACKENDS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".pt2"
 class OpenModel:
     """A model, ready to run."""
 
-    run: Backend
+    backend: Backend
     info: ModelInfo
     preprocessing: bool = False
     """Whether `run` takes uint8 images (N, C, H, W) of any size and returns probabilities, not logits."""
+    name: str = "PyTorch"  # Of what runs it, for messages
+    features: Features | None = None
+
+    def run(self, images: Tensor, backend: Backend | None = None) -> Tensor:
+        """What the backend, by default the model's, computes. Raises `RunError` for whatever it raises, except if
+        PyTorch has no memory."""
+        try:
+            return (backend or self.backend)(images)
+        except (UserError, RunError):
+            raise
+        except Exception as error:  # engines raise errors of many types
+            if is_out_of_memory(error):
+                raise
+            shape = "x".join(map(str, images.shape))
+            raise RunError(f"{self.name} fails on a batch of {shape}: {reason_of(error)}") from error
 
 
 def open_exported(
@@ -44,8 +63,8 @@ def open_exported(
 
     Args:
         path: an `.onnx`, `.xml` (OpenVINO) or `.pt2` (torch.export) file.
-        backend: auto is OpenVINO for ONNX files if it is installed, else ONNX Runtime.
-        device: auto or cpu.
+        backend: auto is OpenVINO for ONNX files if it is installed, else ONNX Runtime, as for cuda.
+        device: auto or cpu; cuda or cuda:1 for ONNX files, if ONNX Runtime has CUDA. auto is cpu.
         precision: auto, fp32 or bf16; only OpenVINO has a choice. auto is fp32 if the file includes the preprocessing,
             because bf16 would round the positions of pixels; else bf16 if the processor has it.
 
@@ -56,6 +75,8 @@ def open_exported(
     if not path.is_file():
         raise UserError(f"no exported file {path}")
     choices = _BACKENDS[path.suffix]
+    if backend == "auto" and path.suffix == ".onnx" and device.startswith("cuda"):
+        backend = "onnxruntime"
     if backend == "auto":
         backend = choices[0] if choices[0] == "torch" or find_spec(choices[0]) else choices[-1]  # type: ignore[assignment]
     if backend not in choices:
@@ -67,15 +88,7 @@ def open_exported(
             program = torch.export.load(path, extra_files=metadata).module()
             return OpenModel(torch.inference_mode()(program), *_parse(path, metadata[METADATA_KEY]))
         if backend == "onnxruntime":
-            import onnxruntime
-
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = torch.get_num_threads()
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            text, name = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), session.get_inputs()[0].name
-            return OpenModel(
-                lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0]), *_parse(path, text)
-            )
+            return _open_onnxruntime(path, device)
         import openvino
 
         graph = openvino.Core().read_model(path)
@@ -96,7 +109,26 @@ def open_exported(
             outputs = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
         return torch.from_numpy(next(iter(outputs.values())))
 
-    return OpenModel(run, info, preprocessing)
+    return OpenModel(run, info, preprocessing, "OpenVINO")
+
+
+def _open_onnxruntime(path: Path, device: str) -> OpenModel:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.startswith("cuda"):
+        providers.insert(0, (_CUDA, {"device_id": device.partition(":")[2] or "0"}))
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    if device.startswith("cuda") and _CUDA not in session.get_providers():  # it only logs that it runs on the CPU
+        raise UserError(f"ONNX Runtime cannot use --device {device}: its log says why; use --device cpu")
+    text, name = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), session.get_inputs()[0].name
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+
+    return OpenModel(run, *_parse(path, text), "ONNX Runtime")
 
 
 def check_backend(backend: BackendName, device: str, precision: str) -> None:
@@ -107,7 +139,15 @@ def check_backend(backend: BackendName, device: str, precision: str) -> None:
     """
     if backend in ("onnxruntime", "openvino"):
         require(backend, f"--backend {backend}")
-    if device not in ("auto", "cpu"):
+    if backend == "onnxruntime" and re.fullmatch(r"cuda(:\d+)?", device):
+        import onnxruntime
+
+        if _CUDA not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"ONNX Runtime here has no CUDA for --device {device}: pip install onnxruntime-gpu in place of "
+                "onnxruntime, or use --device cpu"
+            )
+    elif device not in ("auto", "cpu"):
         raise UserError(f"{backend} runs on the CPU only, not on --device {device}; a model file also runs elsewhere")
     allowed = {"openvino": ("auto", "fp32", "bf16"), "compiled": ("auto", "fp32", "bf16")}.get(
         backend, ("auto", "fp32")

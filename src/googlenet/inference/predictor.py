@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice, starmap
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, TypeVar, cast, get_args, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from googlenet.data.decode import Source, decode_image, decode_resized
-from googlenet.device import DTYPES, available_cores, compile_error, resolve_device, resolve_precision
-from googlenet.errors import RunError, UserError, check_confidence, check_counts, is_out_of_memory, reason_of
+from googlenet.data.decode import Source, check_source, decode_image, decode_resized
+from googlenet.device import DTYPES, available_cores, resolve_device, resolve_precision
+from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.files import expand, printable
 from googlenet.inference import backends
 from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format, OpenModel
-from googlenet.inference.export import MAX_SIDE, ExportableModel, quietly, require_packages, write_graph
+from googlenet.inference.compiled import compiled_backend
+from googlenet.inference.export import MAX_SIDE, ExportableModel, require_packages, write_graph
+from googlenet.model.features import BLOCKS, check_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.model_file import ModelInfo, load_or_check, model_path
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,20 @@ class Prediction:
         return asdict(self)
 
 
+class Embedding(NamedTuple):
+    """The features of one image, or the error if it could not be read."""
+
+    file: str  # As in `Prediction`
+    values: NDArray[np.float32] | None = None  # (C,)
+    error: str | None = None
+
+
 class Predictor:
     """Classifies images with one model. Of a network it keeps a copy: later changes to it have no effect.
+
+    Threads may share a predictor: it does not change after it was made. Its methods use one thread per core for
+    decoding and PyTorch's threads for the network, so two callers at once share the cores. After `os.fork`, make a new
+    one in each process.
 
     Args:
         model: a model file, a run folder, a file from `googlenet.export`, or a network from `googlenet.load` or
@@ -83,59 +100,124 @@ class Predictor:
     def info(self) -> ModelInfo:
         return self._model.info
 
+    @overload  # type: ignore[overload-overlap]  # a str is an iterable of str
+    def predict(
+        self, images: str | Path | bytes | Image.Image, *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self, images: np.ndarray[Any, Any] | Tensor, *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+    ) -> Any: ...  # Prediction, or a list of them for a batch
+    @overload  # type: ignore[overload-overlap]
+    def predict(
+        self, images: Iterator[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+    ) -> Iterator[Prediction]: ...
+    @overload
+    def predict(
+        self, images: Iterable[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+    ) -> list[Prediction]: ...
     def predict(
         self, images: Source | Iterable[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
-    ) -> Iterator[Prediction]:
-        """One prediction per image, in order.
+    ) -> Prediction | list[Prediction] | Iterator[Prediction]:
+        """The prediction for one image, a list for several, or an iterator for an iterator, which is read as needed.
 
         While one batch is classified, the next one is decoded on all cores; no more than these two are in memory.
 
         Args:
-            images: one image or any iterable of images. Each is a path, the content of an image file, a PIL image, an
-                array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); arrays and tensors are uint8.
+            images: one image, or an iterable of images: a list, a generator, an array (N, H, W, C), a tensor
+                (N, C, H, W). Each image is a path, the content of an image file, a PIL image, an array (H, W) or
+                (H, W, C), or a tensor (H, W) or (C, H, W); arrays and tensors are uint8 with 1, 3 or 4 channels. All
+                are decoded as files are: EXIF orientation applied, transparent parts white, 16 bits scaled to 8.
             top: how many classes to return, the most probable first.
             batch_size: images per batch.
             confidence: the probability, from 0 to 1, that makes a prediction `confident`.
 
         Raises:
-            UserError: for an argument out of its range. An image that cannot be read has an `error` and no classes.
-            RunError: from the iterator, if an image does not fit into memory or the network cannot be compiled.
+            UserError: for an argument out of its range, an array of another type or shape, or an object that is not an
+                image. A file that cannot be read has an `error` and no classes.
+            RunError: if an image does not fit into memory, or the network cannot be compiled or run.
         """
         check_counts(top=top, batch_size=batch_size)
         check_confidence(confidence)
-        if isinstance(images, str | Path | bytes | Image.Image) or getattr(images, "ndim", 4) < 4:
-            images = [cast(Source, images)]
         top = min(top, len(self.info.classes))
-        return self._predict(cast(Iterable[Source], images), top, batch_size, confidence)
+        return _like(images, lambda sources: self._predict(sources, top, batch_size, confidence))
+
+    def embed(
+        self, images: Source | Iterable[Source], *, block: str = "5b", batch_size: int = 32
+    ) -> NDArray[np.float32] | Iterator[NDArray[np.float32]]:
+        """Features of images: the mean of each map of an Inception block, float32.
+
+        Args:
+            images: as in `predict`. One image gives (C,), several (N, C), and an iterator an iterator of (C,).
+            block: `3a` to `5b`. The C = 1,024 features of `5b` are those that the classifier reads.
+            batch_size: images per batch.
+
+        Raises:
+            UserError: for an image that cannot be read, an unknown block, or a model that PyTorch does not run.
+            RunError: as in `predict`.
+        """
+
+        def values(sources: Iterable[Source]) -> Iterator[NDArray[np.float32]]:
+            for embedding in self.embeddings(sources, block=block, batch_size=batch_size):
+                if embedding.values is None:
+                    raise UserError(f"{embedding.file}: {embedding.error}")
+                yield embedding.values
+
+        features = _like(images, values)
+        if isinstance(features, list):
+            return np.stack(features) if features else np.empty((0, BLOCKS[block]), np.float32)
+        return features
+
+    def embeddings(
+        self, images: Iterable[Source], *, block: str = "5b", batch_size: int = 32
+    ) -> Iterator[Embedding]:  # fmt: skip
+        """`embed` for many images of which some may be unreadable: one by one, with an error for those."""
+        check_counts(batch_size=batch_size)
+        check_block(block)
+        if (features := self._model.features) is None:
+            raise UserError("features are for model files and networks with the backend torch, not for exported files")
+        return self._embeddings(images, lambda batch: features(batch, block), batch_size)
+
+    def _embeddings(self, images: Iterable[Source], features: Backend, batch_size: int) -> Iterator[Embedding]:
+        for read in self._batches(images, batch_size):
+            inputs = [image for _, image in read if isinstance(image, Tensor)]
+            rows = iter(self._model.run(torch.cat(inputs), features).numpy() if inputs else ())
+            for name, image in read:
+                yield Embedding(name, error=image) if isinstance(image, str) else Embedding(name, next(rows))
 
     def _predict(self, images: Iterable[Source], top: int, batch_size: int, confidence: float) -> Iterator[Prediction]:
+        for read in self._batches(images, batch_size):
+            ranked: Iterator[tuple[list[float], list[int]]] = iter(())
+            if inputs := [image for _, image in read if isinstance(image, Tensor)]:
+                if self._model.preprocessing:  # images may differ in size
+                    probabilities = torch.cat([self._model.run(image) for image in inputs])
+                else:
+                    probabilities = (self._model.run(torch.cat(inputs)) / self.info.temperature).softmax(dim=1)
+                best = probabilities.topk(top, dim=1)
+                ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            for name, image in read:
+                if isinstance(image, str):
+                    yield Prediction(name, error=image)
+                    continue
+                shares, indices = next(ranked)
+                classes = tuple(self.info.classes[index] for index in indices)
+                yield Prediction(name, classes, tuple(shares), confident=shares[0] >= confidence)
+
+    def _batches(self, images: Iterable[Source], batch_size: int) -> Iterator[list[tuple[str, Tensor | str]]]:
+        """Names of images, and what `_read` returns for them; the next batch is read meanwhile."""
         sources = enumerate(images)
         with ThreadPoolExecutor(self._threads) as pool:
 
             def submit(number: int, image: Source) -> tuple[str, Future[Tensor | str]]:
                 name = printable(image) if isinstance(image, str | Path) else f"image {number}"
+                check_source(image, name)
                 return name, pool.submit(self._read, image, name)
 
             batches = iter(lambda: list(starmap(submit, islice(sources, batch_size))), [])
             ahead = deque(islice(batches, 1))
             while ahead:
                 ahead.extend(islice(batches, 1))
-                read = [(name, future.result()) for name, future in ahead.popleft()]
-                ranked: Iterator[tuple[list[float], list[int]]] = iter(())
-                if inputs := [image for _, image in read if isinstance(image, Tensor)]:
-                    if self._model.preprocessing:  # images may differ in size
-                        probabilities = torch.cat([self._model.run(image) for image in inputs])
-                    else:
-                        probabilities = (self._model.run(torch.cat(inputs)) / self.info.temperature).softmax(dim=1)
-                    best = probabilities.topk(top, dim=1)
-                    ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-                for name, image in read:
-                    if isinstance(image, str):
-                        yield Prediction(name, error=image)
-                        continue
-                    shares, indices = next(ranked)
-                    classes = tuple(self.info.classes[index] for index in indices)
-                    yield Prediction(name, classes, tuple(shares), confident=shares[0] >= confidence)
+                yield [(name, future.result()) for name, future in ahead.popleft()]
 
     def _read(self, image: Source, name: str) -> Tensor | str:
         """The backend's input for one image, (1, C, H, W), or why it cannot be read."""
@@ -143,7 +225,7 @@ class Predictor:
         try:
             if not self._model.preprocessing:  # as images are decoded for training and evaluation
                 return spec.prepare(decode_resized(image, spec.channels, spec.decoded_size, spec.resize)[None])
-            decoded = decode_image(image, spec.channels)[None]
+            decoded = decode_image(image, spec.channels, min_side=2 * spec.decoded_size)[None]
             if max(decoded.shape[2:]) > MAX_SIDE:
                 raise UserError(f"a side is longer than {MAX_SIDE:,} pixels")
             return decoded
@@ -157,9 +239,6 @@ def _open_network(model: str | Path | GoogLeNet, backend: BackendName, device: s
         raise UserError(f"unknown backend {backend!r}; use one of: {', '.join(get_args(BackendName))}")
     if backend not in ("auto", "torch"):
         backends.check_backend(backend, device, precision)
-        device = "cpu"
-    used = resolve_device(device)
-    dtype = DTYPES[resolve_precision(precision, used)]
     net, info = load_or_check(model)
     if backend in ("onnxruntime", "openvino"):
         to: Format = "onnx" if backend == "onnxruntime" else "openvino"
@@ -167,66 +246,35 @@ def _open_network(model: str | Path | GoogLeNet, backend: BackendName, device: s
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = Path(folder) / f"model{SUFFIXES[to]}"
             write_graph(ExportableModel(net, info), to, file)
-            return backends.open_exported(file, backend=backend, precision=precision)
+            return backends.open_exported(file, backend=backend, device=device, precision=precision)
+    used = resolve_device("cpu" if backend == "compiled" else device)
+    dtype = DTYPES[resolve_precision(precision, used)]
     fast = folded(net, dtype).to(used)
     if backend == "compiled":
         return OpenModel(compiled_backend(fast, dtype), info)
 
+    def placed(images: Tensor) -> Tensor:
+        return images.to(used, dtype).contiguous(memory_format=torch.channels_last)
+
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        logits: Tensor = fast(images.to(used, dtype).contiguous(memory_format=torch.channels_last))
+        logits: Tensor = fast(placed(images))
         return logits.float().cpu()
 
-    return OpenModel(run, info)
-
-
-def compiled_backend(net: nn.Module, dtype: torch.dtype) -> Backend:
-    """A folded network on the CPU, compiled for this processor: prepared images (N, C, H, W) -> logits (N, classes).
-
-    AOTInductor takes 20 to 40 s, at the first batch, for batches of that size rounded up to a power of two. Smaller
-    batches are padded and take as long as full ones; a larger batch or image size is compiled again.
-
-    Raises:
-        UserError: if there is no C++ compiler.
-        RunError: from the backend, if compiling fails.
-    """
-    if problem := compile_error(torch.device("cpu")):
-        raise UserError(
-            "--backend compiled needs a C++ compiler, and PyTorch in a path without spaces: torch.compile fails "
-            f"({problem}); use --backend torch"
-        )
-    lock, size, shape = threading.Lock(), 0, torch.Size()
-    program: Callable[[Tensor], Tensor] | None = None
-
-    def padded(images: Tensor, size: int) -> Tensor:
-        images = torch.cat([images, images.new_zeros(size - len(images), *images.shape[1:])])
-        return images.to(dtype).contiguous(memory_format=torch.channels_last)
-
-    def compile_for(example: Tensor) -> Callable[[Tensor], Tensor]:
-        # In this order: leaving inference mode turns gradients on, and with them weights would not be laid out
-        with torch.inference_mode(mode=False), quietly(), tempfile.TemporaryDirectory() as folder:
-            exported = torch.export.export(net, (example.clone(),))
-            # Else the compiled code, weights and all, would stay in PyTorch's cache folder
-            with torch._inductor.config.patch({"aot_inductor.output_path": folder}):
-                package = torch._inductor.aoti_compile_and_package(
-                    exported, package_path=str(Path(folder) / "network.pt2"), inductor_configs={"freezing": True}
-                )
-            return torch._inductor.aoti_load_package(package)
-
     @torch.inference_mode()
-    def run(images: Tensor) -> Tensor:
-        nonlocal size, shape, program
-        with lock:
-            if program is None or len(images) > size or images.shape[1:] != shape:
-                larger = 1 << (len(images) - 1).bit_length()
-                try:
-                    program = compile_for(padded(images, larger))
-                except (RuntimeError, OSError) as error:
-                    if is_out_of_memory(error):
-                        raise
-                    raise RunError(f"compiling the network fails: {reason_of(error)}; use --backend torch") from error
-                size, shape = larger, images.shape[1:]
-            compiled, batch = program, padded(images, size)
-        return compiled(batch)[: len(images)].float()
+    def features(images: Tensor, block: str) -> Tensor:
+        return pooled_features(fast, placed(images), block).cpu()
 
-    return run
+    return OpenModel(run, info, features=features)
+
+
+def _like(images: Source | Iterable[Source], results: Callable[[Iterable[Source]], Iterator[Result]]) -> Any:
+    """One result for one image, an iterator for an iterator, else a list."""
+    if isinstance(images, str | Path | bytes | Image.Image) or (
+        isinstance(images, np.ndarray | Tensor) and images.ndim < 4
+    ):
+        return next(results([images]))
+    if not isinstance(images, Iterable):
+        raise UserError(f"expected an image or an iterable of images, not {type(images).__name__}")
+    found = results(cast(Iterable[Source], images))
+    return found if isinstance(images, Iterator) else list(found)

@@ -24,12 +24,12 @@ Write = Callable[[Prediction], None]
 
 def write_predictions(
     predictor: Predictor, files: Iterable[Path], output: str | Path, *, total: int | None = None, resume: bool = False,
-    top: int = 3, batch_size: int = 32, confidence: float = 0.0,
+    top: int = 3, batch_size: int = 32, confidence: float = 0.0, shard: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
     (`predictions.csv.json`). Returns how many files were predicted, and how many could not be read.
 
-    `total` is the number of files, if known. With `resume`, files that are in the output already are skipped;
+    `total` is the number of files, if known; `shard` is recorded. With `resume`, files in the output are skipped;
     `UserError` if it was made with another model or other settings. `RunError` if it cannot be written.
     """
     output = expand(output)
@@ -37,12 +37,12 @@ def write_predictions(
         raise UserError(f"{output}: the output is a .csv, .jsonl or .parquet file")
     check_writable(output)
     top = min(top, len(predictor.info.classes))
-    made_with = {"model_sha256": predictor.digest, "top": top, "confidence": confidence}
+    made_with = {"model_sha256": predictor.digest, "top": top, "confidence": confidence, "shard": shard}
     done, size = set[str](), None
     if output.exists():
         if not resume:
             raise UserError(f"{output} exists already: use --resume to continue it, or another --output")
-        _check_made_with(output, made_with)
+        check_made_with(output, output.with_name(f"{output.name}.json"), made_with, "use another --output")
         done, size = read_predicted(output, top)
     remaining = (file for file in files if printable(file) not in done)
     # Checks its arguments now, before there is an output
@@ -157,20 +157,19 @@ def _csv(rows: Iterable[Iterable[Any]]) -> str:
     return text.getvalue()
 
 
-def _check_made_with(output: Path, made_with: dict[str, Any]) -> None:
-    """Raises `UserError` if an output was made with another model or other settings."""
-    record = output.with_name(f"{output.name}.json")
+def check_made_with(output: Path, record: Path, made_with: dict[str, Any], way_out: str) -> None:
+    """Raises `UserError` if an output was made with another model or other settings than its record says."""
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
         reason = f"its record {record} cannot be read ({reason_of(error)})"
-        raise UserError(f"{output} cannot be resumed: {reason}; use another --output") from error
+        raise UserError(f"{output} cannot be continued: {reason}; {way_out}") from error
     for name, value in made_with.items():
         if before.get(name) != value:
             what = "another model" if name == "model_sha256" else f"{name} = {before.get(name)}, not {value}"
-            raise UserError(f"{output} was made with {what}: use another --output")
+            raise UserError(f"{output} was made with {what}: {way_out}")
 
 
 @contextlib.contextmanager
