@@ -86,8 +86,8 @@ def test_bytes_that_are_not_an_image_have_an_error(trained: TrainingResult) -> N
     [
         (np.zeros((4, 4)), r"uint8.*float64"),
         (np.zeros((4, 4), np.uint16), "uint8.*uint16"),
-        (np.zeros((3, 4, 4), np.uint8), r"\(H, W, C\).*\(3, 4, 4\)"),
-        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"\(C, H, W\).*\(4, 4, 3\)"),
+        (np.zeros((3, 5, 5), np.uint8), r"\(H, W, C\).*\(3, 5, 5\)"),
+        (torch.zeros(5, 5, 3, dtype=torch.uint8), r"\(C, H, W\).*\(5, 5, 3\)"),
         (torch.zeros(3, 0, 4, dtype=torch.uint8), r"\(3, 0, 4\)"),
         (np.zeros(4, np.uint8), r"\(4,\)"),
         (None, "NoneType"),

@@ -28,7 +28,7 @@ def sort_images(
     """Put a link to each image file, or a copy, into `folder/CLASS`, or into `folder/_unsure` below the confidence.
 
     Files that are there already stay; another file of the same name becomes `name-2.jpg`. A file that cannot be read
-    stays where it is. What the folder was made with is recorded, so several processes may sort into one folder, and
+    stays. What the folder was made with is recorded, so several processes may sort into one folder, and
     another run continues it.
 
     Returns how many were `sorted`, how many of these are `unsure`, and how many `failed`.
