@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from googlenet.data import transforms
-from googlenet.data.decode import decode_resized
+from googlenet.data.decode import decode_resized, make_square
 from googlenet.data.transforms import Augmentation, InputSpec, Window
 
 
@@ -84,7 +84,7 @@ def test_padding_keeps_the_shape_and_adds_gray(height: int, width: int, size: in
 def test_crops_are_cut_from_larger_images(device_path: Callable[..., Tensor]) -> None:
     """A crop of a stored image that is twice as large has details that the small image has lost."""
     stripes = (torch.arange(64) // 2 % 2 * 255).to(torch.uint8).expand(4, 1, 64, 64)
-    small = transforms._interpolate(stripes.float(), (32, 32)).round().to(torch.uint8)
+    small = make_square(stripes, 32, "stretch")
     corner = torch.tensor([[0, 0, 16, 16]] * 4)
     sharp = device_path(stripes, 2 * corner, (16, 16))
     blurred = device_path(small, corner, (16, 16))

@@ -185,12 +185,10 @@ def test_shards_of_a_real_folder(call: Call, trained: TrainingResult, tmp_path: 
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.asarray(image)).save(folder / f"{number}.png")
     whole = call("predict", trained.folder, tmp_path / "images", "--format", "csv")[0].splitlines()
-    for count in (3, 16):
-        lines = whole[:1]
-        for number in range(1, count + 1):
-            arguments = ("--shard", f"{number}/{count}", "--format", "csv")
-            lines += call("predict", trained.folder, tmp_path / "images", *arguments)[0].splitlines()[1:]
-        assert [line.split(",")[:3] for line in lines] == [line.split(",")[:3] for line in whole]
-    call("predict", trained.folder, tmp_path / "images", "--shard", "1/2", "-o", "x.csv")
-    _, err = call("predict", trained.folder, tmp_path / "images", "--shard", "2/2", "-o", "x.csv", "--resume", code=2)
+    lines = whole[:1]
+    for number in (1, 2):
+        call("predict", trained.folder, tmp_path / "images", "--shard", f"{number}/2", "-o", f"{number}.csv")
+        lines += Path(f"{number}.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[:3] for line in lines] == [line.split(",")[:3] for line in whole]
+    _, err = call("predict", trained.folder, tmp_path / "images", "--shard", "2/2", "-o", "1.csv", "--resume", code=2)
     assert "1/2" in err

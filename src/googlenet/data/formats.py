@@ -53,7 +53,9 @@ def open_file(file: str | Path | bytes, prepare: Callable[[ImageFile], None]) ->
         start = bytes(file[:64])
     plugin = _plugin(start)
     try:
-        return _prepared(plugin(file if isinstance(file, str | Path) else io.BytesIO(file)), prepare)
+        image = plugin(file if isinstance(file, str | Path) else io.BytesIO(file))
+        image.filename = ""  # else Pillow maps uncompressed files into memory, and garbles rotated TIFF images
+        return _prepared(image, prepare)
     except Exception as error:
         strip = _STRIP.get(plugin)
         if strip is None or isinstance(error, UserError | MemoryError):
