@@ -100,16 +100,16 @@ class Predictor:
     def info(self) -> ModelInfo:
         return self._model.info
 
-    @overload  # type: ignore[overload-overlap]  # a str is an iterable of str
-    def predict(
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str
         self, images: str | Path | bytes | Image.Image, *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
     ) -> Prediction: ...
     @overload
     def predict(
         self, images: np.ndarray[Any, Any] | Tensor, *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
     ) -> Any: ...  # Prediction, or a list of them for a batch
-    @overload  # type: ignore[overload-overlap]
-    def predict(
+    @overload
+    def predict(  # type: ignore[overload-overlap]
         self, images: Iterator[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
     ) -> Iterator[Prediction]: ...
     @overload
