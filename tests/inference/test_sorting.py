@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Fixed:
 
     def __init__(self, classes: tuple[str, ...] = ("cat", "dog"), digest: str = "0") -> None:
         self.digest = digest
-        self.info = type("Info", (), {"classes": classes})
+        self.info = SimpleNamespace(classes=classes)
 
     def predict(self, files: Any, *, confidence: float, **_: Any) -> Any:
         for file in files:
