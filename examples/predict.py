@@ -27,8 +27,8 @@ image.draft(mode, (2 * side, 2 * side))  # a JPEG of twice this size or more is 
 image = ImageOps.exif_transpose(image)
 if image.mode.startswith("I") or image.mode == "F":  # 16 bits per channel are scaled to 8, as in training
     values = np.asarray(image).astype(float)
-    scale = 257 if image.mode.startswith("I;16") or values.max() > 255 else 1
-    image = Image.fromarray((values / scale).clip(0, 255).astype(np.uint8))
+    white = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 1 if values.max() <= 1 else 255
+    image = Image.fromarray((values / (white / 255)).clip(0, 255).astype(np.uint8))
 image = image.convert("RGBA")
 on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 pixels = np.asarray(on_white.convert(mode))

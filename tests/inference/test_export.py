@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import subprocess
@@ -349,6 +348,12 @@ def noise(width: int, height: int, contrast: int, suffix: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.fixture(scope="module")
+def opened(trained: TrainingResult, exports: Exports) -> tuple[Predictor, Predictor, GoogLeNet]:
+    file = exports("onnx", preprocessing=True).file
+    return Predictor(trained.model, precision="fp32"), Predictor(file), googlenet.load(trained.model)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     width=st.integers(1, 400),
@@ -357,10 +362,10 @@ def noise(width: int, height: int, contrast: int, suffix: str) -> bytes:
     suffix=st.sampled_from(["png", "jpeg"]),
 )
 def test_every_way_to_predict_agrees_on_noise(
-    width: int, height: int, contrast: int, suffix: str, trained: TrainingResult, exports: Exports
+    width: int, height: int, contrast: int, suffix: str, opened: tuple[Predictor, Predictor, GoogLeNet]
 ) -> None:
     """Noise of low contrast: an average of a half must be rounded alike, or the whole image is a level brighter."""
-    predictor, file, net = _open(trained, exports("onnx", preprocessing=True).file)
+    predictor, file, net = opened
     content = noise(width, height, contrast, suffix)
     expected = predictor.predict(content, top=10)
     found = file.predict(content, top=10)
@@ -372,11 +377,6 @@ def test_every_way_to_predict_agrees_on_noise(
         assert dict(zip(classes, probabilities, strict=True)) == pytest.approx(
             dict(zip(expected.classes, expected.probabilities, strict=True)), abs=0.01
         )
-
-
-@functools.cache
-def _open(trained: TrainingResult, file: Path) -> tuple[Predictor, Predictor, GoogLeNet]:
-    return Predictor(trained.model, precision="fp32"), Predictor(file), googlenet.load(trained.model)
 
 
 def test_weights_in_int8_have_7_bits(exports: Exports) -> None:
