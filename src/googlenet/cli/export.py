@@ -89,7 +89,7 @@ def demo(
     max_upload_mb: Annotated[int, Parameter(help="Largest upload, in MB.")] = 20,
     device: options.Device = "auto",
 ) -> int:
-    """Open a web page to try a model: drop or paste an image.
+    """Open a web page to try a model: drop or paste an image, or use the webcam.
 
     By default the page is reachable from this machine only.
     """
