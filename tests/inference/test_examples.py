@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from googlenet import Predictor, TrainingResult
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def post(address: str, content: bytes) -> dict[str, list[float]]:
+def post(address: str, content: bytes) -> dict[str, Any]:
     """The answer to a form with one file."""
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     request = urllib.request.Request(
