@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import googlenet
-from googlenet import Exported, GoogLeNet, RunError, UserError
+from googlenet import Exported, RunError, TrainingResult, UserError
 from googlenet.inference import web
 from tests.conftest import Call
 from tests.networks import thin, with_info
@@ -30,12 +30,31 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_replaces_its_own_page_only(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(model: GoogLeNet, to: str, file: Path, **options: Any) -> Exported:
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the export to ONNX was called with; tests/end_to_end/test_web_page.py has the real one."""
+    called: dict[str, Any] = {}
+
+    def export(model: object, to: str, file: Path, **options: Any) -> Exported:
+        called.update(options, to=to)
         file.write_bytes(b"model")
         return Exported(file, 0, 0, 1)
 
-    monkeypatch.setattr(web, "export", export)  # tests/end_to_end/test_web_page.py has the real one
+    monkeypatch.setattr(web, "export", export)
+    return called
+
+
+def test_the_command(call: Call, stand_in: Path, trained: TrainingResult, options: dict[str, Any]) -> None:
+    for extra, is_int8 in (((), True), (("--no-int8", "--max-accuracy-drop", 3), False)):
+        out, _ = call("export", trained.folder, "--to", "web", "--output", "page", "--runtime", stand_in, *extra)
+        assert "page" in out
+        assert (options["to"], options["preprocessing"], options["int8"]) == ("onnx", True, is_int8)
+    assert options["max_accuracy_drop"] == 3
+    assert trained.folder.name in Path("page/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("options")
+def test_it_replaces_its_own_page_only(stand_in: Path, tmp_path: Path) -> None:
     net, page = with_info(thin(2, 1), ("<b>", "</script>"), 28), tmp_path / "run" / "web"
     write = partial(googlenet.export_web, net, page, runtime=stand_in.parent)
     exported = write()
