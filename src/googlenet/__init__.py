@@ -21,6 +21,7 @@ _MODULES = {
     "explanation.summary": ("Summary", "summarize"),
     "inference.export": ("Exported", "export"),
     "inference.predictor": ("Prediction", "Predictor"),
+    "inference.web": ("export_web",),
     "model.architecture": ("Architecture",),
     "model.googlenet": ("GoogLeNet", "GoogLeNetOutput", "Inception", "create_model"),
     "recipe": ("Recipe", "load_recipe"),

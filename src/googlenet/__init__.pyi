@@ -11,6 +11,7 @@ from googlenet.explanation.gradcam import Explanation as Explanation, explain as
 from googlenet.explanation.summary import Summary as Summary, summarize as summarize
 from googlenet.inference.export import Exported as Exported, export as export
 from googlenet.inference.predictor import Prediction as Prediction, Predictor as Predictor
+from googlenet.inference.web import export_web as export_web
 from googlenet.model.architecture import Architecture as Architecture
 from googlenet.model.googlenet import (
     GoogLeNet as GoogLeNet,

@@ -37,7 +37,8 @@ def address(trained: TrainingResult) -> Iterator[str]:
 @pytest.fixture
 def page() -> Iterator[Page]:
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page()
         page.set_default_timeout(60_000)
         yield page
@@ -70,3 +71,12 @@ def test_a_damaged_file_is_reported_by_name(page: Page, address: str, tmp_path: 
     page.goto(address)
     page.set_input_files("input[type=file]", cut)
     expect(page.get_by_text("cut.png:")).to_be_visible(timeout=60_000)
+
+
+def test_the_webcam(page: Page, address: str) -> None:
+    page.goto(address)
+    page.get_by_label("Capture from camera").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
+    page.get_by_label("capture photo").click()
+    expect(page.get_by_test_id("label-output-value")).to_be_visible(timeout=60_000)

@@ -58,6 +58,9 @@ def test_the_process_is_left_as_it_was(trained: TrainingResult, monkeypatch: pyt
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
         raise StopError
 
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nothing listens
     before = signal.getsignal(signal.SIGTERM)
     for folder in (None, "/elsewhere"):
         monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
@@ -65,5 +68,6 @@ def test_the_process_is_left_as_it_was(trained: TrainingResult, monkeypatch: pyt
             monkeypatch.setenv("GRADIO_TEMP_DIR", folder)
         with pytest.raises(StopError):
             serve(trained.model, ready=stop)
+        assert "no_proxy" not in os.environ
         assert signal.getsignal(signal.SIGTERM) is before
         assert os.environ.get("GRADIO_TEMP_DIR") == folder

@@ -14,15 +14,21 @@ from googlenet.cli import options
 def export(
     model: Annotated[Path, Parameter(help="Model file or run folder.")],
     *,
-    to: Annotated[Literal["onnx", "openvino", "torch-export"], Parameter(help="Format of the file.")],
+    to: Annotated[
+        Literal["onnx", "openvino", "torch-export", "web"],
+        Parameter(help="Format of the file; web is a folder with a page that classifies images in the browser."),
+    ],
     output: Annotated[
         Path | None,
         options.Output,
-        Parameter(help="File to write; an existing one is replaced. Default: next to the model."),
+        Parameter(help="File or folder to write; an existing one is replaced. Default: next to the model."),
     ] = None,
-    int8: Annotated[bool, Parameter(help="Compute convolutions in 8-bit integers.", negative="")] = False,
+    int8: Annotated[
+        bool | None, Parameter(help="Compute convolutions in 8-bit integers. Default: for web only.")
+    ] = None,
     with_preprocessing: Annotated[
-        bool, Parameter(help="The file takes uint8 images of any size and returns probabilities.", negative="")
+        bool,
+        Parameter(help="The file takes uint8 images of any size and returns probabilities; web does.", negative=""),
     ] = False,
     calibration_data: Annotated[
         Path | None,
@@ -32,17 +38,32 @@ def export(
     skip_unreadable: options.SkipUnreadable = False,
     max_accuracy_drop: Annotated[float, Parameter(help="Percentage points of accuracy that int8 may cost.")] = 0.5,
     force: Annotated[bool, Parameter(help="Keep an int8 file that costs more.", negative="")] = False,
+    runtime: Annotated[
+        Path | None,
+        Parameter(help="For web: folder with the npm package onnxruntime-web. Default: downloaded once to the cache."),
+    ] = None,
     json: options.Json = False,
 ) -> int:
     """Write a model for other programs, verified against PyTorch on real images."""
     from googlenet.console import on_stderr
+    from googlenet.errors import UserError
     from googlenet.inference.export import export as export_model
+    from googlenet.inference.web import export_web
 
+    if runtime is not None and to != "web":
+        raise UserError(f"--runtime is for --to web, not {to}")
     with on_stderr():
-        exported = export_model(
-            model, to, output, int8=int8, preprocessing=with_preprocessing, calibration_data=calibration_data,
-            data_dir=data_dir, skip_unreadable=skip_unreadable, max_accuracy_drop=max_accuracy_drop, force=force,
-        )  # fmt: skip
+        if to == "web":
+            exported = export_web(
+                model, output, runtime=runtime, int8=int8 is not False, calibration_data=calibration_data,
+                data_dir=data_dir, skip_unreadable=skip_unreadable, max_accuracy_drop=max_accuracy_drop, force=force,
+            )  # fmt: skip
+        else:
+            exported = export_model(
+                model, to, output, int8=bool(int8), preprocessing=with_preprocessing,
+                calibration_data=calibration_data, data_dir=data_dir, skip_unreadable=skip_unreadable,
+                max_accuracy_drop=max_accuracy_drop, force=force,
+            )  # fmt: skip
     if json:
         options.print_json(exported.to_dict())
         return 0
@@ -68,7 +89,7 @@ def demo(
     max_upload_mb: Annotated[int, Parameter(help="Largest upload, in MB.")] = 20,
     device: options.Device = "auto",
 ) -> int:
-    """Open a web page to try a model: drop or paste an image.
+    """Open a web page to try a model: drop or paste an image, or use the webcam.
 
     By default the page is reachable from this machine only.
     """

@@ -1,13 +1,14 @@
-"""A web page to try a model: drop an image, see its classes and where the network looked."""
+"""A web page to try a model: drop an image or use the webcam, see its classes and where the network looked."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,16 @@ def serve(
         )
     net = load(model, resolve_device(device))
     title = Path(model).resolve().name if Path(model).is_dir() else Path(model).stem
-    uploads_before, handler_before = os.environ.get("GRADIO_TEMP_DIR"), signal.getsignal(signal.SIGTERM)
+    handler_before = signal.getsignal(signal.SIGTERM)
+    # Gradio checks that its page answers, which a proxy cannot reach
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "localhost", "127.0.0.1", host
     if in_main_thread := threading.current_thread() is threading.main_thread():  # SIGTERM deletes the uploads too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with tempfile.TemporaryDirectory(prefix="googlenet-demo-") as uploads:
-            os.environ["GRADIO_TEMP_DIR"] = uploads
+        with (
+            tempfile.TemporaryDirectory(prefix="googlenet-demo-") as uploads,
+            _environment(GRADIO_TEMP_DIR=uploads, no_proxy=",".join(filter(None, direct))),
+        ):
             page = make_page(net, title=title, top=top)
             limits = {"max_file_size": f"{max_upload_mb}mb", "share": False, "ssr_mode": False}
             style = {"theme": gradio.themes.Default(**_FONTS), "footer_links": [], "quiet": True}
@@ -76,9 +81,20 @@ def serve(
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, handler_before)
-        os.environ.pop("GRADIO_TEMP_DIR", None)
-        if uploads_before is not None:
-            os.environ["GRADIO_TEMP_DIR"] = uploads_before
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """These environment variables inside, and what they were before at the end."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
@@ -88,27 +104,33 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
 
     info = model_info(net)
 
-    def classify(file: str | None) -> tuple[dict[str, float] | None, Any]:
+    def classify(file: str | None) -> tuple[dict[str, float] | None, Any, str]:
         if file is None:
-            return None, None
+            return None, None, ""
         try:
             explanation = explain(net, file)
         except UserError as error:
             raise gradio.Error(str(error).replace(file, Path(file).name)) from error
-        return dict(zip(explanation.classes, explanation.probabilities, strict=True)), heat_map_image(explanation)
+        shares = dict(zip(explanation.classes, explanation.probabilities, strict=True))
+        # Explanations of a model that knows when an image belongs to none of its classes have `known`
+        notice = (
+            "**This image looks like none of the classes.**" if getattr(explanation, "known", None) is False else ""
+        )
+        return shares, heat_map_image(explanation), notice
 
     # Uploads and heat maps are deleted after an hour
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gradio.Markdown(f"# {title}\nClasses: {', '.join(info.classes)}.")
         with gradio.Row():
             image = gradio.Image(
-                label="Image: drop it here, or paste it",
+                label="Image: drop it here, paste it, or take it with the webcam",
                 type="filepath",
                 image_mode=None,  # the file as it is: `decode_image` decodes it
-                sources=["upload", "clipboard"],
+                sources=["upload", "webcam", "clipboard"],
                 buttons=[],
             )
             with gradio.Column():
+                notice = gradio.Markdown()
                 label = gradio.Label(label="Prediction", num_top_classes=top)
                 heat_map = gradio.Image(
                     label="Where the network looked (Grad-CAM): warm colors support the prediction",
@@ -117,7 +139,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
                     buttons=["download", "fullscreen"],
                 )
         _accept_uploads_only(image)
-        image.change(classify, image, [label, heat_map], api_name="classify")
+        image.change(classify, image, [label, heat_map, notice], api_name="classify")
     return page
 
 
