@@ -26,7 +26,8 @@ from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format,
 from googlenet.inference.export import MAX_SIDE, ExportableModel, quietly, require_packages, write_graph
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load_or_check, model_path
+from googlenet.weights.load import find_model, load_or_check
+from googlenet.weights.model_file import ModelInfo
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Predictor:
                 digest.update(file.read_bytes())
         else:
             self._model = _open_network(model, backend, device, precision)
-            digest.update(model_path(model).read_bytes())
+            digest.update(find_model(model).read_bytes())
         self.digest = digest.hexdigest()  # SHA-256 of the model: of its file, or of the network's weights
 
     @property

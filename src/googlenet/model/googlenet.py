@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from googlenet.errors import UserError
-from googlenet.model.architecture import VARIANTS, Architecture, InceptionRow, Initialization
+from googlenet.model.architecture import Architecture, InceptionRow, Initialization
 
 
 class Convolution(nn.Module):
@@ -296,23 +296,6 @@ class GoogLeNet(nn.Module):
                 f"the network takes batches of shape (N, {self.architecture.in_channels}, H, W), not {tuple(x.shape)}"
             )
         self.check_size(x.shape[2], x.shape[3])
-
-
-def create_model(variant: str = "bn", **changes: Any) -> GoogLeNet:
-    """A GoogLeNet with fresh weights, in training mode, in float32 on the CPU.
-
-    Args:
-        variant: `bn` (batch norm; trains best), `tutorial`, `paper` or `torchvision`.
-        changes: any field of `Architecture`: `num_classes` (1000), `in_channels` (3), `dropout`, `auxiliary`, ...
-
-    Raises `UserError` for an unknown variant or field, or an impossible value.
-    """
-    if variant not in VARIANTS:
-        raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
-    fields = {field.name for field in dataclasses.fields(Architecture)} - {"variant"}
-    if unknown := sorted(set(changes) - fields):
-        raise UserError(f"an architecture has no field {unknown[0]!r}; it has: {', '.join(sorted(fields))}")
-    return GoogLeNet(dataclasses.replace(VARIANTS[variant], **changes))
 
 
 def initialize(net: nn.Module, scheme: Initialization) -> None:
