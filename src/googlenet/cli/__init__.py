@@ -12,7 +12,7 @@ from io import TextIOWrapper
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
-from googlenet.cli import convert, data, evaluate, explain, export, predict, report, train  # noqa: F401  (they add their commands)
+from googlenet.cli import convert, data, evaluate, explain, export, predict, report, train, weights  # noqa: F401  (they add their commands)
 from googlenet.cli.options import app
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 

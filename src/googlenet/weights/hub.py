@@ -48,7 +48,7 @@ def download(name: str) -> Path:
         return Path(cached)
 
 
-def upload(repository: str, files: Mapping[str, Path | bytes], *, private: bool = False) -> str:
+def upload(repository: str, files: Mapping[str, Path], *, private: bool = False) -> str:
     """Upload files by their names in a repository, which is created unless it exists, in one commit; its address.
 
     Raises `UserError` without a token or the right to write, or if `private` and the repository is public; `RunError`
@@ -65,10 +65,7 @@ def upload(repository: str, files: Mapping[str, Path | bytes], *, private: bool 
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.repo_info(repository).private:
             raise UserError(f"the repository {repository} exists and is public: omit --private, or name another one")
-        operations = [
-            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-            for name, content in files.items()
-        ]
+        operations = [CommitOperationAdd(name, file) for name, file in files.items()]
         api.create_commit(repository, operations, commit_message="Upload model with googlenet")
     return f"{api.endpoint}/{repository}"
 
@@ -109,6 +106,9 @@ def _clear_errors(api: HfApi, repository: str) -> Iterator[None]:
                 f"the Hub refuses this for {repository} ({status}): use a token with the right to do it "
                 "(hf auth login, or HF_TOKEN)"
             ) from error
-        raise RunError(f"{api.endpoint} answered {status} for {repository}; try again later") from error
+        problem = error.server_message or reason_of(error)
+        raise RunError(f"{api.endpoint} answered {status} for {repository}: {problem}") from error
+    except ValueError as error:  # among them: metadata that the Hub rejects, such as an unknown license
+        raise UserError(f"{repository}: {' '.join(str(error).split())}") from error
     except Exception as error:
         raise RunError(f"{api.endpoint} cannot be reached: {reason_of(error)}") from error
