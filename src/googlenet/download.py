@@ -41,7 +41,7 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
 
     A broken transfer leaves a file `*.part.*`, from which the next call resumes. Processes that download to the same
     folder wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted. Raises
-    `DownloadError` if there is no such file to be had, or the folder cannot be written.
+    `DownloadError` if the file cannot be had, or the folder cannot be written.
     """
     part = target.with_stem(f"{target.stem}.part")
     lock = FileLock(target.parent.with_name(f".{target.parent.name}.lock"))

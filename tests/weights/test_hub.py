@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 
 import googlenet
@@ -34,7 +33,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def header_of(card: str) -> dict[str, object]:
-    return yaml.safe_load(card.split("---\n")[1])
+    from huggingface_hub import ModelCard
+
+    return ModelCard(card).data.to_dict()
 
 
 def test_a_run_is_pushed_and_used_by_name(

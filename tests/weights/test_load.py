@@ -170,7 +170,7 @@ def test_create_model_with_weights(cached: Path, network: GoogLeNet) -> None:
     assert same.training and same.info.classes == imagenet_classes()
     assert torch.equal(same.fc.weight, network.fc.weight)
     net = create_model("torchvision", weights="imagenet", num_classes=10, in_channels=1, dropout=0.5)
-    assert (net.fc.out_features, net.dropout.p, net.info.input.mean) == (10, 0.5, (0.5,))
+    assert (net.architecture.num_classes, net.architecture.dropout, net.info.input.mean) == (10, 0.5, (0.5,))
     torch.testing.assert_close(net.conv1.conv.weight[:, 0], network.conv1.conv.weight.sum(dim=1))
     assert torch.equal(net.conv2.conv.weight, network.conv2.conv.weight)
     assert net.info.classes == tuple("0123456789")
