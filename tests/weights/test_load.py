@@ -16,7 +16,6 @@ from googlenet import GoogLeNet, RunError, UserError, create_model
 from googlenet.download import DownloadError, sha256
 from googlenet.model.architecture import VARIANTS
 from googlenet.weights.catalog import CATALOG, imagenet_classes
-from googlenet.weights.create import load_pretrained
 from tests.conftest import TINY, Call, write_photos
 from tests.servers import Mirror, serving
 
@@ -182,7 +181,7 @@ def test_create_model_with_weights(cached: Path, network: GoogLeNet) -> None:
 
 def test_only_new_classifiers_are_drawn(cached: Path) -> None:
     torch.manual_seed(1)
-    load_pretrained("imagenet")
+    create_model(weights="imagenet")
     first = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(first, torch.rand(1))
