@@ -9,7 +9,7 @@ import numpy as np
 
 import googlenet.data
 from googlenet.data import fashion_mnist
-from googlenet.data.download import sha256
+from googlenet.download import sha256
 
 IMAGES_PER_CLASS = 1_000
 

@@ -30,6 +30,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     nowhere = tmp_path_factory.mktemp("isolated")
     monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere / "cache"))
     monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.delenv("GOOGLENET_DATA", raising=False)
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", nowhere / "no-debian-package")
     monkeypatch.setattr(fashion_mnist, "_fetch_through_apt", _no_apt)

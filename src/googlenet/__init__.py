@@ -23,14 +23,16 @@ _MODULES = {
     "inference.predictor": ("Prediction", "Predictor"),
     "inference.web": ("export_web",),
     "model.architecture": ("Architecture",),
-    "model.googlenet": ("GoogLeNet", "GoogLeNetOutput", "Inception", "create_model"),
+    "model.googlenet": ("GoogLeNet", "GoogLeNetOutput", "Inception"),
     "recipe": ("Recipe", "load_recipe"),
     "training.folds": ("CrossValidation", "cross_validate"),
     "training.loop": ("TrainingResult", "train"),
     "training.run_folder": ("RunFolder",),
     "training.setup": ("Trainer",),
     "weights.convert": ("import_weights",),
-    "weights.model_file": ("ModelInfo", "load", "save"),
+    "weights.create": ("create_model",),
+    "weights.load": ("load",),
+    "weights.model_file": ("ModelInfo", "save"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted((*_HOME, "__version__"))  # noqa: PLE0605

@@ -13,19 +13,16 @@ from googlenet.inference.export import Exported as Exported, export as export
 from googlenet.inference.predictor import Prediction as Prediction, Predictor as Predictor
 from googlenet.inference.web import export_web as export_web
 from googlenet.model.architecture import Architecture as Architecture
-from googlenet.model.googlenet import (
-    GoogLeNet as GoogLeNet,
-    GoogLeNetOutput as GoogLeNetOutput,
-    Inception as Inception,
-    create_model as create_model,
-)
+from googlenet.model.googlenet import GoogLeNet as GoogLeNet, GoogLeNetOutput as GoogLeNetOutput, Inception as Inception
 from googlenet.recipe import Recipe as Recipe, load_recipe as load_recipe
 from googlenet.training.folds import CrossValidation as CrossValidation, cross_validate as cross_validate
 from googlenet.training.loop import TrainingResult as TrainingResult, train as train
 from googlenet.training.run_folder import RunFolder as RunFolder
 from googlenet.training.setup import Trainer as Trainer
 from googlenet.weights.convert import import_weights as import_weights
-from googlenet.weights.model_file import ModelInfo as ModelInfo, load as load, save as save
+from googlenet.weights.create import create_model as create_model
+from googlenet.weights.load import load as load
+from googlenet.weights.model_file import ModelInfo as ModelInfo, save as save
 
 __version__: str
 __all__: list[str]

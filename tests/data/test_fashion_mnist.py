@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,48 +15,12 @@ import torch
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from googlenet import UserError
-from googlenet.data import download, fashion_mnist
+from googlenet import UserError, download
+from googlenet.data import fashion_mnist
 from googlenet.data.dataset import load_dataset
-from googlenet.data.download import DownloadError
+from googlenet.download import DownloadError
 from tests.conftest import SMALL
-
-
-class Mirror(ThreadingHTTPServer):
-    """Serves a folder, supports ranges, and misbehaves on demand."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.folder = folder
-        self.break_after: int | None = None
-        self.ignore_ranges = False
-        self.requests: list[tuple[str, str | None]] = []
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Mirror
-
-    def do_GET(self) -> None:
-        self.server.requests.append((self.path, self.headers.get("Range")))
-        path = self.server.folder / self.path.lstrip("/")
-        if not path.exists():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        if self.server.ignore_ranges:
-            start = 0
-        if start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        body = content[start:]
-        self.wfile.write(body if self.server.break_after is None else body[: self.server.break_after])
-
-    def log_message(self, *args: object) -> None:
-        pass
+from tests.servers import Mirror, serving
 
 
 @pytest.fixture
@@ -71,13 +33,10 @@ def mirror(
     served.mkdir()
     for file in folder.iterdir():
         (served / file.name).write_bytes(file.read_bytes())
-    server = Mirror(served)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(fashion_mnist, "DIGESTS", digests)
-    monkeypatch.setenv("GOOGLENET_MIRROR", f"http://127.0.0.1:{server.server_port}/")
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Mirror(served)) as server:
+        monkeypatch.setenv("GOOGLENET_MIRROR", f"{server.url}/")
+        yield server
 
 
 def test_the_bundled_part_is_the_last_location() -> None:
@@ -263,7 +222,7 @@ def test_a_complete_part_is_used(mirror: Mirror) -> None:
     target = fashion_mnist.cache_folder() / "t10k-labels-idx1-ubyte.gz"
     target.parent.mkdir(parents=True)
     target.with_stem(f"{target.stem}.part").write_bytes(whole)
-    url = f"http://127.0.0.1:{mirror.server_port}/{target.name}"
+    url = f"{mirror.url}/{target.name}"
     download.download(url, target, lambda file: None)
     assert target.read_bytes() == whole
 

@@ -4,9 +4,11 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager
 from PIL import Image
 
 from googlenet import Evaluation, ImageSplit, RunError, UserError
@@ -123,13 +125,13 @@ def test_characters_without_a_glyph_are_logged_once(
 
 
 def test_a_cjk_font_is_used_if_one_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    serif = plots.font_manager.findfont("DejaVu Serif")
+    serif = font_manager.findfont("DejaVu Serif")
     (tmp_path / "simhei.ttf").symlink_to(serif)
     for installed, expected in (
         ([str(tmp_path / "simhei.ttf"), serif], ["DejaVu Sans", "DejaVu Serif"]),
         ([serif], ["DejaVu Sans"]),
     ):
-        monkeypatch.setattr(plots.font_manager, "findSystemFonts", lambda installed=installed: installed)
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda installed=installed: installed)
         assert plots.font_families.__wrapped__() == expected
 
 
@@ -140,8 +142,8 @@ def test_the_confusion_matrix_has_room_for_long_names(tmp_path: Path, recwarn: p
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
-    log, settings = logging.getLogger("matplotlib.font_manager"), dict(plots.matplotlib.rcParams)
+    log, settings = logging.getLogger("matplotlib.font_manager"), dict(matplotlib.rcParams)
     level = log.level
     plot_curves([], tmp_path / "curves.png")
     assert log.level == level
-    assert dict(plots.matplotlib.rcParams) == settings
+    assert dict(matplotlib.rcParams) == settings

@@ -81,6 +81,7 @@ def test_the_runtime_is_downloaded_once_and_verified(
     stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("GOOGLENET_MIRROR")
     monkeypatch.setattr(web, "_RUNTIME_URL", (tmp_path / "nowhere").as_uri())
     with pytest.raises(RunError, match="--runtime"):
         web.find_runtime()

@@ -58,7 +58,7 @@ def test_output_folders_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_disk_errors_are_known_before_the_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)
-    monkeypatch.setattr("googlenet.training.setup.load_dataset", lambda *_, **__: pytest.fail("read the data"))
+    monkeypatch.setattr("googlenet.training.setup.load_joined", lambda *_, **__: pytest.fail("read the data"))
     with pytest.raises(RunError, match=r"recipe\.toml"):
         train(output=tmp_path / "run", **QUICK)
 

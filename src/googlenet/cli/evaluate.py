@@ -46,13 +46,13 @@ def evaluate(
     from googlenet.evaluation.comparison import Comparison, same_images
     from googlenet.evaluation.metrics import check_column
     from googlenet.evaluation.report import eval_split, evaluate as evaluate_network, write_report
-    from googlenet.weights.model_file import load
+    from googlenet.weights.load import load, output_stem
 
     check_confidence(confidence)
     if other is not None and (by is not None or confidence > 0):
         raise UserError("--by and --confidence report on one model: evaluate each of the two separately")
     net, second = load(model), None if other is None else load(other)
-    folder = output or (model if model.is_dir() else model.parent) / "evaluation"
+    folder = output or output_stem(model).with_name("evaluation")
     check_writable(folder / ("evaluation.json" if other is None else "comparison.json"))
     settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
     with on_stderr(json):

@@ -33,15 +33,17 @@ def summary(
     """List every layer: output shape, parameters, multiply-adds and activation memory."""
     from googlenet.console import print_table
     from googlenet.explanation.summary import parse_input_size, summarize
-    from googlenet.model.googlenet import create_model
-    from googlenet.weights.model_file import load
+    from googlenet.weights.create import create_model
+    from googlenet.weights.load import NAMES, is_named, load
 
     size = parse_input_size(input_size) if input_size else None
     if model in VARIANTS:
         size = size or (3, 224, 224)
         net = create_model(model, in_channels=size[0], num_classes=num_classes)
-    elif not Path(model).exists():
-        raise UserError(f"{model} is neither a model file nor a variant; variants: {', '.join(VARIANTS)}")
+    elif not (is_named(model) or Path(model).exists()):
+        raise UserError(
+            f"{model} is neither a model nor a variant; variants and names: {', '.join((*VARIANTS, *NAMES))}"
+        )
     else:
         net = load(model)
         size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)
@@ -76,7 +78,7 @@ def explain(
 ) -> int:
     """Explain a prediction in one plot: a heat map (Grad-CAM), probabilities, and the share of each branch."""
     from googlenet.explanation.gradcam import draw_explanation, explain as explain_image
-    from googlenet.weights.model_file import load
+    from googlenet.weights.load import load
 
     check_counts(top=top)
     plot = output or Path(f"{image.stem}-explained.png")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from googlenet.data.download import DownloadError, download, sha256
+from googlenet.download import DownloadError, download, mirrored, sha256
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, cache_dir, expand
 
@@ -99,11 +99,11 @@ def fetch() -> Path:
 
     Raises `RunError` if that is not possible, and `UserError` if a file in the cache is damaged.
     """
-    folder, base = cache_folder(), os.environ.get("GOOGLENET_MIRROR", OFFICIAL).rstrip("/")
+    folder = cache_folder()
     try:
         for name, digest in DIGESTS.items():
             path, verify = _path(folder, name), partial(_read_verified, name=name, digest=digest)
-            verify(path) if path.exists() else download(f"{base}/{name}.gz", path, verify)
+            verify(path) if path.exists() else download(mirrored(f"{OFFICIAL}/{name}.gz"), path, verify)
     except DownloadError as error:
         try:
             _fetch_through_apt(folder)

@@ -10,13 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib import font_manager
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from googlenet.console import log
@@ -27,6 +24,9 @@ from googlenet.data.transforms import Augmentation
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CJK_FONT_FILES = (
     "NotoSansCJK-Regular.ttc", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc",
@@ -40,6 +40,9 @@ def drawing(path: Path, width: float, height: float, *, parse_math: bool = False
 
     With `parse_math`, `$...$` is a formula, as in the labels of a logarithmic axis; names must be shown as they are.
     """
+    import matplotlib  # here, because it takes 0.4 s, which training would wait for at its start
+    from matplotlib.figure import Figure
+
     font_log = logging.getLogger("matplotlib.font_manager")
     level = font_log.level
     with matplotlib.rc_context({"text.parse_math": parse_math, "font.family": font_families()}):
@@ -61,6 +64,8 @@ def drawing(path: Path, width: float, height: float, *, parse_math: bool = False
 @cache
 def font_families() -> list[str]:
     """Matplotlib's default font and, if one is installed, a font with Chinese, Japanese and Korean glyphs."""
+    from matplotlib import font_manager
+
     for file in font_manager.findSystemFonts():  # matplotlib's own list may be old
         if Path(file).name in _CJK_FONT_FILES:
             font_manager.fontManager.addfont(file)

@@ -20,7 +20,8 @@ from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_d
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_predictions, plot_reliability
 from googlenet.files import printable, write_columns, write_json
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load_or_check
+from googlenet.weights.load import load_or_check
+from googlenet.weights.model_file import ModelInfo
 
 EvalData = str | Path | ImageDataset | ImageSplit | None
 

@@ -17,7 +17,7 @@ from googlenet.evaluation.plots import drawing
 from googlenet.evaluation.report import EvalData, eval_split, run_on_split
 from googlenet.model.architecture import TABLE_1
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import load_or_check
+from googlenet.weights.load import load_or_check
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from googlenet.evaluation.plots import drawing, shorten
 from googlenet.model.architecture import TABLE_1
 from googlenet.model.features import check_block
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import load_or_check
+from googlenet.weights.load import load_or_check
 
 MIN_MAP_SIDE = 7  # as in the last block at 224x224; with fewer cells, a heat map is coarse and often empty
 MAX_IMAGE_SIDE, MAX_DECODED_SIDE = 1024, 2048  # larger images are shown smaller: nobody would see the difference

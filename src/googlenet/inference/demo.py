@@ -16,7 +16,8 @@ from googlenet.device import require, resolve_device
 from googlenet.errors import RunError, UserError, check_counts, reason_of
 from googlenet.explanation.gradcam import explain, heat_map_image
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import load, model_info
+from googlenet.weights.load import load
+from googlenet.weights.model_file import model_info
 
 if TYPE_CHECKING:
     import gradio

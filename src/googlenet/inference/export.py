@@ -29,7 +29,8 @@ from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
 from googlenet.inference.backends import METADATA_KEY, SUFFIXES, Backend, Format, exported_files, open_exported
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load_or_check
+from googlenet.weights.load import load_or_check, output_stem
+from googlenet.weights.model_file import ModelInfo
 
 _quiet_lock = threading.RLock()
 TOLERANCE = 1e-3  # How far probabilities may differ from PyTorch's, unless in int8
@@ -94,8 +95,7 @@ def export(
     net, info = load_or_check(model)
     exportable = ExportableModel(net, info, preprocessing=preprocessing, int8=int8)
     if output is None:
-        stem = Path("model") if isinstance(model, nn.Module) else expand(model)
-        stem = stem / "model" if stem.is_dir() else stem.with_suffix("")
+        stem = Path("model") if isinstance(model, nn.Module) else output_stem(model)
         target = stem.with_name(stem.name + ("-int8" if int8 else "") + SUFFIXES[to])
     else:
         target = expand(output)

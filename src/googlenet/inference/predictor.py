@@ -29,7 +29,8 @@ from googlenet.inference.export import MAX_SIDE, ExportableModel, require_packag
 from googlenet.model.features import BLOCKS, check_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load_or_check, model_path
+from googlenet.weights.load import find_model, load_or_check
+from googlenet.weights.model_file import ModelInfo
 
 Result = TypeVar("Result")
 
@@ -93,7 +94,7 @@ class Predictor:
                 digest.update(file.read_bytes())
         else:
             self._model = _open_network(model, backend, device, precision)
-            digest.update(model_path(model).read_bytes())
+            digest.update(find_model(model).read_bytes())
         self.digest = digest.hexdigest()  # SHA-256 of the model: of its file, or of the network's weights
 
     @property

@@ -19,12 +19,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.download import DownloadError, download
+from googlenet.download import DownloadError, download, mirrored
 from googlenet.errors import RunError, UserError
 from googlenet.files import atomic_write, cache_dir, check_writable, disk_errors, expand, printable
 from googlenet.inference.export import Exported, export
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, load_or_check, model_path
+from googlenet.weights.load import load_or_check, output_stem
+from googlenet.weights.model_file import ModelInfo
 
 TOP = 5  # How many classes the page shows
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -75,7 +76,7 @@ def export_web(
     elif isinstance(model, nn.Module):
         target = Path("web")
     else:
-        target = model_path(model).parent / "web"
+        target = output_stem(model).with_name("web")
     _check_folder(target)
     _, info = load_or_check(model)
     source = find_runtime(None if runtime is None else expand(runtime))
@@ -113,11 +114,11 @@ def find_runtime(folder: Path | None = None) -> Path:
     cached = cache_dir() / RUNTIME
     try:
         for name in _DIGESTS:
-            download(f"{_RUNTIME_URL}/{name}", cached / name, _verify)
+            download(mirrored(f"{_RUNTIME_URL}/{name}"), cached / name, _verify)
     except DownloadError as error:
         if not _fetch_with_npm(cached):
             raise RunError(
-                f"ONNX Runtime Web is not to be had ({error}): on a machine with a network, run "
+                f"ONNX Runtime Web cannot be downloaded ({error}): on a machine with a network, run "
                 f"npm pack {RUNTIME}, unpack the file, and use --runtime FOLDER"
             ) from error
     return cached

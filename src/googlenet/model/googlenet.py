@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints, overload
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from googlenet.errors import UserError
-from googlenet.model.architecture import VARIANTS, Architecture, InceptionRow, Initialization
-
-if TYPE_CHECKING:
-    from googlenet.model.features import FeatureNet
+from googlenet.model.architecture import Architecture, InceptionRow, Initialization
 
 
 class Convolution(nn.Module):
@@ -299,38 +296,6 @@ class GoogLeNet(nn.Module):
                 f"the network takes batches of shape (N, {self.architecture.in_channels}, H, W), not {tuple(x.shape)}"
             )
         self.check_size(x.shape[2], x.shape[3])
-
-
-@overload
-def create_model(variant: str = "bn", *, features_only: Literal[False] = False, **changes: Any) -> GoogLeNet: ...
-@overload
-def create_model(
-    variant: str = "bn", *, features_only: Literal[True], out_indices: Sequence[int] = ..., **changes: Any
-) -> FeatureNet: ...
-def create_model(
-    variant: str = "bn", *, features_only: bool = False, out_indices: Sequence[int] = (0, 1, 2, 3, 4), **changes: Any
-) -> GoogLeNet | FeatureNet:
-    """A GoogLeNet with fresh weights, in training mode, in float32 on the CPU.
-
-    Args:
-        variant: `bn` (batch norm; trains best), `tutorial`, `paper` or `torchvision`.
-        features_only: a network that returns feature maps at five sizes instead of logits: a `FeatureNet`, as in timm.
-        out_indices: which of the five, for `features_only`.
-        changes: any field of `Architecture`: `num_classes` (1000), `in_channels` (3), `dropout`, `auxiliary`, ...
-
-    Raises `UserError` for an unknown variant or field, or an impossible value.
-    """
-    if variant not in VARIANTS:
-        raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
-    fields = {field.name for field in dataclasses.fields(Architecture)} - {"variant"}
-    if unknown := sorted(set(changes) - fields):
-        raise UserError(f"an architecture has no field {unknown[0]!r}; it has: {', '.join(sorted(fields))}")
-    net = GoogLeNet(dataclasses.replace(VARIANTS[variant], **changes))
-    if features_only:
-        from googlenet.model.features import FeatureNet
-
-        return FeatureNet(net, out_indices)
-    return net
 
 
 def initialize(net: nn.Module, scheme: Initialization) -> None:

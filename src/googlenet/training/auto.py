@@ -14,6 +14,7 @@ from googlenet.errors import UserError
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.grow import growth_recipe
 from googlenet.weights.adapt import load_source
+from googlenet.weights.load import is_named
 
 _SAMPLE = 200  # image files whose headers choose the image size
 # Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety
@@ -52,7 +53,8 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
             path = Path(source)
             paths[setting] = str(path.resolve() if is_folder(path) else path.absolute())
     for setting in ("data_dir", "weights"):
-        if (path := getattr(resolved, setting)) not in (None, "bundled"):
+        path = getattr(resolved, setting)
+        if path not in (None, "bundled") and not (setting == "weights" and is_named(path)):
             paths[setting] = str(Path(path).absolute())  # a link keeps its name, which may say more than its target's
     return resolved.model_copy(update=paths), name, reason
 

@@ -26,7 +26,7 @@ from googlenet.recipe import Recipe
 from googlenet.training.auto import resolve_recipe
 from googlenet.training.loop import train
 from googlenet.training.run_folder import RunFolder
-from googlenet.weights.model_file import load
+from googlenet.weights.load import load
 
 
 @dataclass(frozen=True)

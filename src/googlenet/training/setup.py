@@ -26,12 +26,13 @@ from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import require, resolve_device, resolve_precision
 from googlenet.errors import UserError, reason_of
 from googlenet.evaluation.metrics import eval_mode
-from googlenet.model.googlenet import GoogLeNet, create_model
+from googlenet.model.googlenet import GoogLeNet
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
 from googlenet.weights.adapt import adapt, kept_rows, load_source
+from googlenet.weights.create import create_model
 
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from googlenet.files import expand
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.convert import import_weights
-from googlenet.weights.model_file import ModelInfo, load
+from googlenet.weights.load import is_named, load
+from googlenet.weights.model_file import ModelInfo, build
 
-_CLASSIFIERS = ("fc.", "aux1.fc2.", "aux2.fc2.")
 
-
-def load_source(path: str) -> GoogLeNet:
-    """The network in a model file, a run folder, or anything that `import_weights` takes. Raises as these do."""
-    is_ours = Path(path).is_dir() or Path(path).suffix == ".safetensors"
-    return load(path) if is_ours else import_weights(path)
+def load_source(weights: str | Path) -> GoogLeNet:
+    """The network of a name, a model file, a run folder or a file that `import_weights` takes. Raises as these do."""
+    path = expand(weights)
+    return (
+        load(weights) if is_named(weights) or path.is_dir() or path.suffix == ".safetensors" else import_weights(path)
+    )
 
 
 def adapt(
@@ -43,29 +47,27 @@ def adapt(
     names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
     if isinstance(classes, int) and rows:
         names = source.info.classes
-    changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
-    architecture = dataclasses.replace(
-        source.architecture, in_channels=in_channels, num_classes=len(names), initialization="he", **changes
-    )
-    net = GoogLeNet(architecture)
-    weights = source.state_dict()
-    fresh = net.state_dict()
-    for name in weights:
-        if name.startswith(_CLASSIFIERS):
-            kept = fresh[name].clone()
-            kept[list(rows)] = weights[name][list(rows.values())]
-            weights[name] = kept
-    kernel = weights["conv1.conv.weight"]
+    tensors = source.state_dict()
+    kernel = tensors["conv1.conv.weight"]
     if kernel.shape[1] != in_channels:
-        weights["conv1.conv.weight"] = kernel.sum(1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
-    net.load_state_dict(weights)
+        tensors["conv1.conv.weight"] = kernel.sum(1, keepdim=True).repeat(1, in_channels, 1, 1) / in_channels
+    changes: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
+    changes |= {"in_channels": in_channels, "initialization": "he"}
+    net = build(dataclasses.replace(source.architecture, **changes), tensors).train()
+    if names != source.info.classes:
+        trained = net.classifiers()
+        net.reset_classifier(len(names))
+        with torch.no_grad():
+            for layer, before in zip(net.classifiers() if rows else (), trained, strict=False):
+                for name, values in layer.named_parameters():
+                    values[list(rows)] = before.get_parameter(name)[list(rows.values())]
 
     def fitted(values: tuple[float, ...]) -> tuple[float, ...]:
         return values if len(values) == in_channels else (sum(values) / len(values),) * in_channels
 
     spec = source.info.input
     spec = dataclasses.replace(spec, channels=in_channels, mean=fitted(spec.mean), std=fitted(spec.std))
-    net.info = ModelInfo(architecture, names, spec)
+    net.info = ModelInfo(net.architecture, names, spec)
     return net
 
 

@@ -13,9 +13,10 @@ from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.recipe import Resize
+from googlenet.weights.catalog import imagenet_classes
 from googlenet.weights.model_file import ModelInfo, build, save, unreadable_as_user_error
 from googlenet.weights.readers import Weights, read_tensors
-from googlenet.weights.sources import MINDCV, OURS, SOURCES, TORCHVISION, Source
+from googlenet.weights.sources import CAFFE, MINDCV, OURS, SOURCES, TORCHVISION, Source
 
 _CROP_PCT = 0.875  # 224 of 256 pixels, as everyone evaluates on ImageNet
 
@@ -36,7 +37,8 @@ def import_weights(
         path: the file. Pickles are read with `weights_only=True`: they cannot run code.
         variant: the variant, if names and shapes do not determine it.
         stem_stride: stride of the first convolution in pixels. Default: the variant's, 2; recipes for 28x28 use 1.
-        classes: class names. Default: Fashion-MNIST's for the weights of tutorials, else numbers.
+        classes: class names. Default: Fashion-MNIST's for the weights of tutorials, ImageNet's for 1,000 classes of
+            torchvision, Caffe and MindCV, else numbers.
         mean: of pixels in 0..1, subtracted from them; one value, or one for each channel. Default: the source's.
         std: of pixels in 0..1, which they are divided by; like `mean`.
         size: height and width of the input in pixels. Default: the source's, mostly 224.
@@ -154,6 +156,8 @@ def _class_names(found: Architecture, source: Source, classes: Sequence[str] | N
         is_tutorial = found.variant == "tutorial" and source is not MINDCV
         if is_tutorial and (found.in_channels, found.num_classes) == (1, 10):
             return fashion_mnist.CLASSES
+        if source in (TORCHVISION, CAFFE, MINDCV) and (found.in_channels, found.num_classes) == (3, 1000):
+            return imagenet_classes()
         return tuple(map(str, range(found.num_classes)))
     if len(classes) != found.num_classes:
         raise UserError(f"the weights have {found.num_classes} classes, but {len(classes)} class names are given")

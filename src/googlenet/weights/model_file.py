@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from googlenet.data.transforms import InputSpec
-from googlenet.device import resolve_device
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, expand
 from googlenet.model.architecture import Architecture
@@ -89,14 +88,6 @@ def model_info(net: GoogLeNet) -> ModelInfo:
     return net.info
 
 
-def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
-    """A network, loaded if `net` is a path, and its `info`. Raises `UserError` like `load` and `model_info`."""
-    if isinstance(net, nn.Module):
-        return net, model_info(net)
-    loaded = load(net)
-    return loaded, loaded.info
-
-
 def save(net: GoogLeNet, info: ModelInfo, path: str | Path) -> None:
     """Write a model file.
 
@@ -121,13 +112,11 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> None:
         raise RunError(f"cannot write {path}: {error}") from error
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
-    """The network in a model file or run folder, in float32 and eval mode; `net.info` is its `ModelInfo`.
+def read_model(path: Path) -> GoogLeNet:
+    """The network in a model file, in float32 and eval mode, with its `ModelInfo` as `info`. Draws no random numbers.
 
-    `device`: auto, cpu, cuda, cuda:1 or mps. No random numbers are drawn.
     Raises `UserError` if the file is missing, damaged, from another format version, or not a model file.
     """
-    path = model_path(path)
     weights, text = read_safetensors(path)
     if text is None:
         raise UserError(f"{path} holds weights without a description; convert it with: googlenet import {path}")
@@ -137,7 +126,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # a UserError is a ValueError
         raise UserError(f"{path} cannot be used: {reason_of(error)}") from error
     net.info = info
-    return net.to(resolve_device(device))
+    return net
 
 
 def build(architecture: Architecture, weights: dict[str, Tensor]) -> GoogLeNet:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,7 +18,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from googlenet.console import progress
-from googlenet.errors import RunError, UserError
+from googlenet.errors import RunError, UserError, reason_of
+from googlenet.files import expand
 
 
 class DownloadError(RunError):
@@ -27,12 +30,18 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def mirrored(url: str) -> str:
+    """Where to get the file of an address: at `$GOOGLENET_MIRROR`, a base address or a folder, if that is set."""
+    mirror = os.environ.get("GOOGLENET_MIRROR")
+    return url if mirror is None else f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
+
+
 def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
-    """Download `url` to `target`, unless it exists; it is always complete and verified.
+    """Download `url`, an address or a local file, to `target`, unless it exists; it is always complete and verified.
 
     A broken transfer leaves a file `*.part.*`, from which the next call resumes. Processes that download to the same
     folder wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted. Raises
-    `DownloadError` if there is no such file to be had, or the folder cannot be written.
+    `DownloadError` if the file cannot be had, or the folder cannot be written.
     """
     part = target.with_stem(f"{target.stem}.part")
     lock = FileLock(target.parent.with_name(f".{target.parent.name}.lock"))
@@ -41,8 +50,16 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
         with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
             lock.acquire()
         if not target.exists():
+            is_resumed = part.exists()
             _transfer(url, part)
-            verify(part)
+            try:
+                verify(part)
+            except UserError:
+                part.unlink()
+                if not is_resumed:
+                    raise
+                _transfer(url, part)  # the part was of another file
+                verify(part)
             part.replace(target)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{url} answered {error.code} {error.reason}") from error
@@ -50,13 +67,16 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
         raise DownloadError(f"{url} answered with a different file: its SHA-256 is not the expected one") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise DownloadError(f"{url}: {getattr(error, 'reason', error)}") from error
+        raise DownloadError(f"{url}: {getattr(error, 'reason', None) or reason_of(error)}") from error
     finally:
         lock.release()
 
 
 def _transfer(url: str, part: Path) -> None:
     """Append to `part` what it lacks of the file at `url`."""
+    if "://" not in url:
+        shutil.copyfile(expand(url), part)
+        return
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -65,13 +85,16 @@ def _transfer(url: str, part: Path) -> None:
         if error.code == 416:  # "range not satisfiable": the part is the whole file
             return
         raise
-    have = have if response.status == 206 else 0
-    with response, part.open("ab" if have else "wb") as file:
+    with response:
+        if response.headers.get_content_type() == "text/html":  # of a proxy or a login page
+            raise DownloadError(f"{url} answered with a web page instead of the file")
+        have = have if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with progress(f"downloading {url.rpartition('/')[2]} (MB)", total and total / 1e6, have / 1e6) as bar:
+        bar = progress(f"downloading {url.rpartition('/')[2]} (MB)", total and total / 1e6, have / 1e6)
+        with part.open("ab" if have else "wb") as file, bar as moved:
             while chunk := response.read(1 << 16):
                 file.write(chunk)
-                bar.advance(len(chunk) / 1e6)
-    if total is not None and part.stat().st_size < total:
-        raise http.client.IncompleteRead(b"", total - part.stat().st_size)
+                moved.advance(len(chunk) / 1e6)
+    if total is not None and (have := part.stat().st_size) < total:
+        raise DownloadError(f"{url}: the transfer broke off after {have:,} of {total:,} bytes; try again to continue")

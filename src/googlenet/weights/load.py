@@ -1,0 +1,72 @@
+"""From what a user calls a model to a network: a model file, a run folder, or weights by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from googlenet.device import resolve_device
+from googlenet.errors import UserError
+from googlenet.files import expand
+from googlenet.model.googlenet import GoogLeNet
+from googlenet.weights import hub
+from googlenet.weights.catalog import CATALOG, imagenet_classes
+from googlenet.weights.convert import import_weights
+from googlenet.weights.model_file import ModelInfo, model_info, model_path, read_model
+
+NAMES = (*CATALOG, "hf:owner/name")
+"""Names of weights, besides paths of files."""
+
+
+def load(model: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
+    """A trained network, in float32 and eval mode; `net.info` is its `ModelInfo`. No random numbers are drawn.
+
+    Args:
+        model: a model file, a run folder, published weights by name (`imagenet`, `bvlc`), or a repository of the
+            Hugging Face Hub (`hf:owner/name`, `hf:owner/name@revision`). Named weights are downloaded once. A model
+            file or run folder called `imagenet` has priority over the name.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        UserError: if the file is missing, damaged, from another format version, or not a model file; for a repository
+            that does not exist or that googlenet has not written.
+        RunError: if named weights cannot be downloaded.
+    """
+    file = find_model(model)
+    is_published = is_named(model) and not hub.is_hub_name(model)
+    net = import_weights(file, classes=imagenet_classes()) if is_published else read_model(file)
+    return net.to(resolve_device(device))
+
+
+def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
+    """A network, loaded unless it is one, and its `info`. Raises `UserError` like `load` and `model_info`."""
+    if isinstance(net, nn.Module):
+        return net, model_info(net)
+    loaded = load(net)
+    return loaded, loaded.info
+
+
+def is_named(model: str | Path) -> bool:
+    """Whether `load` takes this for a name instead of a path."""
+    return hub.is_hub_name(model) or (str(model) in CATALOG and not model_path(model).is_file())
+
+
+def find_model(model: str | Path) -> Path:
+    """The file that `load` would read, downloaded if it is a name. Raises like `load`."""
+    if hub.is_hub_name(model):
+        return hub.download(str(model))
+    if is_named(model):
+        return CATALOG[str(model)].fetch()
+    if not expand(model).exists():
+        raise UserError(f"{model} does not exist; a model is a file, a run folder or a name: {', '.join(NAMES)}")
+    return model_path(model)
+
+
+def output_stem(model: str | Path) -> Path:
+    """What files made from a model are called by default, without suffix: next to it; here for a name."""
+    if is_named(model):
+        return Path(str(model).partition("@")[0].rpartition("/")[2])
+    path = expand(model)
+    return path / "model" if path.is_dir() else path.with_suffix("")
