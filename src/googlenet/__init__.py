@@ -29,7 +29,7 @@ _MODULES = {
     "training.run_folder": ("RunFolder",),
     "training.setup": ("Trainer",),
     "weights.convert": ("import_weights",),
-    "weights.model_file": ("ModelInfo", "load", "save"),
+    "weights.model_file": ("KnownRule", "ModelInfo", "load", "save"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted((*_HOME, "__version__"))  # noqa: PLE0605

@@ -24,7 +24,7 @@ from googlenet.training.loop import TrainingResult as TrainingResult, train as t
 from googlenet.training.run_folder import RunFolder as RunFolder
 from googlenet.training.setup import Trainer as Trainer
 from googlenet.weights.convert import import_weights as import_weights
-from googlenet.weights.model_file import ModelInfo as ModelInfo, load as load, save as save
+from googlenet.weights.model_file import KnownRule as KnownRule, ModelInfo as ModelInfo, load as load, save as save
 
 __version__: str
 __all__: list[str]
