@@ -114,7 +114,7 @@ def run(folder: Path, work: Path, settings: dict[str, Any], most_classes: int | 
             for part, split in splits.items()
             for key, values in collect(net, split).items()
         }
-        np.savez(target, name=name, **arrays)
+        np.savez(target, **arrays, name=np.array(name))  # type: ignore[arg-type]
 
 
 def unit(x: Tensor) -> Tensor:
