@@ -32,7 +32,7 @@ _MODULES = {
     "weights.convert": ("import_weights",),
     "weights.create": ("create_model",),
     "weights.load": ("load",),
-    "weights.model_file": ("ModelInfo", "save"),
+    "weights.model_file": ("KnownRule", "ModelInfo", "save"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted((*_HOME, "__version__"))  # noqa: PLE0605

@@ -22,7 +22,7 @@ from googlenet.training.setup import Trainer as Trainer
 from googlenet.weights.convert import import_weights as import_weights
 from googlenet.weights.create import create_model as create_model
 from googlenet.weights.load import load as load
-from googlenet.weights.model_file import ModelInfo as ModelInfo, save as save
+from googlenet.weights.model_file import KnownRule as KnownRule, ModelInfo as ModelInfo, save as save
 
 __version__: str
 __all__: list[str]

@@ -170,3 +170,32 @@ def test_a_wrong_call_is_one_clear_line_and_exit_code_2(arguments: tuple[object,
     _, err = call(*arguments, code=2)
     assert name in err
     assert [path.name for path in Path().iterdir()] == ["taken"]
+
+
+def test_unknown_images_from_the_rule_to_the_predictions(call: Call, run: Path, images: Path) -> None:
+    (images / "broken.png").unlink()
+    assert "known" not in json.loads(call("evaluate", run, "--json")[0])
+    _, err = call("evaluate", run, run, "--fit-known", code=2)
+    assert "--fit-known" in err
+    known = json.loads(call("evaluate", run, "--fit-known", "--unknown", images, "--json")[0])["known"]
+    assert 0.95 <= known["fraction"] < 1 and known["fitted_on_these_images"] and known["unknown"]["images"] == 5
+    rule = load(run).info.known
+    assert rule is not None and rule.threshold == known["threshold"]
+    assert "these same images" in " ".join(call("evaluate", run)[0].split())
+    rows = list(csv.DictReader((run / "evaluation" / "predictions.csv").open(encoding="utf-8")))
+    assert sum(row["known"] == "true" for row in rows) / 160 == known["fraction"]
+    printed = json.loads(call("predict", run, images, "--json")[0])
+    by_file = {row["file"]: row["known"] for row in rows}
+    # The same five images, from files
+    assert [each["known"] for each in printed] == [by_file[str(number)] == "true" for number in range(5)]
+    call("predict", run, images, "--output", "p.parquet")
+    for name in ("p.csv", "p.jsonl"):
+        call("predict", run, images / "0.png", "--output", name)
+        call("predict", run, images, "--output", name, "--resume")
+    assert Path("p.csv").read_text().splitlines()[0].endswith("error,known")
+    assert [json.loads(line)["known"] for line in Path("p.jsonl").read_text().splitlines()] == [
+        each["known"] for each in printed
+    ]
+    for text in (Path("p.csv").read_text(), call("predict", run, images, "--format", "csv")[0]):
+        first = [row for row in csv.DictReader(text.splitlines()) if row["rank"] == "1"]
+        assert [row["known"] == "true" for row in first] == [each["known"] for each in printed]

@@ -463,3 +463,16 @@ def test_exported_to_dict(trained: TrainingResult, exports: Exports) -> None:
     fields = exported.to_dict()
     assert json.loads(json.dumps(fields)) == fields
     assert fields["accuracy_drop"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("to", list(SUFFIXES))
+@pytest.mark.parametrize("preprocessing", [False, True])
+def test_exported_files_recognize_unknown_images_too(
+    to: Format, preprocessing: bool, exports: Exports, trained: TrainingResult, files: list[Path]
+) -> None:
+    noise = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = [*files, noise, torch.full((1, 28, 28), 255, dtype=torch.uint8)]
+    expected = [each.known for each in Predictor(trained.model, precision="fp32").predict(images)]
+    assert {True, False} == set(expected)
+    predictor = Predictor(exports(to, preprocessing=preprocessing).file, precision="fp32")
+    assert [each.known for each in predictor.predict(images)] == expected

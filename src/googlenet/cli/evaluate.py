@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,17 @@ def evaluate(
     confidence: Annotated[
         float, Parameter(help="Also report coverage and accuracy at this confidence threshold, 0 to 1.")
     ] = 0.0,
+    unknown: Annotated[
+        Path | None, Parameter(help="Folder of images of none of the classes: how many are recognized as unknown.")
+    ] = None,
+    fit_known: Annotated[
+        bool,
+        Parameter(
+            help="Fit the threshold below which an image is unknown, so that 95% of these images pass, and write it "
+            "to the model file.",
+            negative="",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> int:
     """Evaluate a model on test images: accuracy, scores by class, mistakes by file name, calibration.
@@ -46,11 +58,16 @@ def evaluate(
     from googlenet.evaluation.comparison import Comparison, same_images
     from googlenet.evaluation.metrics import check_column
     from googlenet.evaluation.report import eval_split, evaluate as evaluate_network, write_report
-    from googlenet.weights.load import load, output_stem
+    from googlenet.weights.load import is_named, load, output_stem
+    from googlenet.weights.model_file import model_path, save
 
     check_confidence(confidence)
-    if other is not None and (by is not None or confidence > 0):
-        raise UserError("--by and --confidence report on one model: evaluate each of the two separately")
+    if other is not None and (by is not None or confidence > 0 or unknown is not None or fit_known):
+        raise UserError(
+            "--by, --confidence, --unknown and --fit-known are about one model: evaluate each of the two separately"
+        )
+    if fit_known and is_named(model):
+        raise UserError(f"--fit-known writes to the model file: import or copy {model} to a file of yours first")
     net, second = load(model), None if other is None else load(other)
     folder = output or output_stem(model).with_name("evaluation")
     check_writable(folder / ("evaluation.json" if other is None else "comparison.json"))
@@ -70,7 +87,12 @@ def evaluate(
                 print_table(tables.comparison_table(comparison, (str(model), str(other))))
             comparison.write(folder)
         else:
-            evaluation = evaluate_network(net, split, confidence=confidence, **settings)
+            evaluation = evaluate_network(
+                net, split, confidence=confidence, unknown=unknown, skip_unreadable=skip_unreadable, **settings
+            )
+            if fit_known:
+                evaluation = replace(evaluation, rule=evaluation.fit_known(data or "test"))
+                save(net, replace(net.info, known=evaluation.rule), model_path(model))
             if json:
                 options.print_json(evaluation.to_dict(by))
             else:

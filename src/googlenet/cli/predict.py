@@ -54,7 +54,7 @@ def predict(
     from googlenet.data.decode import image_files
     from googlenet.inference.predictor import Predictor
     from googlenet.inference.sorting import check_apart, sort_images
-    from googlenet.inference.writers import COLUMNS, csv_lines, write_predictions
+    from googlenet.inference.writers import csv_lines, header, write_predictions
 
     if not images and not stdin:
         raise UserError("predict needs IMAGE: files or folders, or --stdin with file names on standard input")
@@ -99,7 +99,7 @@ def predict(
         return 1 if failed else 0
     predictions, failed, format = [], 0, "json" if json else format
     if format == "csv":
-        print(",".join(COLUMNS))
+        print(header(predictor.info.known is not None), end="")
     for prediction in predictor.predict(files, **settings):
         if prediction.error is not None:
             failed += 1
@@ -110,7 +110,8 @@ def predict(
             print(csv_lines(prediction), end="")
         elif prediction.classes:
             ranked = zip(prediction.classes, prediction.probabilities, strict=True)
-            mark = "" if prediction.confident else "not confident: "
+            mark = "none of these? " if prediction.known is False else ""
+            mark += "" if prediction.confident else "not confident: "
             print(f"{prediction.file}  {mark}" + "  ".join(f"{name} {share:.1%}" for name, share in ranked))
     if format == "json":
         options.print_json(predictions)

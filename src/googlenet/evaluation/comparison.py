@@ -54,7 +54,8 @@ class Comparison:
         columns["correct"] = ["A" if of_a == 1 else "B" if of_b == 1 else "neither" for of_a, of_b in ranks]
         for name in ("predicted", "probability", "loss", "rank"):
             columns |= {f"{name}_a": a.pop(name), f"{name}_b": b.pop(name)}
-        del a["confident"]
+        for name in ("confident", "known"):
+            a.pop(name, None)
         # The rest comes from a table of files
         return columns | {f"{name} (data)" if name in columns else name: values for name, values in a.items()}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from itertools import chain
 from typing import Any
 
@@ -29,11 +30,14 @@ from googlenet.evaluation.scores import (
     defined,
     interval_of,
     mean_defined,
+    roc_auc,
     scores_by_class,
 )
 from googlenet.files import printable
 from googlenet.model.fuse import fused
+from googlenet.weights.model_file import KnownRule
 
+PASS_RATE = 0.95  # of the images that a `KnownRule` is fitted on
 WORST = 32  # mistakes that a report shows
 
 
@@ -91,6 +95,8 @@ class Evaluation:
     confidence: float = 0.0  # the threshold of `coverage`: a probability from 0 to 1
     files: tuple[str, ...] = ()  # the name of each image; default: its number
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a table of files: N values each
+    rule: KnownRule | None = None  # which images belong to one of the classes
+    unknown_logits: Tensor | None = None  # float32, (M, classes): of images of none of the classes
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -156,6 +162,48 @@ class Evaluation:
         names, rows = self.classes, zip(predicted, confidence, self.labels.tolist(), strict=True)
         return [f"{names[guess]} ({probability:.0%})\n{names[label]}" for guess, probability, label in rows]
 
+    @property
+    def is_known(self) -> Tensor | None:
+        """bool, (N,): whether the rule takes each image for one of the classes; None without a rule."""
+        return None if self.rule is None else self.rule.accepts(self.rule.scores(self.logits))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and labels of the images, to recognize them."""
+        lines = zip(self.files, self.labels.tolist(), strict=True)
+        return sha256("".join(f"{printable(file)} {label}\n" for file, label in lines).encode()).hexdigest()
+
+    def fit_known(self, fitted_on: str) -> KnownRule:
+        """The rule that 95% of these images pass, or the next larger fraction that is possible."""
+        scores = KnownRule.scores(self.logits).sort().values
+        rejected = math.floor((1 - PASS_RATE) * len(scores) + 1e-9)
+        return KnownRule(float(scores[rejected]), fitted_on, len(scores), self.digest)
+
+    def known_to_dict(self) -> dict[str, Any] | None:
+        """How many images the rule takes for known, and of those of none of the classes, if there are any."""
+        if self.rule is None and self.unknown_logits is None:
+            return None
+        result: dict[str, Any] = {}
+        if self.rule is not None and (known := self.is_known) is not None:
+            result = {
+                "fraction": float(known.double().mean()),
+                "fraction_interval": interval_of(int(known.sum()), len(known)),
+                "threshold": self.rule.threshold,
+                "fitted_on": self.rule.fitted_on,
+                "fitted_on_these_images": self.rule.digest == self.digest,
+            }
+        if self.unknown_logits is not None:
+            scores = KnownRule.scores(self.unknown_logits)
+            area, interval = roc_auc(KnownRule.scores(self.logits), scores)
+            result["unknown"] = {"images": len(scores), "roc_auc": area, "roc_auc_interval": interval}
+            if self.rule is not None:
+                rejected = int((~self.rule.accepts(scores)).sum())
+                result["unknown"] |= {
+                    "rejected": rejected / len(scores),
+                    "rejected_interval": interval_of(rejected, len(scores)),
+                }
+        return result
+
     def worst_mistakes(self, count: int) -> Tensor:
         """Indices of the misclassified images with the highest confidence, highest first: int64, at most (count,)."""
         mistakes = (~self.correct).nonzero().squeeze(1)
@@ -177,8 +225,8 @@ class Evaluation:
         """Columns with a value for each image, or for those with the indices `chosen`, in this order.
 
         `probability` is that of the predicted class at the temperature, `loss` the cross-entropy in nats at temperature
-        1, `confident` whether the probability is at least the threshold, `rank` as in `ranks`. The columns of a table
-        of files follow; one that has the name of ours becomes `NAME (data)`.
+        1, `confident` whether the probability is at least the threshold, `rank` as in `ranks`, `known` as in `is_known`
+        if there is a rule. The columns of a table of files follow; one that has the name of ours becomes `NAME (data)`.
         """
         chosen = torch.arange(len(self.labels)) if chosen is None else chosen
         confidence, predicted = (values[chosen] for values in self.probabilities.double().max(dim=1))
@@ -193,6 +241,8 @@ class Evaluation:
             "confident": (confidence >= self.confidence).tolist(),
             "rank": self.ranks[chosen].tolist(),
         }
+        if (known := self.is_known) is not None:
+            own["known"] = known[chosen].tolist()
         return own | {
             f"{name} (data)" if name in own else printable(name): [printable(values[index]) for index in indices]
             for name, values in self.columns.items()
@@ -261,6 +311,7 @@ class Evaluation:
                 | {key: defined(values[number]) for key, values in per_class.items()}
                 for number, name in enumerate(self.classes)
             },
+            **({} if (known := self.known_to_dict()) is None else {"known": known}),
             **({} if by is None else {"by": {"column": printable(by), "values": self.by(by)}}),
             "worst_mistakes": self.worst(WORST),
             "confusion_matrix": matrix.tolist(),

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from googlenet.console import log, progress
-from googlenet.data.dataset import ImageDataset, ImageSplit, has_files, list_files, load_dataset
+from googlenet.data.dataset import ImageDataset, ImageSplit, check_unreadable, has_files, list_files, load_dataset
+from googlenet.data.decode import decode_images, image_files
 from googlenet.data.folder import scan
 from googlenet.data.joined import load_joined, relabeled
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import RunError, UserError, check_confidence, check_counts
 from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_device
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_predictions, plot_reliability
-from googlenet.files import printable, write_columns, write_json
+from googlenet.files import expand, printable, write_columns, write_json
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
 from googlenet.weights.model_file import ModelInfo
@@ -29,7 +30,7 @@ EvalData = str | Path | ImageDataset | ImageSplit | None
 def evaluate(
     net: GoogLeNet | str | Path, data: EvalData = None, *, data_dir: str | Path | None = None,
     skip_unreadable: bool = False, device: str = "auto", precision: str | None = None, batch_size: int = 256,
-    confidence: float = 0.0,
+    confidence: float = 0.0, unknown: str | Path | ImageSplit | None = None,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a network on test images.
 
@@ -44,6 +45,8 @@ def evaluate(
         precision: auto, fp32, bf16 or fp16. Default: as in training.
         batch_size: images per batch; affects speed and memory only.
         confidence: the threshold for `Evaluation.coverage`, a probability from 0 to 1.
+        unknown: images of none of the classes, a folder (its folders do not matter) or an `ImageSplit`, to see how many
+            of them are recognized as such.
 
     Raises:
         UserError: if the data does not fit the network, or an argument is invalid.
@@ -53,15 +56,42 @@ def evaluate(
     check_counts(batch_size=batch_size)
     net, info = load_or_check(net)
     split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
+    others = None if unknown is None else unknown_split(info, unknown, skip_unreadable=skip_unreadable)
+
+    def finite_logits(images: ImageSplit) -> Tensor:
+        logits = run_on_split(net, info, images, device=device, precision=precision, batch_size=batch_size)
+        if not (is_finite := torch.isfinite(logits).all(dim=1)).all():
+            file = printable(images.files[int(is_finite.int().argmin())])
+            raise RunError(f"the output for {file} is NaN or infinite; try --precision fp32, or train the model again")
+        return logits
+
     start = time.perf_counter()
-    logits = run_on_split(net, info, split, device=device, precision=precision, batch_size=batch_size)
+    logits = finite_logits(split)
     rate = len(split) / (time.perf_counter() - start)
-    if not (is_finite := torch.isfinite(logits).all(dim=1)).all():
-        file = printable(split.files[int(is_finite.int().argmin())])
-        raise RunError(f"the output for {file} is NaN or infinite; try --precision fp32, or train the model again")
     return Evaluation(
-        info.classes, logits, split.labels, rate, info.temperature, confidence, split.files, split.columns
-    )
+        info.classes, logits, split.labels, rate, info.temperature, confidence, split.files, split.columns,
+        rule=info.known, unknown_logits=None if others is None else finite_logits(others),
+    )  # fmt: skip
+
+
+def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unreadable: bool = False) -> ImageSplit:
+    """All images in a folder, or a split, for a model that knows none of their classes; the labels are 0.
+
+    Raises `UserError` if there are none, they cannot be read, or have another number of channels.
+    """
+    if isinstance(images, ImageSplit):
+        split = images
+    else:
+        spec, files = info.input, list(image_files([expand(images)]))
+        decoded = decode_images(files, spec.channels, spec.decoded_size, spec.resize)
+        check_unreadable({files[number]: error for number, error in decoded.errors.items()}, skip_unreadable)
+        readable = [number for number in range(len(files)) if number not in decoded.errors]
+        labels = torch.zeros(len(readable), dtype=torch.int64)
+        split = ImageSplit(decoded.images[readable], labels, [str(files[number]) for number in readable])
+    if not len(split) or split.channels != info.input.channels:
+        problem = "no image that can be read" if not len(split) else f"images with {split.channels} channel(s)"
+        raise UserError(f"the unknown images are {problem}; the model needs {info.input.channels} channel(s)")
+    return split
 
 
 def run_on_split(

@@ -78,6 +78,27 @@ def ranking_scores(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return results[0], results[1]
 
 
+def roc_auc(positives: Tensor, negatives: Tensor) -> tuple[float, list[float]]:
+    """ROC AUC of scores (N,) and (M,), neither empty, and its 95% interval.
+
+    DeLong, DeLong, Clarke-Pearson 1988, "Comparing the Areas under Two or More Correlated Receiver Operating
+    Characteristic Curves", Biometrics 44.
+    """
+    above = _fraction_below(negatives, positives)  # of each positive: the negatives that it beats
+    below = 1 - _fraction_below(positives, negatives)
+    area = float(above.mean())
+    variance = sum(float(each.var()) / len(each) for each in (above, below) if len(each) > 1)
+    margin = Z * math.sqrt(variance)
+    return area, [max(area - margin, 0.0), min(area + margin, 1.0)]
+
+
+def _fraction_below(reference: Tensor, values: Tensor) -> Tensor:
+    """The fraction of `reference` (N,) that is below each value (M,), equal ones counting half: float64, (M,)."""
+    ordered = reference.double().sort().values
+    first, last = (torch.searchsorted(ordered, values.double(), right=right) for right in (False, True))
+    return (first + last).double() / (2 * len(reference))
+
+
 def balanced_accuracy_interval(correct: Tensor, images: Tensor) -> list[float]:
     """95% interval of the mean recall of classes that have images, from counts (C,).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -35,6 +36,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         images, _, fraction, of_confident = metrics["coverage"].values()
         of_those = "no accuracy" if of_confident is None else f"accuracy {of_confident:.2%}"
         caption += f"\nconfidence {evaluation.confidence:g} or more: {images:,} images ({fraction:.2%}), {of_those}"
+    if (known := metrics.get("known")) is not None:
+        caption += _known_lines(known)
     caption += "\nin parentheses: 95% intervals; AUC: ROC AUC, AP: average precision, of one class against all others"
     table = _table("class", "images", "precision", "recall", "F1", "AUC", "AP", caption=caption)
     for name, row in metrics["per_class"].items():
@@ -42,6 +45,23 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         ranked = (_decimal(row[key]) for key in ("roc_auc", "average_precision"))
         table.add_row(_text(name), f"{row['images']:,}", *counted, _percent(row["f1"]), *ranked)
     return table
+
+
+def _known_lines(known: dict[str, Any]) -> str:
+    """What the rule says about images of the classes, and of none of them."""
+    lines = ""
+    if "fraction" in known:
+        share = _percent(known["fraction"], known["fraction_interval"], 2)
+        fitted = "these same images" if known["fitted_on_these_images"] else f"{_text(known['fitted_on'])} images"
+        lines += f"\nknown: {share} of the images, by a threshold fitted on {fitted}"
+    if (unknown := known.get("unknown")) is not None:
+        low, high = unknown["roc_auc_interval"]
+        rejected = "no rule to reject them"
+        if "rejected" in unknown:
+            rejected = f"rejected {_percent(unknown['rejected'], unknown['rejected_interval'], 2)}"
+        area = f"AUC against the known ones {unknown['roc_auc']:.3f} ({low:.3f}-{high:.3f})"
+        lines += f"\n{unknown['images']:,} unknown images: {rejected}, {area}"
+    return lines
 
 
 def mistakes_table(evaluation: Evaluation) -> Table:

@@ -47,6 +47,7 @@ class Explanation:
     window: Window  # the part of `image` that the network saw, which `grad_cam` covers
     shares: dict[str, dict[str, float]]
     """By block and branch, see `explain`; each block's shares sum to 1, or are all 0 if no gradient arrives."""
+    known: bool | None = None  # whether the image belongs to one of the classes; None if the model has no rule for that
 
     @property
     def probability(self) -> float:
@@ -76,7 +77,8 @@ class Explanation:
         window = Window(*(value / side for value, side in zip(self.window, (height, width) * 2, strict=True)))
         fields = {name: getattr(self, name) for name in ("classes", "probabilities", "explained", "block", "shares")}
         grad_cam = [[round(value, 4) for value in row] for row in self.grad_cam.tolist()]
-        return {**fields, "grad_cam": grad_cam, "window": window._asdict()}
+        known = {} if self.known is None else {"known": self.known}
+        return {**fields, **known, "grad_cam": grad_cam, "window": window._asdict()}
 
 
 def explain(
@@ -135,8 +137,9 @@ def explain(
         for row in TABLE_1
     }
     classes, grad_cam = tuple(info.classes[index] for index in order.tolist()), _grad_cam(*maps[block]).cpu()
+    known = None if info.known is None else bool(info.known.accepts(info.known.scores(logits.detach()[None])))
     return Explanation(
-        shown, classes, tuple(probabilities.tolist()), info.classes[target], block, grad_cam, window, shares
+        shown, classes, tuple(probabilities.tolist()), info.classes[target], block, grad_cam, window, shares, known
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,8 @@ from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 from googlenet.weights.model_file import ModelInfo
 
 Backend = Callable[[Tensor], Tensor]
-"""From a batch on the CPU to float32 outputs (N, classes) on the CPU. Threads may share it."""
+"""From a batch on the CPU to float32 outputs (N, classes) on the CPU, or (N, classes + 1) with `known_score` in the
+last column, from a file that includes the preprocessing. Threads may share it."""
 Features = Callable[[Tensor, str], Tensor]
 """From a batch on the CPU and the name of an Inception block to its pooled features, float32 (N, C), on the CPU."""
 BackendName = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
@@ -86,7 +87,13 @@ def open_exported(
         if backend == "torch":
             metadata = {METADATA_KEY: ""}
             program = torch.export.load(path, extra_files=metadata).module()
-            return OpenModel(torch.inference_mode()(program), *_parse(path, metadata[METADATA_KEY]))
+
+            @torch.inference_mode()
+            def run_program(images: Tensor) -> Tensor:
+                outputs = program(images)
+                return torch.cat(outputs, dim=1) if isinstance(outputs, tuple | list) else outputs
+
+            return OpenModel(run_program, *_parse(path, metadata[METADATA_KEY]))
         if backend == "onnxruntime":
             return _open_onnxruntime(path, device)
         import openvino
@@ -107,7 +114,7 @@ def open_exported(
     def run(images: Tensor) -> Tensor:
         with lock:  # a request serves one caller at a time, and its output is a copy
             outputs = request.infer({0: np.ascontiguousarray(images.numpy())}, share_inputs=True)
-        return torch.from_numpy(next(iter(outputs.values())))
+        return _columns(outputs.to_tuple())
 
     return OpenModel(run, info, preprocessing, "OpenVINO")
 
@@ -126,9 +133,14 @@ def _open_onnxruntime(path: Path, device: str) -> OpenModel:
     text, name = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, ""), session.get_inputs()[0].name
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+        return _columns(session.run(None, {name: images.numpy()}))
 
     return OpenModel(run, *_parse(path, text), "ONNX Runtime")
+
+
+def _columns(outputs: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    """The outputs of an engine side by side."""
+    return torch.cat([torch.from_numpy(output) for output in outputs], dim=1)
 
 
 def check_backend(backend: BackendName, device: str, precision: str) -> None:

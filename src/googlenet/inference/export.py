@@ -30,7 +30,7 @@ from googlenet.files import atomic_write, check_writable, disk_errors, expand, w
 from googlenet.inference.backends import METADATA_KEY, SUFFIXES, Backend, Format, exported_files, open_exported
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check, output_stem
-from googlenet.weights.model_file import ModelInfo
+from googlenet.weights.model_file import KnownRule, ModelInfo
 
 _quiet_lock = threading.RLock()
 TOLERANCE = 1e-3  # How far probabilities may differ from PyTorch's, unless in int8
@@ -79,7 +79,8 @@ def export(
         output: the file. Default: next to the model file, or `model.onnx` (`.xml`, `.pt2`) for a network.
         int8: convolutions in 8-bit integers, with ranges calibrated on 300 training images; onnx and openvino only.
         preprocessing: the file takes uint8 images (N, C, H, W) of any size and returns probabilities (N, classes),
-            instead of prepared float32 images and logits.
+            instead of prepared float32 images and logits. If the model has a rule for unknown images, the second
+            output is its score (N, 1), which a known image has at or above the threshold in the metadata.
         calibration_data: images to calibrate and to verify with: a folder (labels are not used), an `ImageDataset` or
             an `ImageSplit`. Default: the data that the model was trained on.
         data_dir: the folder with the files of that data.
@@ -197,7 +198,8 @@ def _probabilities(model: ExportableModel, run: Backend, batches: Iterable[Tenso
         prepared = model.info.input.prepare(images)
         logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
         ours.append((logits / model.info.temperature).softmax(dim=1))
-        theirs.append(run(images) if model.preprocessing else (run(prepared) / model.info.temperature).softmax(dim=1))
+        output = run(images if model.preprocessing else prepared)[:, : len(model.info.classes)]
+        theirs.append(output if model.preprocessing else (output / model.info.temperature).softmax(dim=1))
     return torch.cat(ours), torch.cat(theirs)
 
 
@@ -221,7 +223,8 @@ class ExportableModel(nn.Module):
     """What an exported file computes.
 
     Without `preprocessing`: prepared float32 images (N, C, size, size) -> logits (N, classes), as the network does.
-    With it: decoded uint8 images (N, C, H, W) of any size -> probabilities (N, classes).
+    With it: decoded uint8 images (N, C, H, W) of any size -> probabilities (N, classes); and if the model has a rule
+    for unknown images, which probabilities alone do not allow, its scores (N, 1).
     """
 
     mean: Tensor
@@ -241,10 +244,19 @@ class ExportableModel(nn.Module):
         self.register_buffer("scales", 2.0 ** torch.arange(23))
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what `forward` returns."""
+        if not self.preprocessing:
+            return ["logits"]
+        return ["probabilities"] if self.info.known is None else ["probabilities", "known_score"]
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         if not self.preprocessing:
             return self.net(images)
-        return (self.net(self.prepare(images)) / self.info.temperature).softmax(dim=1)
+        logits = self.net(self.prepare(images))
+        probabilities = (logits / self.info.temperature).softmax(dim=1)
+        return probabilities if self.info.known is None else (probabilities, KnownRule.scores(logits)[:, None])
 
     def prepare(self, images: Tensor) -> Tensor:
         """What `InputSpec.prepare` computes, with resizing as two matrix products: every runtime has these and computes
@@ -309,11 +321,10 @@ def write_graph(model: ExportableModel, to: Format, path: Path) -> None:
     if model.preprocessing:
         dynamic |= {axis: torch.export.Dim(name, min=1, max=MAX_SIDE) for axis, name in ((2, "H"), (3, "W"))}
         example = torch.zeros(2, spec.channels, 100, 120, dtype=torch.uint8)
-    output = "probabilities" if model.preprocessing else "logits"
     if to == "onnx":
         program = torch.onnx.export(
-            model, (example,), dynamo=True, dynamic_shapes=(dynamic,), input_names=["images"], output_names=[output],
-            verbose=False,
+            model, (example,), dynamo=True, dynamic_shapes=(dynamic,), input_names=["images"],
+            output_names=model.outputs, verbose=False,
         )  # fmt: skip
         assert program is not None
         program.model.metadata_props[METADATA_KEY] = metadata
@@ -329,7 +340,8 @@ def write_graph(model: ExportableModel, to: Format, path: Path) -> None:
         side = -1 if model.preprocessing else spec.size
         graph.reshape([-1, spec.channels, side, side])
         graph.inputs[0].get_tensor().set_names({"images"})
-        graph.outputs[0].get_tensor().set_names({output})
+        for output, name in zip(graph.outputs, model.outputs, strict=True):
+            output.get_tensor().set_names({name})
         graph.set_rt_info(metadata, METADATA_KEY)
         save = partial(openvino.save_model, graph, path, compress_to_fp16=False)
     try:

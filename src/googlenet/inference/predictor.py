@@ -30,7 +30,7 @@ from googlenet.model.features import BLOCKS, check_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import find_model, load_or_check
-from googlenet.weights.model_file import ModelInfo
+from googlenet.weights.model_file import KnownRule, ModelInfo
 
 Result = TypeVar("Result")
 
@@ -45,9 +45,12 @@ class Prediction:
     confident: bool = False
     """Whether the highest probability reaches the `confidence` of `predict`. False if there is an error."""
     error: str | None = None
+    known: bool | None = None
+    """Whether the image belongs to one of the classes, by the rule in the model file; None if there is no rule. False
+    if there is an error."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "known" or value is not None}
 
 
 class Embedding(NamedTuple):
@@ -187,22 +190,26 @@ class Predictor:
                 yield Embedding(name, error=image) if isinstance(image, str) else Embedding(name, next(rows))
 
     def _predict(self, images: Iterable[Source], top: int, batch_size: int, confidence: float) -> Iterator[Prediction]:
+        rule, count = self.info.known, len(self.info.classes)
         for read in self._batches(images, batch_size):
-            ranked: Iterator[tuple[list[float], list[int]]] = iter(())
+            ranked: Iterator[tuple[list[float], list[int], bool | None]] = iter(())
             if inputs := [image for _, image in read if isinstance(image, Tensor)]:
                 if self._model.preprocessing:  # images may differ in size
-                    probabilities = torch.cat([self._model.run(image) for image in inputs])
+                    outputs = torch.cat([self._model.run(image) for image in inputs])
+                    probabilities, scores = outputs[:, :count], outputs[:, count:].flatten()
                 else:
-                    probabilities = (self._model.run(torch.cat(inputs)) / self.info.temperature).softmax(dim=1)
+                    logits = self._model.run(torch.cat(inputs))
+                    probabilities, scores = (logits / self.info.temperature).softmax(dim=1), KnownRule.scores(logits)
                 best = probabilities.topk(top, dim=1)
-                ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+                known = [None] * len(inputs) if rule is None else rule.accepts(scores).tolist()
+                ranked = zip(best.values.tolist(), best.indices.tolist(), known, strict=True)
             for name, image in read:
                 if isinstance(image, str):
-                    yield Prediction(name, error=image)
+                    yield Prediction(name, error=image, known=None if rule is None else False)
                     continue
-                shares, indices = next(ranked)
+                shares, indices, is_known = next(ranked)
                 classes = tuple(self.info.classes[index] for index in indices)
-                yield Prediction(name, classes, tuple(shares), confident=shares[0] >= confidence)
+                yield Prediction(name, classes, tuple(shares), confident=shares[0] >= confidence, known=is_known)
 
     def _batches(self, images: Iterable[Source], batch_size: int) -> Iterator[list[tuple[str, Tensor | str]]]:
         """Names of images, and what `_read` returns for them; the next batch is read meanwhile."""

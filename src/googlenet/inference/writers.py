@@ -17,9 +17,17 @@ from googlenet.files import atomic_write, check_writable, disk_errors, expand, p
 from googlenet.inference.predictor import Prediction, Predictor
 
 COLUMNS = ("file", "rank", "class", "probability", "confident", "error")
-_HEADER = ",".join(COLUMNS) + "\n"
 _ROW_GROUP = 10_000
 Write = Callable[[Prediction], None]
+
+
+def columns(has_rule: bool) -> tuple[str, ...]:
+    """`COLUMNS`, and `known` if the model has a rule for unknown images."""
+    return (*COLUMNS, "known") if has_rule else COLUMNS
+
+
+def header(has_rule: bool) -> str:
+    return ",".join(columns(has_rule)) + "\n"
 
 
 def write_predictions(
@@ -48,7 +56,11 @@ def write_predictions(
     # Checks its arguments now, before there is an output
     predictions = predictor.predict(remaining, top=top, batch_size=batch_size, confidence=confidence)
     predicted = failed = 0
-    with open_writer(output, made_with, size=size) as write, progress("predicting", total, len(done)) as bar:
+    has_rule = predictor.info.known is not None
+    with (
+        open_writer(output, made_with, size=size, has_rule=has_rule) as write,
+        progress("predicting", total, len(done)) as bar,
+    ):
         for prediction in predictions:
             write(prediction)
             if prediction.error is None:
@@ -84,7 +96,7 @@ def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:
                         names.add(json.loads(line)["file"])
                         size += len(line)
                 return names, size
-            if not _HEADER.encode().startswith(start):
+            if not any(header(has_rule).encode().startswith(start) for has_rule in (False, True)):
                 raise ValueError(f"it does not have the columns {', '.join(COLUMNS)}")
 
             def whole_lines() -> Iterator[str]:
@@ -109,7 +121,9 @@ def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:
 
 
 @contextlib.contextmanager
-def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = None) -> Iterator[Write]:
+def open_writer(
+    path: Path, made_with: dict[str, Any], *, size: int | None = None, has_rule: bool = False
+) -> Iterator[Write]:
     """A function that writes one prediction to `path`. CSV and JSON lines are written at once, Parquet at the end.
 
     `made_with` is recorded first: predictions without it could not be resumed. `size` is how much of the output to keep
@@ -119,7 +133,7 @@ def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = Non
     if record.exists() and b'"model_sha256"' not in record.read_bytes():
         raise UserError(f"{record} exists and was not written by predict: use another --output")
     if path.suffix.lower() == ".parquet":
-        with _write_parquet(path) as write:
+        with _write_parquet(path, has_rule) as write:
             yield write
             write_json(record, made_with)
         return
@@ -129,7 +143,7 @@ def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = Non
         if size is not None:
             file.truncate(size)
         if is_csv and not size:
-            file.write(_HEADER)
+            file.write(header(has_rule))
 
         def write_text(prediction: Prediction) -> None:
             file.write(csv_lines(prediction) if is_csv else json.dumps(prediction.to_dict()) + "\n")
@@ -140,15 +154,18 @@ def open_writer(path: Path, made_with: dict[str, Any], *, size: int | None = Non
 
 def csv_lines(prediction: Prediction) -> str:
     """One line per class, or one with the error."""
-    return _csv((*row[:4], str(row[4]).lower(), row[5]) for row in _rows(prediction))
+    return _csv(
+        [str(value).lower() if isinstance(value, bool) else value for value in row] for row in _rows(prediction)
+    )
 
 
 def _rows(prediction: Prediction) -> list[tuple[Any, ...]]:
-    """The rows of CSV and Parquet, with the columns of `COLUMNS`."""
+    """The rows of CSV and Parquet, with the columns of `columns`."""
+    known = () if prediction.known is None else (prediction.known,)
     if prediction.error is not None:
-        return [(prediction.file, 0, "", None, False, prediction.error)]
+        return [(prediction.file, 0, "", None, False, prediction.error, *known)]
     ranked = enumerate(zip(prediction.classes, prediction.probabilities, strict=True), start=1)
-    return [(prediction.file, rank, name, share, prediction.confident, "") for rank, (name, share) in ranked]
+    return [(prediction.file, rank, name, share, prediction.confident, "", *known) for rank, (name, share) in ranked]
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> str:
@@ -173,13 +190,14 @@ def check_made_with(output: Path, record: Path, made_with: dict[str, Any], way_o
 
 
 @contextlib.contextmanager
-def _write_parquet(path: Path) -> Iterator[Write]:
+def _write_parquet(path: Path, has_rule: bool) -> Iterator[Write]:
     require("pyarrow", "Parquet output")
     import pyarrow
     from pyarrow import parquet
 
-    types = (pyarrow.string(), pyarrow.int32(), pyarrow.string(), pyarrow.float64(), pyarrow.bool_(), pyarrow.string())
-    schema = pyarrow.schema(list(zip(COLUMNS, types, strict=True)))
+    text, truth = pyarrow.string(), pyarrow.bool_()
+    types = (text, pyarrow.int32(), text, pyarrow.float64(), truth, text, *((truth,) if has_rule else ()))
+    schema = pyarrow.schema(list(zip(columns(has_rule), types, strict=True)))
     with atomic_write(path) as temporary, parquet.ParquetWriter(temporary, schema) as table:
         if path.exists():
             for batch in parquet.ParquetFile(path).iter_batches():
@@ -187,8 +205,8 @@ def _write_parquet(path: Path) -> Iterator[Write]:
         rows: list[tuple[Any, ...]] = []
 
         def flush() -> None:
-            columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
-            arrays = [pyarrow.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
+            values = list(zip(*rows, strict=True)) or [()] * len(types)
+            arrays = [pyarrow.array(column, type_) for column, type_ in zip(values, types, strict=True)]
             table.write_table(pyarrow.table(arrays, schema))
             rows.clear()
 

@@ -38,7 +38,7 @@ from googlenet.training.grow import growth_lines
 from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
 from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer, make_accelerator
-from googlenet.weights.model_file import ModelInfo, read_weights, save, save_weights
+from googlenet.weights.model_file import KnownRule, ModelInfo, read_weights, save, save_weights
 
 OnStep = Callable[[Trainer], None]
 Criterion = Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor]  # Mean loss of an output and targets
@@ -325,12 +325,11 @@ def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
 
 
 def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | None) -> Evaluation:
-    """Evaluate the saved model on the test split, with the temperature that fits the validation split, if any."""
+    """Evaluate the saved model on the test split, with the temperature that fits the validation split, if any, and the
+    rule for unknown images, which is fitted on the same images or else on the test images."""
     metrics, evaluation = trainer.state.best_metrics, latest
     if metrics["step"] != trainer.state.step or "test" not in metrics:
         evaluation = None  # the latest evaluation is of another model, or of the validation split
-    if evaluation is not None and trainer.validation is None:
-        return evaluation
     if evaluation is None:
         if trainer.accelerator.is_main_process:
             _eval_model(trainer).load_state_dict(read_weights(folder.model))
@@ -340,11 +339,12 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
         if not any(row["split"] == "test" and row["step"] == metrics["step"] for row in rows):
             figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
             _record(trainer, folder, _row(trainer, "test", *figures, metrics["step"], metrics["epoch"]))
+    rule, temperature = evaluation.fit_known("test"), 1.0
     if trainer.validation is not None:
         held_out = evaluate(trainer, "validation")
-        evaluation = replace(evaluation, temperature=fit_temperature(held_out.logits, held_out.labels))
-    _save_model(trainer, folder, evaluation.temperature)
-    return evaluation
+        rule, temperature = held_out.fit_known("validation"), fit_temperature(held_out.logits, held_out.labels)
+    _save_model(trainer, folder, temperature, rule)
+    return replace(evaluation, temperature=temperature, rule=rule)
 
 
 def report_old_classes(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any] | None:
@@ -464,13 +464,13 @@ def _is_over(trainer: Trainer) -> bool:
     return state.step >= trainer.total_steps or state.epoch - state.best_epoch >= patience
 
 
-def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0) -> None:
+def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0, known: KnownRule | None = None) -> None:
     net, data = _eval_model(trainer), trainer.dataset
     if trainer.accelerator.is_main_process:
         if isinstance(net, GoogLeNet) and trainer.is_googlenet:
             recipe, metrics = trainer.recipe.model_dump(exclude_none=True), trainer.state.best_metrics
             spec = trainer.input_spec
-            info = ModelInfo(net.architecture, data.classes, spec, recipe, metrics, temperature, data.digest)
+            info = ModelInfo(net.architecture, data.classes, spec, recipe, metrics, temperature, data.digest, known)
             save(net, info, folder.model)
         else:
             save_weights(net, folder.model)

@@ -32,6 +32,35 @@ _REMOVED_FIELDS = {"blocks": 9, "head_grid": 1, "head_width": 0}
 
 
 @dataclass(frozen=True)
+class KnownRule:
+    """Which images belong to none of the classes: those whose energy score is below a threshold.
+
+    The score is log(sum(exp(logits))): the negative energy of Liu et al. 2020, "Energy-based Out-of-distribution
+    Detection", https://arxiv.org/abs/2010.03759, at temperature 1.
+    """
+
+    threshold: float
+    fitted_on: str  # the images that the threshold was fitted on: `validation`, `test`, or the name of a folder
+    images: int  # how many these were
+    digest: str  # `Evaluation.digest` of these
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` unless the threshold is a finite number."""
+        value = self.threshold
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"the threshold of known must be a number, not {value!r}")
+
+    @staticmethod
+    def scores(logits: Tensor) -> Tensor:
+        """Logits (N, classes) -> scores (N,). The higher, the more an image is like those of the classes."""
+        return logits.logsumexp(dim=1)
+
+    def accepts(self, scores: Tensor) -> Tensor:
+        """Scores (N,) -> bool (N,): whether each image belongs to one of the classes."""
+        return scores >= self.threshold
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What a model file says about its weights."""
 
@@ -44,6 +73,7 @@ class ModelInfo:
     temperature: float = 1.0
     """Logits are divided by it before the softmax; fitted on the validation split, if there was one."""
     data_digest: str = ""  # the `ImageDataset.digest` of the training data; empty if unknown
+    known: KnownRule | None = None  # fitted at the end of training, or by `googlenet evaluate --fit-known`
 
     def __post_init__(self) -> None:
         """Raises `ValueError` unless the temperature is a positive, finite number."""
@@ -75,7 +105,8 @@ class ModelInfo:
         optional = {
             name: fields[name] for name in ("recipe", "metrics", "temperature", "data_digest") if name in fields
         }
-        return cls(Architecture(**architecture), classes, spec, **optional)
+        known = None if fields.get("known") is None else KnownRule(**fields["known"])
+        return cls(Architecture(**architecture), classes, spec, **optional, known=known)
 
 
 def model_info(net: GoogLeNet) -> ModelInfo:
