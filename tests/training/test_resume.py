@@ -141,10 +141,10 @@ def test_resuming_needs_a_run_and_its_settings(tmp_path: Path) -> None:
 def test_resuming_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 1})
 
-    def other(name: str, data_dir: str | None, **_: object) -> Any:
+    def other(name: str, also: str | None, data_dir: str | None, **_: object) -> Any:
         return dataclasses.replace(load_dataset(name, data_dir), digest="another")
 
-    monkeypatch.setattr(setup, "load_dataset", other)
+    monkeypatch.setattr(setup, "load_joined", other)
     with pytest.raises(UserError, match=r"fashion-mnist.*environment\.json"):
         train(output=tmp_path / "run", model=small_net(), resume=True)
 
