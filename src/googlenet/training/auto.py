@@ -13,8 +13,7 @@ from googlenet.device import memory_bytes, resolve_device
 from googlenet.errors import UserError
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.grow import growth_recipe
-from googlenet.weights.adapt import load_source
-from googlenet.weights.load import is_named
+from googlenet.weights.load import is_named, load_or_import
 
 _SAMPLE = 200  # image files whose headers choose the image size
 # Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety
@@ -38,7 +37,7 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     if recipe is None:
         name = recipe = "images" if with_files else "fast"
         if None not in (settings.get("also"), settings.get("weights")):
-            info = load_source(load_recipe("fast", weights=settings["weights"]).weights or "").info
+            info = load_or_import(load_recipe("fast", weights=settings["weights"]).weights or "").info
             if info.recipe:
                 name, (recipe, reason) = "grown", growth_recipe(info)
     resolved = load_recipe(recipe, **settings)

@@ -31,8 +31,9 @@ from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
-from googlenet.weights.adapt import adapt, kept_rows, load_source
+from googlenet.weights.adapt import adapt, kept_rows
 from googlenet.weights.create import create_model
+from googlenet.weights.load import load_or_import
 
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
@@ -68,7 +69,7 @@ class Trainer:
         """
         self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
         # The network that this one starts from
-        self.source = load_source(recipe.weights) if recipe.weights is not None and model is None else None
+        self.source = load_or_import(recipe.weights) if recipe.weights is not None and model is None else None
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
         with accelerator.local_main_process_first():  # it may download, and decodes for the others
             data = load_joined(
