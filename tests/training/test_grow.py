@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.old_classes import compare_old_classes
 from googlenet.training.auto import resolve_recipe
 from googlenet.training.folds import cross_validate
-from googlenet.training.grow import growth_lines, growth_recipe, start_new_rows
+from googlenet.training.grow import check_same_split, growth_lines, growth_recipe, start_new_rows
 from googlenet.weights.model_file import save
 from tests.conftest import TINY, bundled
 from tests.networks import fitted, with_info
@@ -127,6 +128,10 @@ def test_test_images_of_the_earlier_run_stay_test_images(
     save(with_info(net, net.info.classes, 16, recipe=OLD, data_digest=digest), net.info, weights)
     with pytest.raises(UserError, match="seed 3"):
         train(output=tmp_path / "run", data=bags, also=photos, weights=weights, batch_size=8, seed=1)
+    for name, validation, decides in (("fashion-mnist", 0.0, False), ("fashion-mnist", 0.1, True)):
+        recipe = load_recipe("fast", also=name, seed=1, validation=validation)
+        with pytest.raises(UserError) if decides else nullcontext():
+            check_same_split(net.info, recipe, digest)
 
 
 def test_old_images_and_folds(photos: Path, bags: Path) -> None:

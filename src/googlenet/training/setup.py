@@ -75,7 +75,7 @@ class Trainer:
             data = load_joined(
                 recipe.data, recipe.also, recipe.data_dir, size=recipe.image_size, resize=recipe.resize,
                 seed=recipe.seed, skip_unreadable=recipe.skip_unreadable,
-                train_size=recipe.stored_size if recipe.crop_scale < 1 else None,
+                train_size=recipe.stored_size if recipe.crop_scale < 1 else None, validation=recipe.validation,
             )  # fmt: skip
         if self.source is not None and data.also is not None:
             check_same_split(self.source.info, recipe, data.also.digest)
@@ -84,9 +84,9 @@ class Trainer:
             data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
         provenance, channels = data.provenance(), data.channels
         self.dataset, self.train_split, self.validation = data, data.train, data.validation
-        if recipe.validation > 0:
+        if recipe.validation > 0 and data.also is None:
             if data.validation is not None:
-                raise UserError("the data has its own validation split; omit validation")
+                raise UserError("the data has its own validation split; set validation to 0")
             self.train_split, self.validation = split_validation(data.train, recipe.validation, recipe.seed)
         self._splits = {"train": self.train_split, "validation": self.validation, "test": all_tests}
         images, mean, std = len(self.train_split), (0.0,) * channels, (1.0,) * channels
