@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import googlenet
-from googlenet import InputSpec, ModelInfo, RunError, TrainingResult, UserError, create_model
-from googlenet.evaluation.card import model_card
+from googlenet import InputSpec, KnownRule, ModelInfo, RunError, TrainingResult, UserError, create_model, save
+from googlenet.evaluation.card import model_card, package_model
 from tests.conftest import Call
 from tests.servers import Hub, serving
 
@@ -69,6 +69,20 @@ def test_the_card_states_the_figures_of_the_run(hub: Hub, trained: TrainingResul
     interval = json.loads((trained.folder / "evaluation.json").read_text())["accuracy_interval"]
     assert f"| 160 | {accuracy:.2%} | {interval[0]:.1%} to {interval[1]:.1%} |" in card
     assert "Ankle boot" in card and 'Predictor("hf:me/boots")' in card
+
+
+def test_nothing_that_is_uploaded_names_folders_of_this_machine(tmp_path: Path) -> None:
+    net = create_model("bn", num_classes=2)
+    recipe = {key: f"/home/me/secret/{key}" for key in ("data", "also", "data_dir", "weights")} | {"seed": 3}
+    known = KnownRule(1.5, "/home/me/secret/held-out", 40, "0" * 64)
+    spec = InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3)
+    info = ModelInfo(net.architecture, ("a", "b"), spec, recipe, known=known)
+    save(net, info, tmp_path / "model.safetensors")
+    with package_model(tmp_path / "model.safetensors", "me/x") as files:
+        card, uploaded = files["README.md"].read_text(), googlenet.load(files["model.safetensors"]).info
+        assert all(b"secret" not in path.read_bytes() for path in files.values())
+    assert uploaded.recipe == {"data": "data", "also": "also", "data_dir": "data_dir", "weights": "weights", "seed": 3}
+    assert "data and also" in card and "40 held-out images" in card
 
 
 def test_the_card_of_weights_without_a_history(tmp_path: Path) -> None:
