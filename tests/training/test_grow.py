@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ def test_what_the_old_classes_lost() -> None:
     assert result["accuracy_before"] > 0.9
     assert result["per_class"]["b"]["after"] == 1 and result["per_class"]["c"]["after"] == 0
     assert result["difference"] == pytest.approx(result["accuracy_after"] - result["accuracy_before"])
-    assert "72" in old.line()
+    assert "72" in old.line() and "c lost most" in old.line()
+    assert "most" not in replace(old, after=torch.ones_like(old.after)).line()
     unknown = Evaluation(("x", "y", "z", "w"), logits[split.labels], split.labels, 1.0)
     assert compare_old_classes(source, unknown, split, device=torch.device("cpu"), precision="fp32") is None

@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from googlenet.data.dataset import has_files, is_folder, list_files
+from googlenet.data.dataset import has_files, is_folder, list_files, load_dataset
 from googlenet.data.decode import read_header
 from googlenet.device import memory_bytes, resolve_device
 from googlenet.errors import UserError
@@ -60,10 +60,15 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
-    sources = [folder, *(() if also is None or not has_files(also) else (also,))]
-    files = [file for source in sources for file in list_files(source, min_classes=1 if also else 2).files]
-    training = [path for path, _, split in files if split in (None, "train")]
-    count = max(round(len(training) * (0.8 if len(training) == len(files) else 1.0)), 1)
+    count, files = 0, []
+    for source in (folder,) if also is None else (folder, also):
+        if not has_files(source):
+            count += len(load_dataset(source, given.get("data_dir"), splits=("train",)).train)
+            continue
+        found = list_files(source, min_classes=1 if also else 2).files
+        training = [path for path, _, split in found if split in (None, "train")]
+        count += max(round(len(training) * (0.8 if len(training) == len(found) else 1.0)), 1)
+        files += found
     sides = []
     for path, _, _ in random.Random(0).sample(files, min(_SAMPLE, len(files))):
         try:
