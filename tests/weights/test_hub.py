@@ -53,7 +53,10 @@ def test_a_run_is_pushed_and_used_by_name(
     assert torch.equal(net.fc.weight, googlenet.load(trained.folder).fc.weight)
 
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # without a network, the copy in the cache
-    assert googlenet.load("hf:me/boots").info == net.info
+    out, err = call("predict", "hf:me/boots", images / "0.png", "--json")
+    assert out == local and "127.0.0.1:9" in err and "cache" in err
+    for command in ("summary", "weights fetch"):
+        assert json.loads(call(*command.split(), "hf:me/boots", "--json")[0])
     started = create_model(weights="hf:me/boots", num_classes=3)
     assert torch.equal(started.conv1.conv.weight, net.conv1.conv.weight)
 
@@ -152,3 +155,11 @@ def test_no_hub_and_nothing_in_the_cache(hub: Hub, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(RunError, match=r"127\.0\.0\.1:9"):
         googlenet.load("hf:me/boots")
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "hub").write_text("a file")
+    hub.repositories["me/boots"] = {"model.safetensors": b"a model"}
+    with pytest.raises(RunError, match="hub") as error:
+        googlenet.load("hf:me/boots")
+    assert "reached" not in str(error.value)

@@ -38,8 +38,7 @@ def weights_fetch(
     """Download weights into the cache and verify them."""
     from googlenet.weights.load import fetch
 
-    with on_stderr():
-        path = fetch(name)
+    path = fetch(name)
     options.print_json({"name": name, "file": str(path)}) if json else print(path)
     return 0
 

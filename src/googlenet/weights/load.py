@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from googlenet.console import on_stderr
 from googlenet.device import resolve_device
 from googlenet.errors import UserError
 from googlenet.files import expand
@@ -72,11 +73,12 @@ def find_model(model: str | Path) -> Path:
 
 def fetch(name: str) -> Path:
     """The file of a name, downloaded unless it is in the cache. Raises like `load`, and `UserError` for other names."""
-    if hub.is_hub_name(name):
-        return hub.download(name)
-    if name not in CATALOG:
-        raise UserError(f"no weights are called {name!r}; names: {', '.join(NAMES)}")
-    return CATALOG[name].fetch()
+    with on_stderr():  # progress and warnings are never a part of a command's output
+        if hub.is_hub_name(name):
+            return hub.download(name)
+        if name not in CATALOG:
+            raise UserError(f"no weights are called {name!r}; names: {', '.join(NAMES)}")
+        return CATALOG[name].fetch()
 
 
 def output_stem(model: str | Path) -> Path:
