@@ -60,7 +60,7 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
-    count, files = 0, []
+    count, paths = 0, list[Path]()
     for source in (folder,) if also is None else (folder, also):
         if not has_files(source):
             count += len(load_dataset(source, given.get("data_dir"), splits=("train",)).train)
@@ -68,9 +68,9 @@ def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tu
         found = list_files(source, min_classes=1 if also else 2).files
         training = [path for path, _, split in found if split in (None, "train")]
         count += max(round(len(training) * (0.8 if len(training) == len(found) else 1.0)), 1)
-        files += found
+        paths += [path for path, _, _ in found]
     sides = []
-    for path, _, _ in random.Random(0).sample(files, min(_SAMPLE, len(files))):
+    for path in random.Random(0).sample(paths, min(_SAMPLE, len(paths))):
         try:
             sides.append(min(read_header(path).size))
         except UserError:  # reported when every file is read

@@ -20,7 +20,7 @@ def adapt(
     - The classifier's rows of the classes that both know are kept, by name; the others are drawn from torch's global
       generator.
     - The first convolution is fitted to other channels: summed for gray, so that a gray image gives what its three
-      equal channels gave; distributed evenly for more.
+      equal channels gave (roughly, if their means or standard deviations differ); distributed evenly for more.
 
     Args:
         source: as `load_or_import` returns it; it is not changed.
