@@ -33,15 +33,15 @@ def sha256(content: bytes) -> str:
 def mirrored(url: str) -> str:
     """Where to get the file of an address: at `$GOOGLENET_MIRROR`, a base address or a folder, if that is set."""
     mirror = os.environ.get("GOOGLENET_MIRROR")
-    return url if mirror is None else f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}"
+    return f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}" if mirror else url
 
 
 def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
-    """Download `url`, an address or a local file, to `target`, unless it exists; it is always complete and verified.
+    """Download `url`, an address or a local file, to `target`, unless it is there; it is always complete and verified.
 
     A broken transfer leaves a file `*.part.*`, from which the next call resumes. Processes that download to the same
-    folder wait for each other. If `verify` raises `UserError` for the downloaded file, the file is deleted. Raises
-    `DownloadError` if the file cannot be had, or the folder cannot be written.
+    folder wait for each other. A file for which `verify` raises `UserError` is replaced if it was there, and deleted if
+    it was downloaded. Raises `DownloadError` if the file cannot be had, or the folder cannot be written.
     """
     part = target.with_stem(f"{target.stem}.part")
     lock = FileLock(target.parent.with_name(f".{target.parent.name}.lock"))
@@ -49,17 +49,13 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError, NotImplementedError):  # a file system without locks
             lock.acquire()
-        if not target.exists():
+        if not _is_right(target, verify):  # another process may have downloaded it meanwhile
             is_resumed = part.exists()
             _transfer(url, part)
-            try:
-                verify(part)
-            except UserError:
+            if is_resumed and not _is_right(part, verify):  # the part was of another file
                 part.unlink()
-                if not is_resumed:
-                    raise
-                _transfer(url, part)  # the part was of another file
-                verify(part)
+                _transfer(url, part)
+            verify(part)
             part.replace(target)
     except urllib.error.HTTPError as error:
         raise DownloadError(f"{url} answered {error.code} {error.reason}") from error
@@ -70,6 +66,17 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
         raise DownloadError(f"{url}: {getattr(error, 'reason', None) or reason_of(error)}") from error
     finally:
         lock.release()
+
+
+def _is_right(path: Path, verify: Callable[[Path], object]) -> bool:
+    """Whether a file exists, and `verify` has no objection to it."""
+    if not path.exists():
+        return False
+    try:
+        verify(path)
+    except UserError:
+        return False
+    return True
 
 
 def _transfer(url: str, part: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from googlenet import ImageSplit, UserError, load_dataset
+from googlenet.data.dataset import split_validation
 from googlenet.data.joined import concatenate, load_joined, relabeled
 from tests.data.conftest import write_image
 
@@ -40,6 +41,7 @@ def test_old_and_new_images_keep_their_splits(pets: Path, birds: Path) -> None:
         assert pixels == {
             *images_by_file(of_old).values(), *((2, each) for _, each in images_by_file(of_new).values())
         }  # fmt: skip
+        assert torch.equal(split[-1][0], split[len(split) - 1][0])
         whole, _ = split.__getitems__(torch.arange(len(split)))
         assert torch.equal(whole, split.images)
     assert joined.digest == f"{new.digest}+{old.digest}"
@@ -98,9 +100,44 @@ def test_one_validation_split_is_not_enough(pets: Path, tmp_path: Path) -> None:
         load_joined(tmp_path / "more", pets, size=16)
 
 
+def test_validation_images_of_an_earlier_run_stay_so(pets: Path, tmp_path: Path) -> None:
+    """Also if the new images are of an old class, which has more images then."""
+    for number in range(5):
+        write_image(tmp_path / "more" / "cats" / f"more-{number}.png", 200 + number)
+    write_image(tmp_path / "more" / "cows" / "too-few.png", 300)
+    write_image(tmp_path / "more" / "cows" / "for-a-fraction.png", 301)
+    _, before = split_validation(load_dataset(pets, size=16).train, 0.25, 0)
+    validation = load_joined(tmp_path / "more", pets, size=16, validation=0.25).validation
+    assert validation is not None
+    held_out = {Path(file).name for file in validation.files if Path(file).is_relative_to(pets.name)}
+    assert held_out == {Path(file).name for file in before.files} and len(validation) > len(before)
+
+
+def test_old_images_have_a_validation_split_of_their_own(pets: Path, tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        for number in range(4):
+            write_image(tmp_path / "old" / name / "ants" / f"{number}.png", 10 * ord(name[0]) + number)
+    validation = load_joined(pets, tmp_path / "old", size=16, validation=0.25).validation
+    assert validation is not None
+    assert torch.bincount(validation.labels).tolist() == [4, 2, 2]
+    with pytest.raises(UserError, match="validation"):
+        load_joined(tmp_path / "old", shutil.copytree(tmp_path / "old", tmp_path / "copy"), size=16, validation=0.1)
+    with pytest.raises(UserError, match="validation"):
+        load_joined(pets, shutil.copytree(pets, tmp_path / "copies"), size=16, validation=0.01)
+
+
+def test_sources_that_cannot_be_mixed(pets: Path) -> None:
+    with pytest.raises(UserError, match="--also"):
+        load_joined(pets, pets.parent / "." / pets.name, size=16)
+    with pytest.raises(UserError, match="--also"):
+        load_joined("fashion-mnist", "fashion-mnist", size=16)
+    with pytest.raises(UserError, match="absent"):
+        load_joined(pets, "absent", size=16)
+
+
 def test_one_class_only(birds: Path) -> None:
     with pytest.raises(UserError, match="one class"):
-        load_joined(birds, birds, size=16)
+        load_joined(birds, shutil.copytree(birds, birds.parent / "copy"), size=16)
     with pytest.raises(UserError, match="one class"):
         load_dataset(birds)
 

@@ -37,6 +37,7 @@ def test_some_of_the_maps() -> None:
     assert net.feature_info.channels() == [192, 480]
     assert [each.shape[1] for each in net(torch.zeros(1, 3, 32, 32))] == [192, 480]
     assert not any(name.startswith("inception4") for name, _ in net.named_modules())
+    assert create_model("bn", features_only=True, out_indices=(1, -4)).feature_info.channels() == [192]  # the same one
     for wrong in ((), (5,), (-6,)):
         with pytest.raises(UserError, match="out_indices"):
             create_model("bn", features_only=True, out_indices=wrong)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.old_classes import compare_old_classes
 from googlenet.training.auto import resolve_recipe
 from googlenet.training.folds import cross_validate
-from googlenet.training.grow import growth_lines, growth_recipe, start_new_rows
+from googlenet.training.grow import check_same_split, growth_lines, growth_recipe, start_new_rows
 from googlenet.weights.model_file import save
 from tests.conftest import TINY, bundled
 from tests.networks import fitted, with_info
@@ -127,6 +129,10 @@ def test_test_images_of_the_earlier_run_stay_test_images(
     save(with_info(net, net.info.classes, 16, recipe=OLD, data_digest=digest), net.info, weights)
     with pytest.raises(UserError, match="seed 3"):
         train(output=tmp_path / "run", data=bags, also=photos, weights=weights, batch_size=8, seed=1)
+    for name, validation, decides in (("fashion-mnist", 0.0, False), ("fashion-mnist", 0.1, True)):
+        recipe = load_recipe("fast", also=name, seed=1, validation=validation)
+        with pytest.raises(UserError) if decides else nullcontext():
+            check_same_split(net.info, recipe, digest)
 
 
 def test_old_images_and_folds(photos: Path, bags: Path) -> None:
@@ -171,6 +177,7 @@ def test_what_the_old_classes_lost() -> None:
     assert result["accuracy_before"] > 0.9
     assert result["per_class"]["b"]["after"] == 1 and result["per_class"]["c"]["after"] == 0
     assert result["difference"] == pytest.approx(result["accuracy_after"] - result["accuracy_before"])
-    assert "72" in old.line()
+    assert "72" in old.line() and "c lost most" in old.line()
+    assert "most" not in replace(old, after=torch.ones_like(old.after)).line()
     unknown = Evaluation(("x", "y", "z", "w"), logits[split.labels], split.labels, 1.0)
     assert compare_old_classes(source, unknown, split, device=torch.device("cpu"), precision="fp32") is None

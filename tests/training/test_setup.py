@@ -82,6 +82,12 @@ def test_settings_chosen_for_a_folder(photos: Path) -> None:
     assert resolve_recipe(None, {})[1] == "fast"
 
 
+def test_settings_are_chosen_for_the_old_images_too(photos: Path, small_data: Path) -> None:
+    given = {"data": str(photos), "device": "cpu", "data_dir": str(small_data)}
+    alone, both = (resolve_recipe(None, given | also)[0] for also in ({}, {"also": "fashion-mnist"}))
+    assert both.batch_size > alone.batch_size and both.epochs < alone.epochs
+
+
 def test_a_path_is_never_the_name_of_a_data_set(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     photos.rename("fashion-mnist")

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from googlenet import GoogLeNet, TrainingResult, create_model, load
-from googlenet.weights.adapt import adapt, kept_rows, load_source
+from googlenet.weights.adapt import adapt, kept_rows
+from googlenet.weights.load import load_or_import
 from tests.networks import with_info
 
 
@@ -21,7 +22,7 @@ def test_other_classes_get_a_new_classifier(trained: TrainingResult) -> None:
         assert net.architecture.num_classes == 2
         features = net.eval().forward_features(images.expand(-1, channels, -1, -1))
         torch.testing.assert_close(features, source.forward_features(images))
-    same = adapt(load_source(str(trained.folder)), source.info.classes, 1)
+    same = adapt(load_or_import(str(trained.folder)), source.info.classes, 1)
     assert torch.equal(same.fc.weight, source.fc.weight)
 
 
@@ -62,7 +63,7 @@ def test_numbers_are_names_only_if_the_network_was_trained_on_them() -> None:
 def test_weights_for_colors_on_gray_images(tmp_path: Path) -> None:
     colors = create_model("bn", num_classes=4, in_channels=3).eval()
     torch.save(colors.state_dict(), tmp_path / "weights.pt")
-    net = adapt(load_source(str(tmp_path / "weights.pt")), ("a", "b"), 1)
+    net = adapt(load_or_import(str(tmp_path / "weights.pt")), ("a", "b"), 1)
     assert isinstance(net, GoogLeNet)
     gray = torch.rand(2, 1, 32, 32)
     expected = colors.forward_features(gray.expand(-1, 3, -1, -1))

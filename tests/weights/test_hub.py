@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import googlenet
-from googlenet import InputSpec, ModelInfo, RunError, TrainingResult, UserError, create_model
-from googlenet.evaluation.card import model_card
+from googlenet import InputSpec, KnownRule, ModelInfo, RunError, TrainingResult, UserError, create_model, save
+from googlenet.evaluation.card import model_card, package_model
 from tests.conftest import Call
 from tests.servers import Hub, serving
 
@@ -53,7 +53,10 @@ def test_a_run_is_pushed_and_used_by_name(
     assert torch.equal(net.fc.weight, googlenet.load(trained.folder).fc.weight)
 
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # without a network, the copy in the cache
-    assert googlenet.load("hf:me/boots").info == net.info
+    out, err = call("predict", "hf:me/boots", images / "0.png", "--json")
+    assert out == local and "127.0.0.1:9" in err and "cache" in err
+    for command in ("summary", "weights fetch"):
+        assert json.loads(call(*command.split(), "hf:me/boots", "--json")[0])
     started = create_model(weights="hf:me/boots", num_classes=3)
     assert torch.equal(started.conv1.conv.weight, net.conv1.conv.weight)
 
@@ -69,6 +72,20 @@ def test_the_card_states_the_figures_of_the_run(hub: Hub, trained: TrainingResul
     interval = json.loads((trained.folder / "evaluation.json").read_text())["accuracy_interval"]
     assert f"| 160 | {accuracy:.2%} | {interval[0]:.1%} to {interval[1]:.1%} |" in card
     assert "Ankle boot" in card and 'Predictor("hf:me/boots")' in card
+
+
+def test_nothing_that_is_uploaded_names_folders_of_this_machine(tmp_path: Path) -> None:
+    net = create_model("bn", num_classes=2)
+    recipe = {key: f"/home/me/secret/{key}" for key in ("data", "also", "data_dir", "weights")} | {"seed": 3}
+    known = KnownRule(1.5, "/home/me/secret/held-out", 40, "0" * 64)
+    spec = InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3)
+    info = ModelInfo(net.architecture, ("a", "b"), spec, recipe, known=known)
+    save(net, info, tmp_path / "model.safetensors")
+    with package_model(tmp_path / "model.safetensors", "me/x") as files:
+        card, uploaded = files["README.md"].read_text(), googlenet.load(files["model.safetensors"]).info
+        assert all(b"secret" not in path.read_bytes() for path in files.values())
+    assert uploaded.recipe == {"data": "data", "also": "also", "data_dir": "data_dir", "weights": "weights", "seed": 3}
+    assert "data and also" in card and "40 held-out images" in card
 
 
 def test_the_card_of_weights_without_a_history(tmp_path: Path) -> None:
@@ -138,3 +155,11 @@ def test_no_hub_and_nothing_in_the_cache(hub: Hub, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(RunError, match=r"127\.0\.0\.1:9"):
         googlenet.load("hf:me/boots")
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "hub").write_text("a file")
+    hub.repositories["me/boots"] = {"model.safetensors": b"a model"}
+    with pytest.raises(RunError, match="hub") as error:
+        googlenet.load("hf:me/boots")
+    assert "reached" not in str(error.value)

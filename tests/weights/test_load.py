@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import googlenet
 from googlenet import GoogLeNet, RunError, UserError, create_model
-from googlenet.download import DownloadError, sha256
+from googlenet.download import DownloadError, download, mirrored, sha256
 from googlenet.model.architecture import VARIANTS
 from googlenet.weights.catalog import CATALOG, imagenet_classes
 from tests.conftest import TINY, Call, write_photos
@@ -125,15 +126,25 @@ def test_a_damaged_file_in_the_cache(mirror: Mirror, cached: Path, monkeypatch: 
     replace(cached, cached.read_bytes()[:-1])
     with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9"):
         googlenet.load("imagenet")
+    assert cached.exists()  # until there is a better one
     monkeypatch.setenv("GOOGLENET_MIRROR", mirror.url)
-    replace(cached, b"") if cached.exists() else cached.write_bytes(b"")
     assert googlenet.load("imagenet").info.classes[281] == "tabby"
+
+
+def test_a_file_that_another_process_downloaded_meanwhile_is_used(mirror: Mirror, cached: Path) -> None:
+    download(f"{mirror.url}/{FILE}", cached, CATALOG["imagenet"].verify)
+    assert mirror.requests == []
+    replace(cached, b"damaged")
+    download(f"{mirror.url}/{FILE}", cached, CATALOG["imagenet"].verify)
+    assert len(mirror.requests) == 1 and cached.stat().st_size > 10_000
 
 
 def test_a_folder_as_mirror(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLENET_MIRROR", str(mirror.folder))
     assert CATALOG["imagenet"].fetch() == CATALOG["imagenet"].path
     assert mirror.requests == []
+    monkeypatch.setenv("GOOGLENET_MIRROR", "")
+    assert mirrored(CATALOG["imagenet"].url) == CATALOG["imagenet"].url
 
 
 def test_without_a_network(call: Call) -> None:
@@ -142,6 +153,9 @@ def test_without_a_network(call: Call) -> None:
     assert "inception-v1-9.onnx" in err and str(CATALOG["bvlc"].path.parent) in err
     assert "bvlc" in call("weights", "fetch", "alexnet", code=2)[1]
     assert "imagenet" in call("predict", "imagnet", "x.png", code=2)[1]
+    for wrong in ("imagnet", "imagnet.pth", "imagnet.safetensors"):
+        with pytest.raises(UserError, match="hf:owner/name"):
+            create_model(weights=wrong)
 
 
 def test_every_command_takes_a_name(cached: Path, images: Path, call: Call) -> None:
@@ -155,6 +169,11 @@ def test_every_command_takes_a_name(cached: Path, images: Path, call: Call) -> N
     assert "--data" in call("evaluate", "imagenet", code=2)[1]
 
 
+def test_other_peoples_safetensors_are_weights_too(network: GoogLeNet, tmp_path: Path) -> None:
+    save_file(network.state_dict(), tmp_path / "torchvision.safetensors")
+    assert torch.equal(create_model(weights=tmp_path / "torchvision.safetensors").fc.weight, network.fc.weight)
+
+
 def test_a_local_model_has_priority_over_a_name(cached: Path, call: Call) -> None:
     write_photos(Path("imagenet"), of_each=1)  # not a model
     assert googlenet.load("imagenet").architecture.num_classes == 1000
@@ -162,6 +181,7 @@ def test_a_local_model_has_priority_over_a_name(cached: Path, call: Call) -> Non
     info = googlenet.ModelInfo(net.architecture, ("a", "b"), googlenet.InputSpec(3, 28, (0.0,) * 3, (1.0,) * 3))
     googlenet.save(net, info, "imagenet/model.safetensors")
     assert googlenet.load("imagenet").info.classes == ("a", "b")
+    assert call("weights", "fetch", "imagenet")[0].strip() == str(cached)
 
 
 def test_create_model_with_weights(cached: Path, network: GoogLeNet) -> None:
@@ -174,7 +194,14 @@ def test_create_model_with_weights(cached: Path, network: GoogLeNet) -> None:
     assert torch.equal(net.conv2.conv.weight, network.conv2.conv.weight)
     assert net.info.classes == tuple("0123456789")
     assert create_model(weights=str(cached), num_classes=0).fc(torch.ones(1)) == 1  # no classifier
-    for changes in ({"variant": "bn"}, {"stem_stride": 1}, {"auxiliary": True}, {"in_channels": 0}):
+    for changes in (
+        {"variant": "bn"},
+        {"stem_stride": 1},
+        {"auxiliary": True},
+        {"in_channels": 0},
+        {"num_classes": -1},
+        {"num_classes": "ab"},
+    ):
         with pytest.raises(UserError):
             create_model(weights="imagenet", **changes)
 

@@ -92,6 +92,16 @@ def test_an_unknown_weight_is_named(net: nn.Module, tmp_path: Path) -> None:
         googlenet.import_weights(tmp_path / "x.pt")
 
 
+def test_checkpoints_that_no_script_writes(net: nn.Module, tmp_path: Path) -> None:
+    checkpoint: dict[str, object] = {}
+    checkpoint["model"] = checkpoint
+    weights = net.state_dict()
+    for content in (checkpoint, weights | {"fc.weight": weights["fc.weight"].to_sparse()}):
+        torch.save(content, tmp_path / "x.pt")
+        with pytest.raises(UserError, match=r"x\.pt"):
+            googlenet.import_weights(tmp_path / "x.pt")
+
+
 FILES: dict[str, Callable[[Weights], bytes]] = {
     "x.ckpt": mindspore_checkpoint,
     "x.pb": frozen_graph,
@@ -193,7 +203,7 @@ def test_what_weights_do_not_show(net: nn.Module, tmp_path: Path) -> None:
     torch.save(net.state_dict(), tmp_path / "x.pt")
     spec = googlenet.import_weights(tmp_path / "x.pt").info.input
     assert (spec.mean, spec.std, spec.size, spec.resize, spec.crop_pct) == ((0.5,) * 3, (0.5,) * 3, 224, "crop", 0.875)
-    changed = googlenet.import_weights(tmp_path / "x.pt", mean=(0.1, 0.2, 0.3), std=(0.4,), size=96, resize="stretch")
+    changed = googlenet.import_weights(tmp_path / "x.pt", mean=(0.1, 0.2, 0.3), std=0.4, size=96, resize="stretch")
     assert changed.info.input == googlenet.InputSpec(3, 96, (0.1, 0.2, 0.3), (0.4,) * 3)
     for wrong, mentioned in (
         ({"mean": (0.1, 0.2)}, "mean"),
@@ -201,6 +211,7 @@ def test_what_weights_do_not_show(net: nn.Module, tmp_path: Path) -> None:
         ({"std": (0.0,)}, "std"),
         ({"std": (58.4,)}, "255"),
         ({"size": 3}, "3x3"),
+        ({"resize": "shrink"}, "stretch"),
     ):
         with pytest.raises(UserError, match=mentioned):
             googlenet.import_weights(tmp_path / "x.pt", **wrong)  # type: ignore[arg-type]

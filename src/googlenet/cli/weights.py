@@ -36,13 +36,9 @@ def weights_fetch(
     name: Annotated[str, Parameter(help="imagenet, bvlc or hf:owner/name.")], *, json: options.Json = False
 ) -> int:
     """Download weights into the cache and verify them."""
-    from googlenet.errors import UserError
-    from googlenet.weights.load import NAMES, find_model, is_named
+    from googlenet.weights.load import fetch
 
-    if not is_named(name):
-        raise UserError(f"no weights are called {name!r}; names: {', '.join(NAMES)}")
-    with on_stderr():
-        path = find_model(name)
+    path = fetch(name)
     options.print_json({"name": name, "file": str(path)}) if json else print(path)
     return 0
 

@@ -221,14 +221,17 @@ class ImageDataset:
         }  # fmt: skip
 
 
-def split_validation(split: ImageSplit, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit]:
+def split_validation(
+    split: ImageSplit, fraction: float, seed: int, *, may_be_empty: bool = False
+) -> tuple[ImageSplit, ImageSplit]:
     """Hold out a fraction of every class, chosen by `seed`: (the rest, the held-out images), both views.
 
-    Identical images and those of one group stay on one side. Raises `UserError` if a side would be empty.
+    Identical images and those of one group stay on one side. Raises `UserError` if a side would be empty,
+    unless it `may_be_empty`.
     """
     grouped = split.units is not None and "group" in split.columns
     held_out = choose_held_out(split.labels, split.content_units(), fraction, seed, grouped=grouped)
-    if not held_out.any() or held_out.all():
+    if not may_be_empty and (not held_out.any() or held_out.all()):
         raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
 
@@ -363,7 +366,7 @@ def check_trained_on(classes: Sequence[str], labels: Collection[int], source: st
     """Raises `UserError` if there is a class without training images."""
     if missing := [name for label, name in enumerate(classes) if label not in labels]:
         raise UserError(
-            f"{source} has no training image of the class {missing[0]!r}; a class needs training images, under the "
+            f"no training image of the class {missing[0]!r} in {source}; a class needs training images, under the "
             "same name as in the other splits"
         )
 

@@ -14,10 +14,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet.console import log
-from googlenet.data.dataset import ImageDataset, ImageSplit, check_trained_on, has_files, list_files, load_dataset
+from googlenet.data.dataset import (
+    ImageDataset,
+    ImageSplit,
+    catalog_entry,
+    check_trained_on,
+    has_files,
+    list_files,
+    load_dataset,
+    split_validation,
+)
 from googlenet.data.decode import anonymous_memmap
 from googlenet.data.folder import SPLITS, scan
 from googlenet.errors import UserError
+from googlenet.files import expand
 
 _CHUNK = 128  # images that are resized at a time
 
@@ -40,6 +50,7 @@ class JoinedPixels:
         """uint8: one image (C, H, W) for a 0-d index, else a batch."""
         if index.ndim == 0:
             return self[index[None]][0]
+        index = torch.arange(self.shape[0])[index]  # counts negative ones from the end, and refuses those out of range
         images, start = torch.empty(len(index), *self.shape[1:], dtype=torch.uint8), 0
         for part in self.parts:
             chosen = torch.nonzero((index >= start) & (index < start + len(part))).squeeze(1)
@@ -51,20 +62,25 @@ class JoinedPixels:
 
 def load_joined(
     data: str | Path, also: str | Path | None, data_dir: str | Path | None = None, *,
-    splits: Collection[str] = SPLITS, **options: Any,
+    splits: Collection[str] = SPLITS, validation: float = 0.0, **options: Any,
 ) -> ImageDataset:  # fmt: skip
     """`load_dataset` of `data`, or of it and the old images of `also` together; `options` are those of `load_dataset`.
 
     The classes are those of `also`, then those that only `data` has. Each of the two is split as if it were alone, so
-    the test images of `also` are those that an earlier run on it was tested on. Gray images become RGB if the others
-    are in color; those of a known dataset are resized to the size of the others.
+    the test and validation images of `also` are those of an earlier run on it. Gray images become RGB if the others are
+    in color; those of a known dataset are resized to the size of the others.
+
+    Args:
+        validation: of two datasets, the fraction of each class that is held out of one without a validation split.
 
     Raises:
-        UserError: as `load_dataset` for either; if only one of them has a validation split, or a class has no training
-            images.
+        UserError: as `load_dataset` for either; if both are the same, only one of them has a validation split without
+            `validation`, both have one with it, or a class has no training images.
     """
     if also is None:
         return load_dataset(data, data_dir, splits=splits, **options)
+    if _identity(data) == _identity(also):
+        raise UserError(f"the old images to mix in are the new ones, {also}: omit --also, or name others")
     reports = [scan(list_files(source, min_classes=1)) for source in (data, also) if has_files(source)]
     contents = [{file.digest for file in report.files} for report in reports]
     if len(contents) == 2 and (both := len(contents[0] & contents[1])):
@@ -72,10 +88,29 @@ def load_joined(
     channels = options.get("channels") or max((report.channels for report in reports), default=None)
     options = {**options, "channels": channels, "splits": splits, "is_part": True}
     new, old = (load_dataset(source, data_dir, **options) for source in (data, also))
+    if validation > 0 and "train" in splits:
+        if new.validation is not None and old.validation is not None:
+            raise UserError(f"{data} and {also} have validation splits: set validation to 0")
+        new, old = (_with_validation(dataset, validation, options.get("seed", 0)) for dataset in (new, old))
     joined = join(new, old, options.get("size", 224), options.get("train_size"))
+    if joined.validation is not None and not len(joined.validation):
+        raise UserError(f"validation = {validation} of the images in {data} and {also} holds out none of them")
     if "train" in splits:
-        check_trained_on(joined.classes, set(joined.train.labels.tolist()), f"neither {data} nor {also}")
+        check_trained_on(joined.classes, set(joined.train.labels.tolist()), f"{data} and {also}")
     return joined
+
+
+def _identity(source: str | Path) -> Path | str:
+    """What is the same for two spellings of a source. Raises `UserError` if there is none."""
+    return expand(source).resolve() if has_files(source) else catalog_entry(str(source)).__name__
+
+
+def _with_validation(dataset: ImageDataset, fraction: float, seed: int) -> ImageDataset:
+    """With a fraction of the training images held out, unless it has a validation split."""
+    if dataset.validation is not None:
+        return dataset
+    train, validation = split_validation(dataset.train, fraction, seed, may_be_empty=True)
+    return dataclasses.replace(dataset, train=train, validation=validation)
 
 
 def join(new: ImageDataset, old: ImageDataset, size: int, train_size: int | None = None) -> ImageDataset:
@@ -85,7 +120,9 @@ def join(new: ImageDataset, old: ImageDataset, size: int, train_size: int | None
         raise UserError(f"{new.source} and {old.source} have one class only; at least two are needed")
     if (new.validation is None) != (old.validation is None):
         one, other = (old, new) if new.validation is None else (new, old)
-        raise UserError(f"only {one.source} has a validation split: {other.source} needs one too, or neither of them")
+        raise UserError(
+            f"only {one.source} has a validation split: give {other.source} one too, or set validation to hold one out"
+        )
     datasets = [relabeled(dataset, classes) for dataset in (new, old)]
     channels = max(dataset.channels for dataset in datasets)
     folders = [dataset.folder.absolute() for dataset in datasets if dataset.folder is not None]

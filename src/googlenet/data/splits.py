@@ -84,7 +84,7 @@ def choose_held_out(labels: Tensor, units: Tensor, fraction: float, seed: int, *
             chosen = torch.randperm(len(members), generator=generator)[: round(fraction * len(members))]
             held_out[members[chosen]] = True
         firsts: dict[int, int] = {}
-        return held_out[torch.tensor([firsts.setdefault(unit, n) for n, unit in enumerate(units.tolist())])]
+        return held_out[[firsts.setdefault(unit, n) for n, unit in enumerate(units.tolist())]]
     names = units.unique()
     order = names[torch.randperm(len(names), generator=generator)].tolist()
     held: set[int] = set()

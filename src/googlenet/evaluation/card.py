@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from googlenet.device import require
 from googlenet.errors import UserError
+from googlenet.evaluation.metrics import PASS_RATE
 from googlenet.evaluation.scores import interval_of
 from googlenet.files import printable, write_text
 from googlenet.model.googlenet import GoogLeNet
@@ -47,12 +48,7 @@ def package_model(model: Path, repository: str, *, license: str | None = None) -
     if is_named(model):
         raise UserError(f"push needs a run folder or model file, not the name {model}")
     net, folder = read_model(model_path(model)), model_path(model).parent
-    info: ModelInfo = net.info
-    paths = {
-        key: value for key in ("data", "data_dir", "weights") if Path(value := info.recipe.get(key, "")).is_absolute()
-    }
-    info = dataclasses.replace(info, recipe=info.recipe | {key: Path(path).name for key, path in paths.items()})
-    net.info = info
+    net.info = info = _without_paths(net.info)
     plots = {name: folder / name for name in PLOTS if (folder / name).exists() and (folder / "recipe.toml").exists()}
     card = model_card(net, repository, images=count_test_images(info, folder), plots=plots, license=license)
     with tempfile.TemporaryDirectory(prefix="googlenet-push-") as scratch:
@@ -60,6 +56,16 @@ def package_model(model: Path, repository: str, *, license: str | None = None) -
         save(net, info, files["model.safetensors"])
         write_text(files["README.md"], card)
         yield {**files, **plots}
+
+
+def _without_paths(info: ModelInfo) -> ModelInfo:
+    """With the names of folders and files on this machine instead of their paths."""
+    recipe = {
+        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for key, value in info.recipe.items()
+    }
+    known = info.known and dataclasses.replace(info.known, fitted_on=Path(info.known.fitted_on).name)
+    return dataclasses.replace(info, recipe=recipe, known=known)
 
 
 def count_test_images(info: ModelInfo, folder: Path) -> int | None:
@@ -87,10 +93,12 @@ def model_card(
     info: ModelInfo = net.info
     name, recipe, spec = repository.rpartition("/")[2], info.recipe, info.input
     results = [_result(split, info.metrics[split], images) for split in ("test", "validation") if split in info.metrics]
-    data, start = str(recipe.get("data", "unknown")), str(recipe.get("weights", ""))
+    sources = [str(recipe[key]) for key in ("data", "also") if key in recipe] or ["unknown"]
+    start = str(recipe.get("weights", ""))
     evaluated = [
         EvalResult(
-            "image-classification", dataset_type=_TYPES.get(data, "imagefolder"), dataset_name=data,
+            "image-classification", dataset_type=_TYPES.get(sources[0], "imagefolder"),
+            dataset_name=" and ".join(sources),
             dataset_split=row["split"], metric_type="accuracy", metric_name="Accuracy", metric_value=row["accuracy"],
         )
         for row in results
@@ -116,6 +124,7 @@ def model_card(
         parameters=sum(parameter.numel() for parameter in net.parameters()), resize=_RESIZE[spec.resize],
         kind={1: "gray", 3: "color"}.get(spec.channels, f"{spec.channels}-channel"),
         plots={plot: PLOTS[plot] for plot in plots}, settings=[key for key in _SETTINGS if key in recipe],
+        sources=sources, pass_rate=PASS_RATE,
     )  # fmt: skip
 
 

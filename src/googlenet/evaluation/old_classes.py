@@ -47,15 +47,16 @@ class OldClasses:
         }
 
     def line(self) -> str:
-        """The result in one line, with the class that lost most."""
+        """The result in one line, with the class that lost most, if one did."""
         result = self.to_dict()
         low, high = (100 * end for end in result["difference_interval"])
         name, worst = min(result["per_class"].items(), key=lambda item: item[1]["after"] - item[1]["before"])
+        lost_most = f"; {printable(name)} lost most: {worst['before']:.1%} before, {worst['after']:.1%} after"
         return (
             f"old classes, {result['images']:,} test images: accuracy {result['accuracy_before']:.2%} before, "
             f"{result['accuracy_after']:.2%} after, {100 * result['difference']:+.2f} points "
-            f"(95% interval {low:+.2f} to {high:+.2f}); "
-            f"most for {printable(name)}, {worst['before']:.1%} before, {worst['after']:.1%} after"
+            f"(95% interval {low:+.2f} to {high:+.2f})"
+            f"{lost_most if worst['after'] < worst['before'] else ''}"
         )
 
 

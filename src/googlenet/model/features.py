@@ -56,7 +56,7 @@ class FeatureNet(nn.Module):
         if not out_indices or any(not -len(_LEVELS) <= index < len(_LEVELS) for index in out_indices):
             raise UserError(f"out_indices must be from 0 to {len(_LEVELS) - 1}, not {tuple(out_indices)}")
         stride = net.architecture.stem_stride
-        levels = [_LEVELS[index] for index in sorted(index % len(_LEVELS) for index in out_indices)]
+        levels = [_LEVELS[index] for index in sorted({index % len(_LEVELS) for index in out_indices})]
         self.feature_info = FeatureInfo(Level(name, channels, stride * factor) for name, channels, factor in levels)
         for name, layer in layers_until(net, self.feature_info[-1].module):
             self.add_module(name, layer)

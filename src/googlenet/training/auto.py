@@ -7,14 +7,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from googlenet.data.dataset import has_files, is_folder, list_files
+from googlenet.data.dataset import has_files, is_folder, list_files, load_dataset
 from googlenet.data.decode import read_header
 from googlenet.device import memory_bytes, resolve_device
 from googlenet.errors import UserError
 from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.grow import growth_recipe
-from googlenet.weights.adapt import load_source
-from googlenet.weights.load import is_named
+from googlenet.weights.load import is_named, load_or_import
 
 _SAMPLE = 200  # image files whose headers choose the image size
 # Memory of a training step per image of 224x224: 17 MiB measured (docs/performance.md), plus a third for safety
@@ -38,7 +37,7 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     if recipe is None:
         name = recipe = "images" if with_files else "fast"
         if None not in (settings.get("also"), settings.get("weights")):
-            info = load_source(load_recipe("fast", weights=settings["weights"]).weights or "").info
+            info = load_or_import(load_recipe("fast", weights=settings["weights"]).weights or "").info
             if info.recipe:
                 name, (recipe, reason) = "grown", growth_recipe(info)
     resolved = load_recipe(recipe, **settings)
@@ -61,12 +60,17 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
-    sources = [folder, *(() if also is None or not has_files(also) else (also,))]
-    files = [file for source in sources for file in list_files(source, min_classes=1 if also else 2).files]
-    training = [path for path, _, split in files if split in (None, "train")]
-    count = max(round(len(training) * (0.8 if len(training) == len(files) else 1.0)), 1)
+    count, paths = 0, list[Path]()
+    for source in (folder,) if also is None else (folder, also):
+        if not has_files(source):
+            count += len(load_dataset(source, given.get("data_dir"), splits=("train",)).train)
+            continue
+        found = list_files(source, min_classes=1 if also else 2).files
+        training = [path for path, _, split in found if split in (None, "train")]
+        count += max(round(len(training) * (0.8 if len(training) == len(found) else 1.0)), 1)
+        paths += [path for path, _, _ in found]
     sides = []
-    for path, _, _ in random.Random(0).sample(files, min(_SAMPLE, len(files))):
+    for path in random.Random(0).sample(paths, min(_SAMPLE, len(paths))):
         try:
             sides.append(min(read_header(path).size))
         except UserError:  # reported when every file is read

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from googlenet.data.dataset import ImageSplit
+from googlenet.data.dataset import ImageSplit, has_files
 from googlenet.data.transforms import InputSpec
 from googlenet.errors import UserError
 from googlenet.evaluation.metrics import eval_mode
@@ -98,14 +98,15 @@ def start_new_rows(net: GoogLeNet, images: ImageSplit, spec: InputSpec, rows: Co
 
 
 def check_same_split(info: ModelInfo, recipe: Recipe, digest: str) -> None:
-    """Raises `UserError` if the seed would put images that the weights were trained on into the test split.
+    """Raises `UserError` if the seed would hold out images that the weights were trained on.
 
     `digest` is that of the old images.
     """
     seed = info.recipe.get("seed", recipe.seed)
-    if digest in info.data_digest.split("+") and seed != recipe.seed:
+    decides = recipe.validation > 0 or has_files(recipe.also or "")  # a known dataset has its own test images
+    if decides and digest in info.data_digest.split("+") and seed != recipe.seed:
         raise UserError(
-            f"the weights were trained on {recipe.also} with seed = {seed}, which decides its test images: use --seed "
+            f"the weights were trained on {recipe.also} with seed = {seed}, which decides what is held out: use --seed "
             f"{seed}, or a table with splits: --also RUN/split.csv"
         )
 

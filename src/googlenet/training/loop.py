@@ -166,6 +166,7 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
                 result = evaluation.to_dict() | ({} if old_classes is None else {"old_classes": old_classes})
                 write_columns(folder.path / "predictions.csv", evaluation.predictions())
                 write_json(folder.path / "evaluation.json", result)
+            old_classes = broadcast_object_list([old_classes])[0]
         if accelerator.is_main_process and trainer.recipe.plots:
             draw_plots(trainer, folder, evaluation, evaluated)
     for tracker in accelerator.trackers:

@@ -31,8 +31,9 @@ from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
 from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
-from googlenet.weights.adapt import adapt, kept_rows, load_source
+from googlenet.weights.adapt import adapt, kept_rows
 from googlenet.weights.create import create_model
+from googlenet.weights.load import load_or_import
 
 # Enough for whitening: their patches show all there is to 7x7 pixels
 _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
@@ -68,13 +69,13 @@ class Trainer:
         """
         self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
         # The network that this one starts from
-        self.source = load_source(recipe.weights) if recipe.weights is not None and model is None else None
+        self.source = load_or_import(recipe.weights) if recipe.weights is not None and model is None else None
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
         with accelerator.local_main_process_first():  # it may download, and decodes for the others
             data = load_joined(
                 recipe.data, recipe.also, recipe.data_dir, size=recipe.image_size, resize=recipe.resize,
                 seed=recipe.seed, skip_unreadable=recipe.skip_unreadable,
-                train_size=recipe.stored_size if recipe.crop_scale < 1 else None,
+                train_size=recipe.stored_size if recipe.crop_scale < 1 else None, validation=recipe.validation,
             )  # fmt: skip
         if self.source is not None and data.also is not None:
             check_same_split(self.source.info, recipe, data.also.digest)
@@ -83,9 +84,9 @@ class Trainer:
             data = dataclasses.replace(data, test=data.test.spread(recipe.max_test_images))
         provenance, channels = data.provenance(), data.channels
         self.dataset, self.train_split, self.validation = data, data.train, data.validation
-        if recipe.validation > 0:
+        if recipe.validation > 0 and data.also is None:
             if data.validation is not None:
-                raise UserError("the data has its own validation split; omit validation")
+                raise UserError("the data has its own validation split; set validation to 0")
             self.train_split, self.validation = split_validation(data.train, recipe.validation, recipe.seed)
         self._splits = {"train": self.train_split, "validation": self.validation, "test": all_tests}
         images, mean, std = len(self.train_split), (0.0,) * channels, (1.0,) * channels

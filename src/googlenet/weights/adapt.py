@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from googlenet.files import expand
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.convert import import_weights
-from googlenet.weights.load import is_named, load
 from googlenet.weights.model_file import ModelInfo, build
-
-
-def load_source(weights: str | Path) -> GoogLeNet:
-    """The network of a name, a model file, a run folder or a file that `import_weights` takes. Raises as these do."""
-    path = expand(weights)
-    return (
-        load(weights) if is_named(weights) or path.is_dir() or path.suffix == ".safetensors" else import_weights(path)
-    )
 
 
 def adapt(
@@ -32,10 +20,10 @@ def adapt(
     - The classifier's rows of the classes that both know are kept, by name; the others are drawn from torch's global
       generator.
     - The first convolution is fitted to other channels: summed for gray, so that a gray image gives what its three
-      equal channels gave; distributed evenly for more.
+      equal channels gave (roughly, if their means or standard deviations differ); distributed evenly for more.
 
     Args:
-        source: as `load` or `import_weights` return it; it is not changed.
+        source: as `load_or_import` returns it; it is not changed.
         classes: their names, or how many without names: then the classifier is kept if `source` has as many.
         in_channels: channels of the images.
         dropout: before the classifier; default: the source's.

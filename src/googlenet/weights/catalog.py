@@ -44,7 +44,6 @@ class Published:
                 return path
             except UserError as error:
                 log.warning("%s; downloading it again", error)
-                path.unlink(missing_ok=True)
         try:
             download(mirrored(self.url), path, self.verify)
         except DownloadError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from googlenet.data import fashion_mnist
 from googlenet.data.transforms import InputSpec
@@ -23,8 +24,9 @@ _CROP_PCT = 0.875  # 224 of 256 pixels, as everyone evaluates on ImageNet
 
 def import_weights(
     path: str | Path, *, variant: Variant | None = None, stem_stride: int | None = None,
-    classes: Sequence[str] | None = None, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-    size: int | None = None, resize: Resize | None = None, use_ema: bool = True,
+    classes: Sequence[str] | None = None, mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None, size: int | None = None, resize: Resize | None = None,
+    use_ema: bool = True,
 ) -> GoogLeNet:  # fmt: skip
     """A network in eval mode from weights without our description; its `info` is a `ModelInfo`, as after `load`.
 
@@ -74,7 +76,7 @@ def import_weights(
     spec = _input_spec(found, source, mean=mean, std=std, size=size, resize=resize)
     try:
         net = build(found, weights)
-    except ValueError as error:
+    except (RuntimeError, ValueError) as error:  # sparse tensors cannot be copied as others are
         raise UserError(f"{path} does not fit variant {variant!r}: {reason_of(error)}") from error
     net.check_size(spec.size, spec.size)
     net.info = ModelInfo(found, _class_names(found, source, classes), spec)
@@ -167,15 +169,15 @@ def _class_names(found: Architecture, source: Source, classes: Sequence[str] | N
 
 
 def _input_spec(
-    found: Architecture, source: Source, *, mean: Sequence[float] | None, std: Sequence[float] | None,
+    found: Architecture, source: Source, *, mean: float | Sequence[float] | None, std: float | Sequence[float] | None,
     size: int | None, resize: Resize | None,
 ) -> InputSpec:  # fmt: skip
     """The source's, with what the user says instead."""
 
-    def of_channels(name: str, given: Sequence[float] | None, usual: tuple[float, ...]) -> tuple[float, ...]:
+    def of_channels(name: str, given: float | Sequence[float] | None, usual: tuple[float, ...]) -> tuple[float, ...]:
         if given is None:  # the average for images with other channels than the source's
             given = usual if len(usual) in (1, found.in_channels) else (sum(usual) / len(usual),)
-        values = tuple(given)
+        values = (given,) if isinstance(given, int | float) else tuple(given)
         if len(values) not in (1, found.in_channels):
             raise UserError(
                 f"{name} has {len(values)} values: give one, or one for each of {found.in_channels} channels"
@@ -192,6 +194,8 @@ def _input_spec(
         )
     if resize is None:
         resize = "crop" if source.crop else "stretch"
+    if resize not in get_args(Resize):
+        raise UserError(f"resize must be one of {', '.join(get_args(Resize))}, not {resize!r}")
     return InputSpec(
         found.in_channels,
         size,

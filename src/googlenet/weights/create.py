@@ -11,7 +11,8 @@ from googlenet.errors import UserError
 from googlenet.model.architecture import VARIANTS, Architecture
 from googlenet.model.features import FeatureNet
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.adapt import adapt, load_source
+from googlenet.weights.adapt import adapt
+from googlenet.weights.load import load_or_import
 
 _WITH_WEIGHTS = ("num_classes", "in_channels", "dropout")
 
@@ -60,9 +61,11 @@ def create_model(
 def _trained(variant: str | None, weights: str | Path, changes: dict[str, Any]) -> GoogLeNet:
     if decided := sorted(set(changes) - set(_WITH_WEIGHTS)):
         raise UserError(f"{decided[0]} is for a network with fresh weights: omit it, or weights")
-    source = load_source(weights)
+    source = load_or_import(weights)
     trained = source.architecture
     if variant not in (None, trained.variant):
         raise UserError(f"the weights {weights} are for variant {trained.variant!r}, not {variant!r}")
     classes, channels = (changes.get(name, getattr(trained, name)) for name in ("num_classes", "in_channels"))
+    if not isinstance(classes, int) or classes < 0:
+        raise UserError(f"num_classes must be an integer, 0 or more, not {classes!r}")
     return adapt(source, classes, channels, dropout=changes.get("dropout"))

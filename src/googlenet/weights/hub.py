@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from googlenet.console import log
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 
@@ -41,10 +42,11 @@ def download(name: str) -> Path:
             # Asked first, because `hf_hub_download` would try for 24 s to reach a Hub that is not there
             api.get_hf_file_metadata(url=hf_hub_url(repository, MODEL_FILE, revision=revision, endpoint=api.endpoint))
             return Path(api.hf_hub_download(repository, MODEL_FILE, revision=revision))
-    except RunError:
+    except RunError as error:
         cached = try_to_load_from_cache(repository, MODEL_FILE, revision=revision)
         if not isinstance(cached, str):
             raise
+        log.warning("%s; using the copy of %s from the cache, which may be an older one", error, name)
         return Path(cached)
 
 
@@ -111,4 +113,6 @@ def _clear_errors(api: HfApi, repository: str) -> Iterator[None]:
     except ValueError as error:  # among them: metadata that the Hub rejects, such as an unknown license
         raise UserError(f"{repository}: {' '.join(str(error).split())}") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise RunError(f"cannot use {error.filename}: {reason_of(error)}") from error
         raise RunError(f"{api.endpoint} cannot be reached: {reason_of(error)}") from error

@@ -1,4 +1,4 @@
-"""From what a user calls a model to a network: a model file, a run folder, or weights by name."""
+"""From what a user calls a model or weights to a network: a file, a run folder, or a name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from googlenet.console import on_stderr
 from googlenet.device import resolve_device
 from googlenet.errors import UserError
 from googlenet.files import expand
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights import hub
-from googlenet.weights.catalog import CATALOG, imagenet_classes
+from googlenet.weights.catalog import CATALOG
 from googlenet.weights.convert import import_weights
-from googlenet.weights.model_file import ModelInfo, model_info, model_path, read_model
+from googlenet.weights.model_file import ModelInfo, is_model_file, model_info, model_path, read_model
 
 NAMES = (*CATALOG, "hf:owner/name")
 """Names of weights, besides paths of files."""
@@ -36,8 +37,16 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
     """
     file = find_model(model)
     is_published = is_named(model) and not hub.is_hub_name(model)
-    net = import_weights(file, classes=imagenet_classes()) if is_published else read_model(file)
+    net = import_weights(file) if is_published else read_model(file)
     return net.to(resolve_device(device))
+
+
+def load_or_import(weights: str | Path) -> GoogLeNet:
+    """A network to start training from: of whatever `load` or `import_weights` takes. Raises as these do."""
+    path = expand(weights)
+    if is_named(weights) or not path.is_file() or is_model_file(path):
+        return load(weights)
+    return import_weights(path)
 
 
 def load_or_check(net: GoogLeNet | str | Path) -> tuple[GoogLeNet, ModelInfo]:
@@ -55,13 +64,21 @@ def is_named(model: str | Path) -> bool:
 
 def find_model(model: str | Path) -> Path:
     """The file that `load` would read, downloaded if it is a name. Raises like `load`."""
-    if hub.is_hub_name(model):
-        return hub.download(str(model))
     if is_named(model):
-        return CATALOG[str(model)].fetch()
+        return fetch(str(model))
     if not expand(model).exists():
         raise UserError(f"{model} does not exist; a model is a file, a run folder or a name: {', '.join(NAMES)}")
     return model_path(model)
+
+
+def fetch(name: str) -> Path:
+    """The file of a name, downloaded unless it is in the cache. Raises like `load`, and `UserError` for other names."""
+    with on_stderr():  # progress and warnings are never a part of a command's output
+        if hub.is_hub_name(name):
+            return hub.download(name)
+        if name not in CATALOG:
+            raise UserError(f"no weights are called {name!r}; names: {', '.join(NAMES)}")
+        return CATALOG[name].fetch()
 
 
 def output_stem(model: str | Path) -> Path:

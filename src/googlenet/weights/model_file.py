@@ -190,6 +190,17 @@ def model_path(path: str | Path) -> Path:
     return path / "model.safetensors" if path.is_dir() else path
 
 
+def is_model_file(path: Path) -> bool:
+    """Whether a file has the name of a model file, and a description unless it is damaged."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return "googlenet" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return True  # `read_model` says what is wrong
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a safetensors file by name, whatever network they are from. Raises `UserError` like `load`."""
     return read_safetensors(expand(path))[0]

@@ -31,6 +31,7 @@ _MAX_REPEATED = 2**24  # values that a file may write once for all; damaged ones
 # Where training scripts keep the weights of a checkpoint, in the order that timm looks for them
 _EMA_KEYS = ("state_dict_ema", "model_ema")
 _KEYS = ("state_dict", "model", "model_state_dict")
+_MAX_DEPTH = 4  # of one in another; a dictionary may hold itself
 # What MindSpore saves next to the weights: the optimizer's state and counters
 _MINDSPORE_OPTIMIZER = ("moments.", "accum.", "moment1.", "moment2.")
 _MINDSPORE_COUNTERS = ("epoch_num", "step_num", "learning_rate", "global_step", "momentum")
@@ -91,8 +92,8 @@ def _read_pickle(path: Path, *, use_ema: bool) -> Weights:
                 ) from error
             raise UserError(f"{path} was not written by torch.save: save net.state_dict()") from error
     keys = (*_EMA_KEYS, *_KEYS) if use_ema else _KEYS
-    while isinstance(content, dict):
-        key = next((key for key in keys if isinstance(content.get(key), dict)), None)
+    for _ in range(_MAX_DEPTH):
+        key = next((key for key in keys if isinstance(content, dict) and isinstance(content.get(key), dict)), None)
         if key is None:
             break
         if key in _EMA_KEYS:

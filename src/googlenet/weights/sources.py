@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet.model.architecture import TABLE_1, Variant
-
-Weights = dict[str, Tensor]
+from googlenet.weights.readers import Weights
 
 _BRANCHES = ("branch1.conv", "branch2.0.conv", "branch2.1.conv", "branch3.0.conv", "branch3.1.conv", "branch4.1.conv")
 _FIRST = "inception3a.branch1.conv.weight"  # every network has it, and its names there tell sources apart
