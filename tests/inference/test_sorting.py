@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import googlenet
 from googlenet import Prediction, Predictor, RunError, TrainingResult, UserError
-from googlenet.inference.sorting import UNSURE, sort_images
+from googlenet.inference.sorting import UNKNOWN, UNSURE, sort_images
 from tests.conftest import Call, bundled
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -32,7 +30,8 @@ class Fixed:
                 yield Prediction(str(file), error="it is broken")
             else:
                 name = next(name for name in self.info.classes if name in str(file))
-                yield Prediction(str(file), (name,), (1.0,), confident="unsure" not in file.name)
+                known = "unknown" not in file.name
+                yield Prediction(str(file), (name,), (1.0,), confident="unsure" not in file.name, known=known)
 
 
 def sort(files: Any, folder: Path, predictor: Any = None, **options: Any) -> dict[str, int]:
@@ -47,6 +46,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     names = ["a/cat 1.jpg", "b/cat 1.jpg", "c/cat 1.jpg", "a/dog.jpg", "a/dog unsure.jpg", "a/dog broken.jpg"]
+    names += ["a/dog unknown.jpg", "a/dog unsure unknown.jpg"]
     for number, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"%d" % min(number, 1))  # b and c have the same content
@@ -58,13 +58,13 @@ def test_each_file_is_in_the_folder_of_its_class(copy: bool, files: list[Path], 
     folder = tmp_path / "sorted"
     expected = {
         "cat/cat 1.jpg": b"0", "cat/cat 1-2.jpg": b"1", "cat/cat 1-3.jpg": b"1", "dog/dog.jpg": b"1",
-        f"{UNSURE}/dog unsure.jpg": b"1",
+        f"{UNSURE}/dog unsure.jpg": b"1", f"{UNKNOWN}/dog unknown.jpg": b"1", f"{UNKNOWN}/dog unsure unknown.jpg": b"1",
     }  # fmt: skip
     for _ in range(2):  # the second time, everything is there
-        assert sort(files, folder, copy=copy) == {"sorted": 5, "unsure": 1, "failed": 1}
+        assert sort(files, folder, copy=copy) == {"sorted": 7, "unsure": 1, "unknown": 2, "failed": 1}
         assert listing(folder) == expected
     assert all(path.is_symlink() != copy for path in folder.glob("*/*"))
-    assert len(list(folder.rglob("*"))) == 3 + len(expected) + 1  # folders, images and the record: nothing else
+    assert len(list(folder.rglob("*"))) == 4 + len(expected) + 1  # folders, images and the record: nothing else
     assert all(file.exists() and not file.is_symlink() for file in files)
 
 
@@ -80,7 +80,7 @@ def test_a_relative_path_becomes_a_link_that_works(
 def test_shards_into_one_folder_equal_the_whole(copy: bool, files: list[Path], tmp_path: Path) -> None:
     files[2].write_bytes(b"2")
     sort(files, tmp_path / "whole", copy=copy)
-    for number in (0, 2, 1):
+    for number in (0, 2, 3, 1):
         sort(files[2 * number : 2 * number + 2], tmp_path / "parts", copy=copy)
     whole, parts = listing(tmp_path / "whole"), listing(tmp_path / "parts")
     assert set(parts) == set(whole) and sorted(parts.values()) == sorted(whole.values())
@@ -129,10 +129,12 @@ def test_results_are_never_read_again(files: list[Path], tmp_path: Path) -> None
     (tmp_path / "link").symlink_to(tmp_path / "sorted/dog")
     with pytest.raises(UserError, match="overlap"):
         sort([tmp_path / "link/dog.jpg"], tmp_path / "sorted")
-    assert len(listing(tmp_path / "sorted")) == 5
+    assert len(listing(tmp_path / "sorted")) == 7
 
 
-@pytest.mark.parametrize("classes", [("a/b", "a_b"), ("Cat", "cat"), (UNSURE, "b"), ("..", "b"), ("", "b")])
+@pytest.mark.parametrize(
+    "classes", [("a/b", "a_b"), ("Cat", "cat"), (UNSURE, "b"), (UNKNOWN, "b"), ("..", "b"), ("", "b")]
+)
 def test_classes_that_cannot_be_folders(classes: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="class"):
         sort([], tmp_path / "sorted", Fixed(classes))
@@ -156,17 +158,32 @@ def test_links_that_the_disk_does_not_have(files: list[Path], tmp_path: Path, mo
         sort(files, tmp_path / "sorted")
 
 
+def test_copies_on_a_disk_without_hard_links(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sort(files, tmp_path / "expected", copy=True)
+
+    def fail(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fail)
+    for _ in range(2):
+        sort(files, tmp_path / "sorted", copy=True)
+        assert listing(tmp_path / "sorted") == listing(tmp_path / "expected")
+
+
 def test_the_command(call: Call, trained: TrainingResult, images: Path) -> None:
-    net = googlenet.load(trained.model)
-    net.info = dataclasses.replace(net.info, temperature=1.0)
     predicted = {Path(p.file).name: p for p in Predictor(trained.model).predict(sorted(images.glob("?.png")))}
     threshold = sorted(p.probabilities[0] for p in predicted.values())[2]
     options = ("--sort-into", "sorted", "--confidence", threshold)
     out, err = call("predict", trained.folder, images, *options, "--json", code=1)
-    assert json.loads(out) == {"folder": "sorted", "sorted": 5, "unsure": 2, "failed": 1}
+    unknown = [prediction.known for prediction in predicted.values()].count(False)
+    unsure = sum(p.probabilities[0] < threshold and p.known is True for p in predicted.values())
+    assert json.loads(out) == {"folder": "sorted", "sorted": 5, "unsure": unsure, "unknown": unknown, "failed": 1}
     assert "broken.png" in err
     for name, prediction in predicted.items():
         folder = UNSURE if prediction.probabilities[0] < threshold else prediction.classes[0].replace("/", "_")
+        folder = folder if prediction.known else UNKNOWN
         assert (Path("sorted") / folder / name).samefile(images / name)
     assert "sorted" in call("predict", trained.folder, images / "0.png", *options)[0]
     for wrong, name in (

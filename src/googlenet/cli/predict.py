@@ -35,7 +35,7 @@ def predict(
     sort_into: Annotated[
         Path | None,
         options.Folder,
-        Parameter(help="Folder to link the images into: one folder per class, and _unsure below --confidence."),
+        Parameter(help="Folder to link the images into: one folder per class, _unsure below --confidence, _unknown."),
     ] = None,
     copy: Annotated[bool, Parameter(help="With --sort-into: copy the images instead.", negative="")] = False,
     backend: Annotated[
@@ -86,7 +86,11 @@ def predict(
         del settings["top"]
         with on_stderr():
             counts = sort_images(predictor, files, sort_into, copy=copy, total=total, **settings)
-        summary = "{sorted:,} sorted, of which {unsure:,} unsure; {failed:,} cannot be read".format(**counts)
+        summary = (
+            "{sorted:,} sorted, of which {unsure:,} unsure and {unknown:,} unknown; {failed:,} cannot be read".format(
+                **counts
+            )
+        )
         options.print_json({"folder": str(sort_into), **counts}) if json else print(f"{sort_into}: {summary}")
         return 1 if counts["failed"] else 0
     if output is not None:

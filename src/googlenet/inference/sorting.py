@@ -17,7 +17,7 @@ from googlenet.files import disk_errors, expand, printable, write_json
 from googlenet.inference.predictor import Predictor
 from googlenet.inference.writers import check_made_with
 
-UNSURE = "_unsure"
+UNSURE, UNKNOWN = "_unsure", "_unknown"
 _RECORD = ".googlenet.json"
 
 
@@ -25,13 +25,14 @@ def sort_images(
     predictor: Predictor, files: Iterable[Path], folder: str | Path, *, copy: bool = False, total: int | None = None,
     batch_size: int = 32, confidence: float = 0.0,
 ) -> dict[str, int]:  # fmt: skip
-    """Put a link to each image file, or a copy, into `folder/CLASS`, or into `folder/_unsure` below the confidence.
+    """Put a link to each image file, or a copy, into `folder/CLASS`, or into `folder/_unsure` below the confidence, or
+    into `folder/_unknown` if the model has a rule for images of none of the classes, and this is one.
 
     Files that are there already stay; another file of the same name becomes `name-2.jpg`. A file that cannot be read
     stays. What the folder was made with is recorded, so several processes may sort into one folder, and
     another run continues it.
 
-    Returns how many were `sorted`, how many of these are `unsure`, and how many `failed`.
+    Returns how many were `sorted`, how many of these are `unsure` or `unknown`, and how many `failed`.
 
     Raises:
         UserError: for a folder that holds something else or was sorted by another model or confidence, a file in this
@@ -43,7 +44,7 @@ def sort_images(
     files, sources = tee(files)
     predictions = predictor.predict(files, top=1, batch_size=batch_size, confidence=confidence)  # checks its arguments
     _prepare(folder, {"model_sha256": predictor.digest, "confidence": confidence})
-    counts, taken, real = {"sorted": 0, "unsure": 0, "failed": 0}, set[Path](), folder.resolve()
+    counts, taken, real = {"sorted": 0, "unsure": 0, "unknown": 0, "failed": 0}, set[Path](), folder.resolve()
     with progress("sorting", total) as bar:
         for source, prediction in zip(sources, predictions, strict=True):
             check_apart(source, real)
@@ -51,10 +52,12 @@ def sort_images(
                 counts["failed"] += 1
                 log.warning("%s: %s", prediction.file, prediction.error)
             else:
-                name = UNSURE if not prediction.confident else folders[prediction.classes[0]]
+                name = folders[prediction.classes[0]] if prediction.confident else UNSURE
+                name = UNKNOWN if prediction.known is False else name
                 taken.add(_put(source, folder / name, taken, copy=copy))
                 counts["sorted"] += 1
-                counts["unsure"] += not prediction.confident
+                counts["unsure"] += name == UNSURE
+                counts["unknown"] += name == UNKNOWN
             bar.advance()
     return counts
 
@@ -73,7 +76,7 @@ def _class_folders(classes: tuple[str, ...]) -> dict[str, str]:
     folders = {name: printable(name).replace("/", "_").replace("\\", "_") for name in classes}
     by_folder: dict[str, str] = {}
     for name, folder in folders.items():
-        if folder.startswith(".") or folder == UNSURE or not folder.strip():
+        if folder.startswith(".") or folder in (UNSURE, UNKNOWN) or not folder.strip():
             raise UserError(f"the class {name!r} cannot be a folder")
         other = by_folder.setdefault(folder.casefold(), name)
         if other != name:
@@ -133,6 +136,13 @@ def _copy(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         shutil.copy2(source, temporary)
-        os.link(temporary, target)  # unlike renaming, never replaces a file
+        try:
+            os.link(temporary, target)  # unlike renaming, never replaces a file
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links, such as exFAT
+            if os.path.lexists(target):
+                raise FileExistsError from None
+            temporary.rename(target)
     finally:
         temporary.unlink(missing_ok=True)
