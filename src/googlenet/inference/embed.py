@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from googlenet.console import log, progress
 from googlenet.device import require
 from googlenet.errors import UserError, check_counts
-from googlenet.files import atomic_write, check_writable, expand, write_text
+from googlenet.files import atomic_write, check_writable, expand, printable, write_text
 from googlenet.inference.predictor import Embedding, Predictor
 
 _ROW_GROUP = 10_000
@@ -50,10 +50,10 @@ def embed_files(
         RunError: if the output cannot be written.
     """
     check_counts(top=top)
-    query = None
+    query, itself = None, ""
     if nearest is not None:
         features = np.asarray(predictor.embed(nearest, block=block))
-        query = features / _length(features)
+        query, itself = features / _length(features), printable(nearest.resolve())
     output = None if output is None else expand(output)
     embedded = failed = 0
     best: list[Neighbor] = []
@@ -67,7 +67,7 @@ def embed_files(
                 continue
             embedded += 1
             write(embedding)
-            if query is not None and nearest is not None and Path(embedding.file).resolve() != nearest.resolve():
+            if query is not None and str(Path(embedding.file).resolve()) != itself:
                 similarity = float(query @ embedding.values / _length(embedding.values))
                 best = heapq.nlargest(top, [*best, Neighbor(similarity, embedding.file)])
     return Embedded(embedded, failed, best)
