@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ def test_bytes_that_are_not_an_image_have_an_error(trained: TrainingResult) -> N
         (np.zeros(4, np.uint8), r"\(4,\)"),
         (None, "NoneType"),
         (5, "int"),
+        (BytesIO(b"not the path of a file, nor its content"), "BytesIO"),
+        (bytearray(b"BM"), "bytearray"),
+        (Image.new("L", (0, 3)), "0x3"),
     ],
 )
 def test_another_type_or_shape_says_what_was_expected(wrong: Any, expected: str, trained: TrainingResult) -> None:

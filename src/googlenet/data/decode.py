@@ -217,6 +217,8 @@ def check_source(source: object, name: str = "image") -> None:
         if not isinstance(source, str | Path | bytes | Image.Image):
             kinds = "a path, bytes, a PIL image, a NumPy array or a tensor"
             raise UserError(f"{name}: an image is {kinds}, not {type(source).__name__}")
+        if isinstance(source, Image.Image) and 0 in source.size:
+            raise UserError(f"{name}: the image has no pixels, but {source.width}x{source.height}")
         return
     shape, is_tensor = tuple(source.shape), isinstance(source, Tensor)
     channels = 1 if len(shape) == 2 else shape[0 if is_tensor else -1] if len(shape) == 3 else 0

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import IOBase
 from itertools import islice, starmap
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast, get_args, overload
@@ -282,7 +283,7 @@ def _like(images: Source | Iterable[Source], results: Callable[[Iterable[Source]
         isinstance(images, np.ndarray | Tensor) and images.ndim < 4
     ):
         return next(results([images]))
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or isinstance(images, IOBase | bytearray | memoryview):  # of lines, or numbers
         raise UserError(f"expected an image or an iterable of images, not {type(images).__name__}")
     found = results(cast(Iterable[Source], images))
     return found if isinstance(images, Iterator) else list(found)
