@@ -177,7 +177,11 @@ def test_unknown_images_from_the_rule_to_the_predictions(call: Call, run: Path, 
     assert "known" not in json.loads(call("evaluate", run, "--json")[0])
     _, err = call("evaluate", run, run, "--fit-known", code=2)
     assert "--fit-known" in err
-    known = json.loads(call("evaluate", run, "--fit-known", "--unknown", images, "--json")[0])["known"]
+    assert "missing" in call("evaluate", run, "--unknown", "missing", code=2)[1]
+    Path("link.safetensors").symlink_to(run / "model.safetensors")
+    options = ("--fit-known", "--unknown", images, "--json", "-o", run / "evaluation")
+    known = json.loads(call("evaluate", "link.safetensors", *options)[0])["known"]
+    assert Path("link.safetensors").is_symlink()
     assert 0.95 <= known["fraction"] < 1 and known["fitted_on_these_images"] and known["unknown"]["images"] == 5
     rule = load(run).info.known
     assert rule is not None and rule.threshold == known["threshold"]
@@ -196,6 +200,9 @@ def test_unknown_images_from_the_rule_to_the_predictions(call: Call, run: Path, 
     assert [json.loads(line)["known"] for line in Path("p.jsonl").read_text().splitlines()] == [
         each["known"] for each in printed
     ]
+    for each in printed:
+        explained = call("explain", run, each["file"], "-o", "explained.png")[0]
+        assert explained.count("none of these") == (not each["known"])
     for text in (Path("p.csv").read_text(), call("predict", run, images, "--format", "csv")[0]):
         first = [row for row in csv.DictReader(text.splitlines()) if row["rank"] == "1"]
         assert [row["known"] == "true" for row in first] == [each["known"] for each in printed]

@@ -68,6 +68,9 @@ def evaluate(
         )
     if fit_known and is_named(model):
         raise UserError(f"--fit-known writes to the model file: import or copy {model} to a file of yours first")
+    file = model_path(model).resolve()  # a link stays one
+    if fit_known:
+        check_writable(file)
     net, second = load(model), None if other is None else load(other)
     folder = output or output_stem(model).with_name("evaluation")
     check_writable(folder / ("evaluation.json" if other is None else "comparison.json"))
@@ -92,7 +95,7 @@ def evaluate(
             )
             if fit_known:
                 evaluation = replace(evaluation, rule=evaluation.fit_known(data or "test"))
-                save(net, replace(net.info, known=evaluation.rule), model_path(model))
+                save(net, replace(net.info, known=evaluation.rule), file)
             if json:
                 options.print_json(evaluation.to_dict(by))
             else:

@@ -91,7 +91,8 @@ def explain(
         options.print_json({"file": str(image), "plot": str(plot), **explanation.to_dict()})
         return 0
     most_likely = zip(explanation.classes[:top], explanation.probabilities, strict=False)
-    print(f"{printable(image)}  " + "  ".join(f"{name} {probability:.1%}" for name, probability in most_likely))
+    mark = "none of these? " if explanation.known is False else ""
+    print(f"{printable(image)}  {mark}" + "  ".join(f"{name} {probability:.1%}" for name, probability in most_likely))
     print(f"evidence for {explanation.explained}: {plot}")
     return 0
 

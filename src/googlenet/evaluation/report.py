@@ -81,6 +81,8 @@ def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unre
     """
     if isinstance(images, ImageSplit):
         split = images
+    elif not expand(images).exists():
+        raise UserError(f"{images} does not exist: name a folder of images of none of the classes")
     else:
         spec, files = info.input, list(image_files([expand(images)]))
         decoded = decode_images(files, spec.channels, spec.decoded_size, spec.resize)
@@ -88,9 +90,12 @@ def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unre
         readable = [number for number in range(len(files)) if number not in decoded.errors]
         labels = torch.zeros(len(readable), dtype=torch.int64)
         split = ImageSplit(decoded.images[readable], labels, [str(files[number]) for number in readable])
-    if not len(split) or split.channels != info.input.channels:
-        problem = "no image that can be read" if not len(split) else f"images with {split.channels} channel(s)"
-        raise UserError(f"the unknown images are {problem}; the model needs {info.input.channels} channel(s)")
+    if not len(split):
+        raise UserError("none of the images of none of the classes can be read")
+    if split.channels != info.input.channels:
+        raise UserError(
+            f"the images of none of the classes have {split.channels} channel(s); the model needs {info.input.channels}"
+        )
     return split
 
 
