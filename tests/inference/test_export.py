@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ from googlenet.inference import export as export_module
 from googlenet.inference.backends import SUFFIXES, BackendName, Format, open_exported
 from googlenet.inference.export import ExportableModel, quietly
 from googlenet.recipe import Resize
+from googlenet.weights.model_file import KnownRule
 from tests.conftest import write_photos
 from tests.inference.conftest import Exports
-from tests.networks import fitted, thin
+from tests.networks import fitted, thin, with_info
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -468,6 +470,24 @@ def test_exported_to_dict(trained: TrainingResult, exports: Exports) -> None:
     fields = exported.to_dict()
     assert json.loads(json.dumps(fields)) == fields
     assert fields["accuracy_drop"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_file_with_other_scores_of_known_images_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = with_info(thin(2, 1), ("a", "b"), 28, known=KnownRule(0.0, "test", 1, "0" * 64))
+    split = ImageSplit(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.tensor([0, 1]))
+    write = partial(googlenet.export, net, "torch-export", tmp_path / "x.pt2", calibration_data=split)
+    assert write(preprocessing=True).known_agreement == 1
+    (tmp_path / "x.pt2").unlink()
+    forward: Any = ExportableModel.forward
+
+    def wrong(model: ExportableModel, images: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities, scores = forward(model, images)
+        return probabilities, scores + 0.01
+
+    monkeypatch.setattr(ExportableModel, "forward", wrong)
+    with pytest.raises(RunError, match="known"):
+        write(preprocessing=True)
+    assert not (tmp_path / "x.pt2").exists()
 
 
 @pytest.mark.parametrize("to", list(SUFFIXES))

@@ -74,6 +74,8 @@ def export(
     )
     if exported.accuracy_before is not None:
         print(f"accuracy on these images: PyTorch {exported.accuracy_before:.2%}, file {exported.accuracy_after:.2%}")
+    if exported.known_agreement is not None:
+        print(f"known is the same as with PyTorch for {exported.known_agreement:.2%}")
     return 0
 
 

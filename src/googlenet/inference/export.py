@@ -50,6 +50,7 @@ class Exported:
     accuracy_before: float | None = None  # PyTorch's, 0 to 1; None if the images have no labels
     accuracy_after: float | None = None  # The exported file's
     agreement: float = 1.0  # Share of the images for which both predict the same class, 0 to 1
+    known_agreement: float | None = None  # Share of them for which `known` is the same; None without a rule for it
 
     @property
     def accuracy_drop(self) -> float:
@@ -115,14 +116,20 @@ def export(
                 written = quantized
             # In fp32, because bf16 would hide errors in its rounding
             run = open_exported(written, backend="onnxruntime" if to == "onnx" else "auto", precision="fp32").run
-            ours, theirs = _probabilities(exportable, run, verification)
+            (ours, our_scores), (theirs, their_scores) = _outputs(exportable, run, verification)
             before, after = ours.argmax(1), theirs.argmax(1)
+            rule, known_agreement = info.known, None
+            if rule is not None:
+                same = rule.accepts(our_scores) == rule.accepts(their_scores)
+                known_agreement = float(same.double().mean())
+                if not int8 and not torch.allclose(our_scores, their_scores, rtol=TOLERANCE, atol=TOLERANCE):
+                    raise RunError(f"{target} not kept: the scores of known images differ from PyTorch's")
             exported = Exported(
                 file=target, megabytes=sum(part.stat().st_size for part in exported_files(written)) / 1e6,
                 largest_difference=float((theirs - ours).abs().max()), images_compared=len(ours),
                 accuracy_before=None if labels is None else float((before == labels).double().mean()),
                 accuracy_after=None if labels is None else float((after == labels).double().mean()),
-                agreement=float((after == before).double().mean()),
+                agreement=float((after == before).double().mean()), known_agreement=known_agreement,
             )  # fmt: skip
             if not int8 and not exported.largest_difference <= TOLERANCE:
                 raise RunError(f"{target} not kept: probabilities differ by {exported.largest_difference:.2g}")
@@ -191,16 +198,26 @@ def _load_images(
 
 
 @torch.no_grad()
-def _probabilities(model: ExportableModel, run: Backend, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """PyTorch's in float32 and the exported file's, each (N, classes)."""
-    ours, theirs = [], []
+def _outputs(
+    model: ExportableModel, run: Backend, batches: Iterable[Tensor]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:  # fmt: skip
+    """Probabilities (N, classes) and scores of `KnownRule` (N,): of PyTorch in float32, and of the exported file."""
+    ours, theirs, count = [], [], len(model.info.classes)
+
+    def results(logits: Tensor) -> Tensor:
+        return torch.cat([(logits / model.info.temperature).softmax(dim=1), KnownRule.scores(logits)[:, None]], dim=1)
+
     for images in batches:
         prepared = model.info.input.prepare(images)
         logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
-        ours.append((logits / model.info.temperature).softmax(dim=1))
-        output = run(images if model.preprocessing else prepared)[:, : len(model.info.classes)]
-        theirs.append(output if model.preprocessing else (output / model.info.temperature).softmax(dim=1))
-    return torch.cat(ours), torch.cat(theirs)
+        ours.append(results(logits))
+        output = run(images if model.preprocessing else prepared)
+        theirs.append(output if model.preprocessing else results(output))
+    ours_all, theirs_all = torch.cat(ours), torch.cat(theirs)
+    return (ours_all[:, :count], ours_all[:, count:].flatten()), (
+        theirs_all[:, :count],
+        theirs_all[:, count:].flatten(),
+    )
 
 
 @contextlib.contextmanager
