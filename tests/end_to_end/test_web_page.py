@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 import http.server
 import re
@@ -50,7 +51,12 @@ def split(small_files: tuple[Path, dict[str, str]]) -> ImageSplit:
 
 @pytest.fixture(scope="module")
 def net(split: ImageSplit) -> GoogLeNet:
-    return fitted(split, fashion_mnist.CLASSES, 32, is_thin=True, resize="crop", crop_pct=0.875)
+    """It takes about half of these images for known."""
+    net = fitted(split, fashion_mnist.CLASSES, 32, is_thin=True, resize="crop", crop_pct=0.875)
+    rule = googlenet.evaluate(net, split, precision="fp32").fit_known("test")
+    scores = rule.scores(net(net.info.input.prepare(split.images)).detach())
+    net.info = dataclasses.replace(net.info, known=dataclasses.replace(rule, threshold=float(scores.median())))
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +129,14 @@ def write_images(folder: Path, split: ImageSplit) -> list[Path]:
 
 
 def test_it_predicts_as_the_predictor_does(page: Page, net: GoogLeNet, split: ImageSplit, tmp_path: Path) -> None:
-    files = write_images(tmp_path, split)
+    files, notices = write_images(tmp_path, split), set[bool]()
     for expected in Predictor(net, precision="fp32").predict(files, top=10):
         found = classified(page, Path(expected.file))
         assert len(found) == 5 and sorted(found.values(), reverse=True) == list(found.values())
         assert largest_difference(found, expected) < TOLERANCE, expected.file
+        notices.add(is_unknown := page.locator("#unknown").is_visible())
+        assert is_unknown == (expected.known is False), expected.file
+    assert notices == {True, False}
 
 
 def test_int8_on_a_static_host(
@@ -166,6 +175,7 @@ def test_a_file_that_is_not_an_image(page: Page, split: ImageSplit, tmp_path: Pa
     page.set_input_files("#file", tmp_path / "notes.png")
     expect(status(page)).to_have_text(re.compile(r"^notes\.png is not an image"))
     expect(page.locator("#result li")).to_have_count(0)
+    expect(page.locator("#unknown")).to_be_hidden()
     image = tmp_path / "good.png"
     Image.fromarray(split.images[0, 0].numpy()).save(image)
     assert classified(page, image)  # the page works on

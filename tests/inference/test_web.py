@@ -14,6 +14,7 @@ import pytest
 import googlenet
 from googlenet import Exported, RunError, TrainingResult, UserError
 from googlenet.inference import web
+from googlenet.weights.load import title_of
 from tests.conftest import Call
 from tests.networks import thin, with_info
 
@@ -69,6 +70,30 @@ def test_it_replaces_its_own_page_only(stand_in: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"notes\.txt"):
         write()
     assert list(page.parent.iterdir()) == [page]
+
+
+@pytest.mark.usefixtures("options")
+def test_where_the_page_is_written(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = partial(googlenet.export_web, with_info(thin(2, 1), ("a", "b"), 28), runtime=stand_in)
+    (tmp_path / "mine.html").write_text("mine")
+    with pytest.raises(UserError, match=r"mine\.html"):
+        write(tmp_path / "mine.html")
+    assert (tmp_path / "mine.html").read_text() == "mine"
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "here")
+    for output in (".", tmp_path / "link"):
+        write(output)
+    assert len(list((tmp_path / "here").iterdir())) == 3 and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "model", ["hf:owner/boots@v1.0", "boots", "boots/../boots/model.safetensors", "./boots.safetensors"]
+)
+def test_the_title_is_the_name_of_the_model(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "boots").mkdir()
+    assert title_of(model) == ("model" if "model" in model else "boots")
 
 
 def test_a_runtime_without_its_files(tmp_path: Path, call: Call, stand_in: Path) -> None:

@@ -16,7 +16,7 @@ from googlenet.device import require, resolve_device
 from googlenet.errors import RunError, UserError, check_counts, reason_of
 from googlenet.explanation.gradcam import explain, heat_map_image
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.load import load
+from googlenet.weights.load import load, title_of
 from googlenet.weights.model_file import model_info
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def serve(
             f"cannot listen on {host} port {port or '7860 to 7959'} ({reason}): use another --host or --port"
         )
     net = load(model, resolve_device(device))
-    title = Path(model).resolve().name if Path(model).is_dir() else Path(model).stem
     handler_before = signal.getsignal(signal.SIGTERM)
     # Gradio checks that its page answers, which a proxy cannot reach
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "localhost", "127.0.0.1", host
@@ -65,7 +64,7 @@ def serve(
             tempfile.TemporaryDirectory(prefix="googlenet-demo-") as uploads,
             _environment(GRADIO_TEMP_DIR=uploads, no_proxy=",".join(filter(None, direct))),
         ):
-            page = make_page(net, title=title, top=top)
+            page = make_page(net, title=title_of(model), top=top)
             limits = {"max_file_size": f"{max_upload_mb}mb", "share": False, "ssr_mode": False}
             style = {"theme": gradio.themes.Default(**_FONTS), "footer_links": [], "quiet": True}
             try:
@@ -113,10 +112,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
         except UserError as error:
             raise gradio.Error(str(error).replace(file, Path(file).name)) from error
         shares = dict(zip(explanation.classes, explanation.probabilities, strict=True))
-        # Explanations of a model that knows when an image belongs to none of its classes have `known`
-        notice = (
-            "**This image looks like none of the classes.**" if getattr(explanation, "known", None) is False else ""
-        )
+        notice = "**This image looks like none of the classes.**" if explanation.known is False else ""
         return shares, heat_map_image(explanation), notice
 
     # Uploads and heat maps are deleted after an hour

@@ -24,7 +24,7 @@ from googlenet.errors import RunError, UserError
 from googlenet.files import atomic_write, cache_dir, check_writable, disk_errors, expand, printable
 from googlenet.inference.export import Exported, export
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.load import load_or_check, output_stem
+from googlenet.weights.load import load_or_check, output_stem, title_of
 from googlenet.weights.model_file import ModelInfo
 
 TOP = 5  # How many classes the page shows
@@ -77,24 +77,26 @@ def export_web(
         target = Path("web")
     else:
         target = output_stem(model).with_name("web")
-    _check_folder(target)
+    place = target.resolve()
+    _check_folder(place)
     _, info = load_or_check(model)
     source = find_runtime(None if runtime is None else expand(runtime))
     with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as temporary:
             file, folder = Path(temporary) / "model.onnx", Path(temporary) / "page"
             exported = export(
                 model, "onnx", file, int8=int8, preprocessing=True, calibration_data=calibration_data,
                 data_dir=data_dir, skip_unreadable=skip_unreadable, max_accuracy_drop=max_accuracy_drop, force=force,
             )  # fmt: skip
             folder.mkdir()
-            (folder / "index.html").write_text(_page(info, _title(model, target)), encoding="utf-8")
+            title = place.name if isinstance(model, nn.Module) else title_of(model)
+            (folder / "index.html").write_text(_page(info, title), encoding="utf-8")
             (folder / "model.js").write_text(f'window.MODEL = "{_packed(file)}";\n', encoding="ascii")
             (folder / "runtime.js").write_text(_runtime_script(source), encoding="utf-8")
-            if target.exists():
-                target.replace(Path(temporary) / "earlier")
-            folder.replace(target)
+            place.mkdir(exist_ok=True)
+            for written in folder.iterdir():  # not the folder itself, which may be the current one
+                written.replace(place / written.name)
     return replace(exported, file=target, megabytes=(target / "model.js").stat().st_size / 1e6)
 
 
@@ -155,6 +157,8 @@ def _verify(file: Path) -> None:
 
 def _check_folder(target: Path) -> None:
     """Raises an error unless a folder can be written there, and what it replaces is an earlier page."""
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file: the page is a folder; use another --output")
     if target.is_dir():
         others = {file.name for file in target.iterdir()} - {"index.html", "model.js", "runtime.js"}
         if others:
@@ -163,22 +167,15 @@ def _check_folder(target: Path) -> None:
         check_writable(target)
 
 
-def _title(model: GoogLeNet | str | Path, target: Path) -> str:
-    """The name of the run, or of the model file."""
-    if isinstance(model, nn.Module):
-        return target.resolve().name
-    path = expand(model).resolve()
-    return printable(path.name if path.is_dir() else path.stem)
-
-
 def _page(info: ModelInfo, title: str) -> str:
     environment = Environment(
         loader=PackageLoader("googlenet", "inference"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("web.html.j2").render(
-        title=title, classes=info.classes, top=TOP, channels=info.input.channels, decoded_size=info.input.decoded_size
-    )
+        title=title, classes=info.classes, top=TOP, channels=info.input.channels, decoded_size=info.input.decoded_size,
+        threshold=None if info.known is None else info.known.threshold,
+    )  # fmt: skip
 
 
 def _packed(file: Path) -> str:

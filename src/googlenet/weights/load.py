@@ -10,7 +10,7 @@ from torch import nn
 from googlenet.console import on_stderr
 from googlenet.device import resolve_device
 from googlenet.errors import UserError
-from googlenet.files import expand
+from googlenet.files import expand, printable
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights import hub
 from googlenet.weights.catalog import CATALOG
@@ -79,6 +79,12 @@ def fetch(name: str) -> Path:
         if name not in CATALOG:
             raise UserError(f"no weights are called {name!r}; names: {', '.join(NAMES)}")
         return CATALOG[name].fetch()
+
+
+def title_of(model: str | Path) -> str:
+    """What a page about a model is called: the name of the run folder, the file or the repository."""
+    path = expand(model).resolve()
+    return printable(path.name if path.is_dir() and not is_named(model) else output_stem(model).name)
 
 
 def output_stem(model: str | Path) -> Path:
