@@ -30,7 +30,7 @@ class Classifier(litserve.LitAPI):
         return output
 
     def encode_response(self, output: Prediction) -> dict[str, object]:
-        return {"classes": output.classes, "probabilities": output.probabilities, "error": output.error}
+        return {name: value for name, value in output.to_dict().items() if name != "file"}
 
 
 if __name__ == "__main__":
