@@ -25,7 +25,6 @@ _IMAGES_TO_START, _MOST_IMAGES_TO_START = 64, 2000  # of each class, of all; the
 _PENALTY = 0.02
 _STEPS = 0.2  # of those that the earlier run took
 _LEARNING_RATE = 0.5  # of the earlier run's
-_BACKBONE = 0.5
 # Settings of the earlier run that are its own
 _NOT_INHERITED = {
     "weights", "data", "also", "data_dir", "freeze_fraction", "backbone_lr_scale", "device", "max_test_images",
