@@ -49,7 +49,7 @@ def cache_dir() -> Path:
 def check_output(path: Path, suffix: str) -> None:
     """Raises `UserError` if the name does not end in `suffix`, and whatever `check_writable` raises."""
     if path.suffix.lower() != suffix:
-        raise UserError(f"{path}: the output is a {suffix[1:].upper()} file; use a name that ends in {suffix}")
+        raise UserError(f"{path}: the output is {suffix[1:].upper()}; use a name that ends in {suffix}")
     check_writable(path)
 
 

@@ -199,6 +199,17 @@ def test_the_temperature_is_fitted_to_the_saved_model_on_validation_images(
     assert googlenet.load(result.model).info.temperature == pytest.approx(expected, rel=1e-4)
 
 
+def test_few_validation_images_do_not_calibrate(tmp_path: Path) -> None:
+    """A temperature fitted to them would be worse than none, and so would a threshold for unknown images."""
+    settings = {**TINY, "max_steps": 2, "validation": 0.06}
+    result = train(
+        output=tmp_path / "run", model=googlenet.create_model("bn", num_classes=10, in_channels=1), **settings
+    )
+    info = googlenet.load(result.model).info
+    assert info.temperature == result.temperature == 1
+    assert info.known is not None and info.known.fitted_on == "test"
+
+
 def test_patience_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted_accuracies([0.5, 0.4, 0.3, 0.2], monkeypatch)
     settings = {**QUICK, "epochs": 4, "patience": 2, "select_by": "test"}

@@ -72,6 +72,11 @@ def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
     assert googlenet.load(str(tmp_path)).info.classes == ("a", "b", "ü")
 
 
+def test_others_may_read_a_model_file_as_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("")
+    assert saved(tmp_path).stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_save_refuses_the_info_of_another_network(tmp_path: Path) -> None:
     net = googlenet.load(saved(tmp_path))
     net.reset_classifier(5)
@@ -236,11 +241,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     path = saved(tmp_path)
     before = path.read_bytes()
 
-    def full(weights: object, target: Path, metadata: object) -> None:
-        target.write_bytes(b"half")
+    def full(target: Path, content: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(model_file, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(RunError, match=r"model\.safetensors"):
         saved(tmp_path)
     assert path.read_bytes() == before

@@ -96,6 +96,7 @@ def evaluate(
             if fit_known:
                 evaluation = replace(evaluation, rule=evaluation.fit_known(data or "test"))
                 save(net, replace(net.info, known=evaluation.rule), file)
+                log.info("another threshold for unknown images is in %s now; export the model again", file)
             if json:
                 options.print_json(evaluation.to_dict(by))
             else:

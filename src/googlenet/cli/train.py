@@ -86,7 +86,10 @@ def train(
     elif result.interrupted:
         print(f"interrupted; to continue: {_command_name()} train --resume --output {shlex.quote(str(result.folder))}")
     else:
-        print(f"test accuracy {result.metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training")
+        metrics = result.metrics
+        split, epoch = metrics["selected_by"], metrics["epoch"]
+        best = "" if split == "last" else f"; the model is that of epoch {epoch}, the best on the {split} images"
+        print(f"test accuracy {metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training{best}")
         print(f"run folder: {result.folder}")
         print(f"next: {_command_name()} predict {shlex.quote(str(result.model))} IMAGE ...")
     return 130 if result.interrupted else 0

@@ -96,6 +96,8 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None, *, min
         is_class = not found and any(path.suffix.lower() in SUFFIXES for path in others)
         content = "images of one class only" if found else "images, but no class folders" if is_class else "no images"
         hint = f"; if {top.name} is a class, use the folder above it" if is_class else ""
+        if len(found) == 1 and classes == (found[0],):
+            hint = "; to add this class to a trained network, set --weights and --also OLD_IMAGES"
         if found and () in layout.roots and len({parts[:2] for _, parts in entries if len(parts) > 2}) > 1:
             hint = f"; if the folders in {found[0]} are classes, use {top / found[0]}"
         raise UserError(f"{top} has {content}; FOLDER/CLASS/*.jpg with at least two classes is needed{hint}")

@@ -15,6 +15,7 @@ from torch import Tensor
 from googlenet.errors import UserError
 
 BINS = 15  # as in the paper's tables
+FEWEST_IMAGES = 30  # to fit a temperature to: fitted to 6, it raised the calibration error from 17 to 30%
 MIN_TEMPERATURE, MAX_TEMPERATURE = 1 / 20, 20.0  # the search interval; trained networks need 0.5 to 5
 
 

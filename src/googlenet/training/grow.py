@@ -56,7 +56,10 @@ def growth_recipe(info: ModelInfo) -> tuple[Recipe, str]:
 def growth_lines(info: ModelInfo, classes: Sequence[str], also: str | None) -> Iterator[str]:
     """What happens to the classifier of the network that a run starts from, if the run has other classes."""
     rows = kept_rows(info, classes)
-    if not rows or tuple(classes) == info.classes:
+    if tuple(classes) == info.classes:
+        return
+    if not rows:
+        yield "classifier: new, since the weights know none of these classes by name"
         return
     new = [name for number, name in enumerate(classes) if number not in rows]
     yield f"classifier: {len(rows):,} classes of the weights are kept" + (f", {_names(new)} added" if new else "")

@@ -24,7 +24,7 @@ from googlenet.console import ProgressBar, log, progress
 from googlenet.data.dataset import has_files
 from googlenet.device import describe, scoped_process_state
 from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
-from googlenet.evaluation.calibration import fit_temperature
+from googlenet.evaluation.calibration import FEWEST_IMAGES, fit_temperature
 from googlenet.evaluation.html import read_run, write_run_report
 from googlenet.evaluation.metrics import Evaluation, collect_logits
 from googlenet.evaluation.old_classes import compare_old_classes
@@ -341,7 +341,12 @@ def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | N
             figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
             _record(trainer, folder, _row(trainer, "test", *figures, metrics["step"], metrics["epoch"]))
     rule, temperature = evaluation.fit_known("test"), 1.0
-    if trainer.validation is not None:
+    if trainer.validation is not None and len(trainer.validation) < FEWEST_IMAGES:
+        log.warning(
+            "only %d validation images: probabilities are not calibrated on them, which needs %d",
+            len(trainer.validation), FEWEST_IMAGES,
+        )  # fmt: skip
+    elif trainer.validation is not None:
         held_out = evaluate(trainer, "validation")
         rule, temperature = held_out.fit_known("validation"), fit_temperature(held_out.logits, held_out.labels)
     _save_model(trainer, folder, temperature, rule)

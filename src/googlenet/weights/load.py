@@ -66,9 +66,12 @@ def find_model(model: str | Path) -> Path:
     """The file that `load` would read, downloaded if it is a name. Raises like `load`."""
     if is_named(model):
         return fetch(str(model))
-    if not expand(model).exists():
-        raise UserError(f"{model} does not exist; a model is a file, a run folder or a name: {', '.join(NAMES)}")
-    return model_path(model)
+    file = model_path(model)
+    if not file.exists():
+        missing = f"{model} is not a run folder: it" if file != expand(model) and expand(model).exists() else f"{model}"
+        what = f"has no {file.name}" if missing != str(model) else "does not exist"
+        raise UserError(f"{missing} {what}; a model is a file, a run folder or a name: {', '.join(NAMES)}")
+    return file
 
 
 def fetch(name: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from googlenet.data.transforms import InputSpec
@@ -138,7 +138,8 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     try:
         with atomic_write(expand(path)) as temporary:
-            save_file(weights, temporary, metadata={"format": "pt", **metadata})
+            # Not with save_file, which makes files that only their owner can read
+            temporary.write_bytes(to_bytes(weights, metadata={"format": "pt", **metadata}))
     except SafetensorError as error:
         raise RunError(f"cannot write {path}: {error}") from error
 
@@ -208,7 +209,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The tensors of a file, and its metadata under the key `googlenet`."""
-    with unreadable_as_user_error(path, "a safetensors file"), safetensors.safe_open(path, framework="pt") as file:
+    with unreadable_as_user_error(path, "a model file"), safetensors.safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("googlenet")
         return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118  (not a mapping)
 
