@@ -25,7 +25,7 @@ compare: $(VENV)/installed
 	"$(BIN)/python" -m experiments.comparison $(ARGS)
 
 test: check
-	"$(BIN)/python" -m pytest -n 2 --dist loadgroup $(ARGS)
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/installed-dev
 	"$(BIN)/python" -m ruff format --check .

@@ -23,17 +23,6 @@ from googlenet.data import fashion_mnist
 
 SMALL = {"train": 320, "t10k": 160}
 
-TOGETHER = ("exports", "test_web_page", "test_demo", "test_processes", "test_report_page", "test_freezing")
-"""Slow fixtures, and modules that have some: their tests run in one process, which makes the fixtures once."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        names = {item.path.stem, *getattr(item, "fixturenames", ())}
-        for name in names & set(TOGETHER):
-            item.add_marker(pytest.mark.xdist_group(name))
-
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
