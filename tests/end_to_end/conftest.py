@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import assert_one_line
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--data-dir", "bundled", "--image-size", 16, "--stem-stride", 2, "--batch-size", 32)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 _CACHE = tempfile.TemporaryDirectory(prefix="googlenet-tests-")
 """Of all commands: each would compile the max pool and list the fonts again, which takes longest."""
 
@@ -61,3 +66,25 @@ def command(tmp_path: Path) -> Command:
     folder = tmp_path / "a folder with a space"
     folder.mkdir()
     return Command(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--use-fake-device-for-media-stream"]
+        )
+        yield browser
+        browser.close()
+
+
+def check_screens(page: Page, narrow: int) -> None:
+    """A page needs no scrolling sideways on a screen of `narrow` pixels and on a wide one, and is light or dark."""
+    backgrounds = set()
+    for scheme in ("light", "dark"):
+        for width in (narrow, 1400):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.set_viewport_size({"width": width, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(backgrounds) == 2

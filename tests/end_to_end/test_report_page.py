@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from googlenet.evaluation.html import write_run_report
+from tests.end_to_end.conftest import check_screens, needs_chromium
 from tests.evaluation.test_html import NASTY, evaluated
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture
@@ -45,14 +36,7 @@ def test_pages_fit_every_screen(page: Page, tmp_path: Path, classes: tuple[str, 
     run, split = evaluated(tmp_path / "a run", classes, max(60, len(classes)), size=100, channels=3)
     write_run_report(run, split)
     page.goto(run.path.as_uri())
-    backgrounds = set()
-    for scheme in ("light", "dark"):
-        for width in (360, 1400):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert len(backgrounds) == 2
+    check_screens(page, narrow=360)
 
 
 def test_tables_are_sorted(page: Page, tmp_path: Path) -> None:

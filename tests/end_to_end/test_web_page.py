@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 import googlenet
 from googlenet import GoogLeNet, ImageSplit, Prediction, Predictor, RunError
 from googlenet.data import fashion_mnist
 from googlenet.inference.web import find_runtime
+from tests.end_to_end.conftest import check_screens, needs_chromium
 from tests.networks import fitted
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = needs_chromium
 TOLERANCE = 0.01
 
 
@@ -63,16 +63,6 @@ def net(split: ImageSplit) -> GoogLeNet:
 def folder(runtime: Path, net: GoogLeNet, split: ImageSplit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "web"
     return googlenet.export_web(net, output, runtime=runtime, int8=False, calibration_data=split).file
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--use-fake-device-for-media-stream"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -218,14 +208,7 @@ def test_the_camera(page: Page) -> None:
 
 
 def test_it_fits_every_screen_and_is_used_with_the_keyboard(page: Page) -> None:
-    backgrounds = set()
-    for scheme in ("light", "dark"):
-        for width in (320, 1400):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-            backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert len(backgrounds) == 2
+    check_screens(page, narrow=320)
     page.locator("#file").focus()
     page.keyboard.press("Tab")
     expect(page.locator("#camera")).to_be_focused()

@@ -76,8 +76,9 @@ def test_the_card_states_the_figures_of_the_run(hub: Hub, trained: TrainingResul
 
 def test_nothing_that_is_uploaded_names_folders_of_this_machine(tmp_path: Path) -> None:
     net = create_model("bn", num_classes=2)
-    recipe = {key: f"/home/me/secret/{key}" for key in ("data", "also", "data_dir", "weights")} | {"seed": 3}
-    known = KnownRule(1.5, "/home/me/secret/held-out", 40, "0" * 64)
+    private = tmp_path / "secret"
+    recipe = {key: str(private / key) for key in ("data", "also", "data_dir", "weights")} | {"seed": 3}
+    known = KnownRule(1.5, str(private / "held-out"), 40, "0" * 64)
     spec = InputSpec(3, 32, (0.5,) * 3, (0.5,) * 3)
     info = ModelInfo(net.architecture, ("a", "b"), spec, recipe, known=known)
     save(net, info, tmp_path / "model.safetensors")
