@@ -13,7 +13,7 @@ from googlenet.errors import UserError
 
 @options.app.command
 def embed(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    model: options.Model,
     /,
     *images: Annotated[Path, Parameter(name="IMAGE", help="Image files, or folders of them.")],
     output: Annotated[

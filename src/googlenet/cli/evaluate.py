@@ -16,7 +16,7 @@ from googlenet.files import check_writable
 
 @options.app.command
 def evaluate(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    model: options.Model,
     other: Annotated[Path | None, Parameter(help="A second model, to compare with on the same images.")] = None,
     /,
     *,

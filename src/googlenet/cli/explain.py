@@ -13,8 +13,6 @@ from googlenet.errors import UserError, check_counts
 from googlenet.files import check_output, printable
 from googlenet.model.architecture import VARIANTS, Variant
 
-Model = Annotated[Path, Parameter(help="Model file or run folder.")]
-
 
 @options.app.command
 def summary(
@@ -54,7 +52,7 @@ def summary(
 
 @options.app.command
 def explain(
-    model: Model,
+    model: options.Model,
     image: Annotated[Path, Parameter(help="Image file.")],
     /,
     *,
@@ -99,7 +97,7 @@ def explain(
 
 @options.app.command
 def ablate(
-    model: Model,
+    model: options.Model,
     *,
     data: options.EvalData = None,
     data_dir: options.DataDir = None,

@@ -12,7 +12,7 @@ from googlenet.cli import options
 
 @options.app.command
 def export(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    model: options.Model,
     *,
     to: Annotated[
         Literal["onnx", "openvino", "torch-export", "web"],
@@ -81,7 +81,7 @@ def export(
 
 @options.app.command
 def demo(
-    model: Annotated[Path, Parameter(help="Model file or run folder.")],
+    model: options.Model,
     *,
     host: Annotated[
         str, Parameter(help="Address to listen on; 0.0.0.0 makes the page reachable from other machines.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -11,6 +12,7 @@ from googlenet.files import expand
 
 Output = Parameter(name=["--output", "-o"], converter=lambda _, tokens: expand(tokens[0].value))
 Folder = Parameter(converter=lambda _, tokens: expand(tokens[0].value))
+Model = Annotated[Path, Parameter(help="Model file, run folder, or name: imagenet, bvlc, hf:owner/name.")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],

@@ -18,7 +18,7 @@ from googlenet.errors import UserError
 
 @options.app.command
 def predict(
-    model: Annotated[Path, Parameter(help="Model file, run folder, or a file from export.")],
+    model: Annotated[Path, Parameter(help="Model file, run folder, name, or a file from export.")],
     /,
     *images: Annotated[Path, Parameter(name="IMAGE", help="Image files, or folders of them.")],
     stdin: Annotated[bool, Parameter(help="Read file names from standard input, one per line.", negative="")] = False,

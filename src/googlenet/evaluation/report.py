@@ -22,7 +22,7 @@ from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plo
 from googlenet.files import expand, printable, write_columns, write_json
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
-from googlenet.weights.model_file import ModelInfo
+from googlenet.weights.model_file import ModelInfo, unnamed_classes
 
 EvalData = str | Path | ImageDataset | ImageSplit | None
 
@@ -88,8 +88,10 @@ def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unre
         decoded = decode_images(files, spec.channels, spec.decoded_size, spec.resize)
         check_unreadable({files[number]: error for number, error in decoded.errors.items()}, skip_unreadable)
         readable = [number for number in range(len(files)) if number not in decoded.errors]
-        labels = torch.zeros(len(readable), dtype=torch.int64)
-        split = ImageSplit(decoded.images[readable], labels, [str(files[number]) for number in readable])
+        labels = torch.zeros(len(files), dtype=torch.int64)
+        split = ImageSplit(decoded.images, labels, list(map(str, files))).subset(
+            torch.tensor(readable, dtype=torch.int64)
+        )
     if not len(split):
         raise UserError("none of the images of none of the classes can be read")
     if split.channels != info.input.channels:
@@ -165,8 +167,7 @@ def load_eval_data(
         dataset = relabeled(dataset, info.classes)
     elif not has_files(name):
         dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name in sources else None), **options)
-        numbers = tuple(map(str, range(len(dataset.classes))))  # the classes of weights imported without names
-        if info.classes != numbers and set(dataset.classes) <= set(info.classes):
+        if info.classes != unnamed_classes(len(dataset.classes)) and set(dataset.classes) <= set(info.classes):
             dataset = relabeled(dataset, info.classes)
         _check_classes(name, dataset.classes, info)
     elif Path(name).resolve() in [Path(source).resolve() for source in sources if has_files(source)]:
@@ -184,8 +185,7 @@ def load_eval_data(
 
 
 def _check_classes(name: str, classes: tuple[str, ...], info: ModelInfo) -> None:
-    numbers = tuple(map(str, range(len(classes))))  # the classes of weights imported without names
-    if info.classes not in (classes, numbers):
+    if info.classes not in (classes, unnamed_classes(len(classes))):
         raise UserError(f"{name} has other classes than the model, or in another order: name other data")
 
 

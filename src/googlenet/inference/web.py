@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import shutil
 import subprocess
 import tarfile
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.download import DownloadError, download, mirrored
+from googlenet.download import DownloadError, download, mirrored, sha256
 from googlenet.errors import RunError, UserError
 from googlenet.files import atomic_write, cache_dir, check_writable, disk_errors, expand, printable
 from googlenet.inference.export import Exported, export
@@ -116,7 +116,7 @@ def find_runtime(folder: Path | None = None) -> Path:
     cached = cache_dir() / RUNTIME
     try:
         for name in _DIGESTS:
-            download(mirrored(f"{_RUNTIME_URL}/{name}"), cached / name, _verify)
+            download(mirrored(f"{_RUNTIME_URL}/{name}"), cached / name, partial(_verify, name=name))
     except DownloadError as error:
         if not _fetch_with_npm(cached):
             raise RunError(
@@ -139,7 +139,7 @@ def _fetch_with_npm(target: Path) -> bool:
             with tarfile.open(archive) as files:
                 for name in _DIGESTS:
                     files.extract(f"package/dist/{name}", folder, filter="data")
-                    _verify(Path(folder) / "package" / "dist" / name)
+                    _verify(Path(folder) / "package" / "dist" / name, name)
             target.mkdir(parents=True, exist_ok=True)
             for name in _DIGESTS:
                 with atomic_write(target / name) as temporary:
@@ -149,9 +149,8 @@ def _fetch_with_npm(target: Path) -> bool:
     return True
 
 
-def _verify(file: Path) -> None:
-    name = file.name.replace(".part", "")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != _DIGESTS[name]:
+def _verify(file: Path, name: str) -> None:
+    if sha256(file.read_bytes()) != _DIGESTS[name]:
         raise UserError(f"{name} is not the file of {RUNTIME}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.model_file import ModelInfo, build
+from googlenet.weights.model_file import ModelInfo, build, unnamed_classes
 
 
 def adapt(
@@ -32,7 +32,7 @@ def adapt(
         The network; its `info` has the class names and the input of `source`, fitted to the channels.
     """
     rows = kept_rows(source.info, classes)
-    names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+    names = unnamed_classes(classes) if isinstance(classes, int) else tuple(classes)
     if isinstance(classes, int) and rows:
         names = source.info.classes
     tensors = source.state_dict()
@@ -61,7 +61,7 @@ def adapt(
 
 def kept_rows(info: ModelInfo, classes: Sequence[str] | int) -> dict[int, int]:
     """Which class of a trained network each of the `classes` is, by name; those that it does not know are missing."""
-    numbers = tuple(map(str, range(len(info.classes))))
+    numbers = unnamed_classes(len(info.classes))
     if isinstance(classes, int):
         return {number: number for number in range(classes)} if classes == len(info.classes) else {}
     if info.classes == numbers and not info.recipe:  # imported without names: class "3" of other data is another one

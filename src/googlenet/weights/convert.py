@@ -15,7 +15,7 @@ from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.recipe import Resize
 from googlenet.weights.catalog import imagenet_classes
-from googlenet.weights.model_file import ModelInfo, build, save, unreadable_as_user_error
+from googlenet.weights.model_file import ModelInfo, build, save, unnamed_classes, unreadable_as_user_error
 from googlenet.weights.readers import Weights, read_tensors
 from googlenet.weights.sources import CAFFE, MINDCV, OURS, SOURCES, TORCHVISION, Source
 
@@ -160,7 +160,7 @@ def _class_names(found: Architecture, source: Source, classes: Sequence[str] | N
             return fashion_mnist.CLASSES
         if source in (TORCHVISION, CAFFE, MINDCV) and (found.in_channels, found.num_classes) == (3, 1000):
             return imagenet_classes()
-        return tuple(map(str, range(found.num_classes)))
+        return unnamed_classes(found.num_classes)
     if len(classes) != found.num_classes:
         raise UserError(f"the weights have {found.num_classes} classes, but {len(classes)} class names are given")
     if repeated := [name for number, name in enumerate(classes) if name in classes[:number]]:

@@ -31,6 +31,11 @@ FORMAT_VERSION = 1
 _REMOVED_FIELDS = {"blocks": 9, "head_grid": 1, "head_width": 0}
 
 
+def unnamed_classes(count: int) -> tuple[str, ...]:
+    """The class names of weights that were imported without names: their numbers."""
+    return tuple(map(str, range(count)))
+
+
 @dataclass(frozen=True)
 class KnownRule:
     """Which images belong to none of the classes: those whose energy score is below a threshold.
