@@ -1,6 +1,7 @@
 """The two kinds of error that this package raises on purpose. Each message is one line."""
 
 _MAX_REASON = 160
+_SOURCE_LINES = ("Exception from src/", "Check '")
 
 
 class UserError(ValueError):
@@ -35,8 +36,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error of the system or of another library, shortened."""
+    """The first line of an error of the system or of another library that says what is wrong, shortened."""
     if isinstance(error, OSError) and error.strerror:  # without the number and the path, which our message has
         return error.strerror
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # OpenVINO says first where in its source an error was raised
+    line = next((text.strip() for text in lines if text.strip() and not text.startswith(_SOURCE_LINES)), lines[0])
     return line if len(line) <= _MAX_REASON else line[:_MAX_REASON] + " ..."

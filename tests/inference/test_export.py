@@ -38,7 +38,8 @@ from googlenet import (
 )
 from googlenet.inference import export as export_module
 from googlenet.inference.backends import SUFFIXES, BackendName, Format, open_exported
-from googlenet.inference.export import ExportableModel, quietly
+from googlenet.inference.export import quietly
+from googlenet.inference.graph import ExportableModel
 from googlenet.recipe import Resize
 from googlenet.weights.model_file import KnownRule
 from tests.conftest import write_photos
@@ -301,6 +302,9 @@ def test_files_that_cannot_be_opened(trained: TrainingResult, tmp_path: Path) ->
     for backend in backends:
         with pytest.raises(UserError, match=r"bad\.onnx"):
             open_exported(tmp_path / "bad.onnx", backend=backend)
+    with pytest.raises(UserError) as error:
+        open_exported(tmp_path / "bad.onnx", backend="openvino")
+    assert ".cpp" not in str(error.value)  # where in OpenVINO's source it was raised
     (tmp_path / "bad.pt2").write_bytes(b"not a model")
     with pytest.raises(UserError, match=r"bad\.pt2"):
         Predictor(tmp_path / "bad.pt2")

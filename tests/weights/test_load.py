@@ -7,15 +7,17 @@ import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import googlenet
-from googlenet import GoogLeNet, RunError, UserError, create_model
+from googlenet import GoogLeNet, Predictor, RunError, UserError, create_model
 from googlenet.download import DownloadError, download, mirrored, sha256
 from googlenet.model.architecture import VARIANTS
+from googlenet.weights import load
 from googlenet.weights.catalog import CATALOG, imagenet_classes
 from tests.conftest import TINY, Call, write_photos
 from tests.servers import Mirror, serving
@@ -156,6 +158,14 @@ def test_without_a_network(call: Call) -> None:
     for wrong in ("imagnet", "imagnet.pth", "imagnet.safetensors"):
         with pytest.raises(UserError, match="hf:owner/name"):
             create_model(weights=wrong)
+
+
+def test_a_predictor_looks_for_its_file_once(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a named model could be another one for its digest than for its network."""
+    found = Mock(wraps=load.find_model)
+    monkeypatch.setattr(load, "find_model", found)
+    assert Predictor("imagenet").digest == sha256(cached.read_bytes())
+    assert found.call_count == 1
 
 
 def test_every_command_takes_a_name(cached: Path, images: Path, call: Call) -> None:

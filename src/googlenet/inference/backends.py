@@ -108,14 +108,7 @@ def open_exported(
     except UserError:
         raise
     except Exception as error:  # damaged files lead to errors of any type
-        # The first lines of OpenVINO's errors say where in its source they are from
-        lines = [
-            line
-            for line in str(error).splitlines()
-            if line.strip() and not line.startswith(("Exception from", "Check "))
-        ]
-        reason = reason_of(RuntimeError(lines[0].strip())) if lines else reason_of(error)
-        raise UserError(f"{path} cannot be opened with {backend}: {reason}") from error
+        raise UserError(f"{path} cannot be opened with {backend}: {reason_of(error)}") from error
     lock = threading.Lock()
 
     def run(images: Tensor) -> Tensor:

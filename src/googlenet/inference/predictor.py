@@ -26,12 +26,13 @@ from googlenet.files import expand, printable
 from googlenet.inference import backends
 from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format, OpenModel
 from googlenet.inference.compiled import compiled_backend
-from googlenet.inference.export import MAX_SIDE, ExportableModel, require_packages, write_graph
+from googlenet.inference.export import MAX_SIDE, require_packages, write_graph
+from googlenet.inference.graph import ExportableModel
 from googlenet.model.features import BLOCKS, check_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.load import find_model, load_or_check
-from googlenet.weights.model_file import KnownRule, ModelInfo
+from googlenet.weights.load import load_with_file
+from googlenet.weights.model_file import KnownRule, ModelInfo, model_info
 
 Result = TypeVar("Result")
 
@@ -97,8 +98,9 @@ class Predictor:
             for file in backends.exported_files(path):
                 digest.update(file.read_bytes())
         else:
-            self._model = _open_network(model, backend, device, precision)
-            digest.update(find_model(model).read_bytes())
+            net, file = load_with_file(model)
+            self._model = _open_network(net, backend, device, precision)
+            digest.update(file.read_bytes())
         self.digest = digest.hexdigest()  # SHA-256 of the model: of its file, or of the network's weights
 
     @property
@@ -242,13 +244,13 @@ class Predictor:
             return printable(str(error)).removeprefix(f"{name}: ")
 
 
-def _open_network(model: str | Path | GoogLeNet, backend: BackendName, device: str, precision: str) -> OpenModel:
-    """A copy of a network, or the network in a model file, with a backend."""
+def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: str) -> OpenModel:
+    """A copy of a network, with a backend."""
     if backend not in get_args(BackendName):
         raise UserError(f"unknown backend {backend!r}; use one of: {', '.join(get_args(BackendName))}")
     if backend not in ("auto", "torch"):
         backends.check_backend(backend, device, precision)
-    net, info = load_or_check(model)
+    info = model_info(net)
     if backend in ("onnxruntime", "openvino"):
         to: Format = "onnx" if backend == "onnxruntime" else "openvino"
         require_packages(to)

@@ -35,10 +35,14 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
             that does not exist or that googlenet has not written.
         RunError: if named weights cannot be downloaded.
     """
+    return load_with_file(model)[0].to(resolve_device(device))
+
+
+def load_with_file(model: str | Path) -> tuple[GoogLeNet, Path]:
+    """What `load` returns on the CPU, and the file that it is from. Raises like `load`."""
     file = find_model(model)
     is_published = is_named(model) and not hub.is_hub_name(model)
-    net = import_weights(file) if is_published else read_model(file)
-    return net.to(resolve_device(device))
+    return import_weights(file) if is_published else read_model(file), file
 
 
 def load_or_import(weights: str | Path) -> GoogLeNet:
