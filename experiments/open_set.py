@@ -89,11 +89,12 @@ def collect(net: googlenet.GoogLeNet, split: googlenet.ImageSplit) -> dict[str, 
     return {name: torch.cat(parts) for name, parts in collected.items()}
 
 
-def run(folder: Path, work: Path, settings: dict[str, Any], most_classes: int | None) -> None:
+def run(folder: Path, work: Path, settings: dict[str, Any], held_out: list[int] | None) -> None:
     """Train without each class in turn, and write what `score` needs. Finished classes are skipped."""
     size = settings["image_size"]
     dataset = googlenet.load_dataset(folder, size=size)
-    for left_out, name in enumerate(dataset.classes[:most_classes]):
+    for left_out in range(len(dataset.classes)) if held_out is None else held_out:
+        name = dataset.classes[left_out]
         target = work / f"{left_out}.npz"
         if target.exists():
             continue
@@ -221,7 +222,9 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--data", default="fashion-mnist", help="fashion-mnist, openclipart, or a folder (default: fashion-mnist)")
     add("--work", type=Path, required=True, help="folder for the runs; classes that are finished there are skipped")
-    add("--classes", type=int, help="leave out only the first of the classes (default: each of them)")
+    add("--held-out", type=int, nargs="+", help="numbers of the classes to leave out, from 0 (default: each in turn)")
+    add("--recipe", help="of the networks, as it is (default: a short run for each data set)")
+    add("--epochs", type=float, help="of that recipe (default: its own)")
     arguments = parser.parse_args(words)
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
@@ -231,7 +234,10 @@ def main(words: list[str] | None = None) -> None:
         if not folder.exists():
             (write_fashion_mnist if arguments.data == "fashion-mnist" else link_openclipart)(folder)
     settings = {"fashion-mnist": FASHION, "openclipart": OPENCLIPART_SETTINGS}.get(arguments.data, FOLDER)
-    run(folder, work, settings, arguments.classes)
+    if arguments.recipe is not None:
+        settings = {"recipe": arguments.recipe, "image_size": settings["image_size"]}
+        settings |= {} if arguments.epochs is None else {"epochs": arguments.epochs}
+    run(folder, work, settings, arguments.held_out)
     print(json.dumps(report(work), indent=2))
 
 

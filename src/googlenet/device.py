@@ -83,8 +83,11 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scoped_process_state(device: torch.device) -> Iterator[None]:
-    """For training: settings of the whole process and random generators, all restored at the end."""
+def scoped_process_state(device: torch.device, deterministic: bool = True) -> Iterator[None]:
+    """For training: settings of the whole process and random generators, all restored at the end.
+
+    Unless `deterministic`, cuDNN chooses its kernels by racing them, and results differ from run to run.
+    """
     with contextlib.ExitStack() as stack:
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         stack.enter_context(torch.random.fork_rng(devices=gpus))
@@ -96,9 +99,8 @@ def scoped_process_state(device: torch.device) -> Iterator[None]:
             stack.enter_context(keep_freed_memory())
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
-            # cudnn's benchmark mode chooses kernels by racing them, so results would differ from run to run
             cudnn = torch.backends.cudnn
-            for flag, value in (("benchmark", False), ("deterministic", True)):
+            for flag, value in (("benchmark", not deterministic), ("deterministic", deterministic)):
                 stack.callback(setattr, cudnn, flag, getattr(cudnn, flag))
                 setattr(cudnn, flag, value)
         yield

@@ -34,6 +34,7 @@ from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
 from googlenet.training.auto import resolve_recipe
+from googlenet.training.graph import GraphedStep, Step
 from googlenet.training.grow import growth_lines
 from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
 from googlenet.training.run_folder import Row, RunFolder
@@ -111,7 +112,7 @@ def train(
     accelerator = make_accelerator(resolved)
     folder = RunFolder(broadcast_object_list([folder.path])[0])  # a name made from the time differs between processes
     machine = describe(accelerator.device)
-    with scoped_process_state(accelerator.device):
+    with scoped_process_state(accelerator.device, resolved.deterministic):
         trainer = Trainer(resolved, accelerator, model)
         try:
             if checkpoint is not None:
@@ -137,11 +138,12 @@ def train(
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, write its predictions, draw the plots."""
     accelerator, state, evaluation, old_classes = trainer.accelerator, trainer.state, None, None
+    take_step = make_step(trainer, on_step)
     with fused(trainer.net, merge=trainer.precision == "bf16"):
         with _Interruption() as interruption, progress("training", trainer.total_steps, state.step) as bar:
             while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
                 started = time.perf_counter()
-                trained, is_complete = train_epoch(trainer, folder, bar, interruption, on_step)
+                trained, is_complete = train_epoch(trainer, folder, take_step, bar, interruption, on_step)
                 if is_complete:
                     evaluation = evaluate(trainer, trainer.eval_split)
                     figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
@@ -176,16 +178,31 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
     return TrainingResult(folder.path, folder.model, metrics, seconds, interrupted, temperature, old_classes)
 
 
+def make_step(trainer: Trainer, on_step: OnStep | None = None) -> Step:
+    """The step for all batches of a run: (inputs, targets) -> (loss, logits). On a GPU it is a CUDA graph where it can
+    be: with one process, no gradient scaler, and nobody who watches the layers in `on_step`."""
+    recipe, accelerator = trainer.recipe, trainer.accelerator
+    step = functools.partial(
+        train_step, trainer.model, trainer.optimizer, accelerator=accelerator, parts=recipe.gradient_accumulation,
+        criterion=functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights),
+        gradient_clip=recipe.gradient_clip,
+    )  # fmt: skip
+    alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and accelerator.scaler is None
+    if alone and trainer.is_googlenet and on_step is None and recipe.freeze_fraction == 0:
+        return GraphedStep(step, trainer.optimizer)
+    return step
+
+
 def train_epoch(
-    trainer: Trainer, folder: RunFolder, bar: ProgressBar, interruption: _Interruption, on_step: OnStep | None
-) -> tuple[Row, bool]:
+    trainer: Trainer, folder: RunFolder, take_step: Step, bar: ProgressBar, interruption: _Interruption,
+    on_step: OnStep | None,
+) -> tuple[Row, bool]:  # fmt: skip
     """The steps that are left of this epoch: their mean loss and accuracy, and whether the epoch is complete."""
     recipe, state, accelerator = trainer.recipe, trainer.state, trainer.accelerator
     epoch, batch = divmod(state.step, trainer.steps_per_epoch)
     epoch_meter, meter = Meter(accelerator.device), Meter(accelerator.device)
     # Reading a meter waits for the device and the other processes; on one CPU process that costs nothing
     read_every = 1 if accelerator.device.type == "cpu" and accelerator.num_processes == 1 else 10
-    criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
     bar_step, line_step, line_time = state.step, state.step, time.monotonic()
     last = False
     trainer.model.train()
@@ -201,10 +218,7 @@ def train_epoch(
         rate = learning_rate_at(state.step, trainer.total_steps, trainer.steps_per_epoch, recipe)
         set_learning_rate(trainer.optimizer, rate, recipe)
         with explained_errors(recipe, -(-len(inputs) // recipe.gradient_accumulation)):
-            loss, logits = train_step(
-                trainer.model, trainer.optimizer, inputs, targets, criterion,
-                accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
-            )  # fmt: skip
+            loss, logits = take_step(inputs, targets)
         batch, state.step = batch + 1, state.step + 1
         if trainer.ema is not None:
             update_ema(trainer.ema, trainer.net, state.step, recipe.ema_decay)
@@ -248,7 +262,7 @@ def train_epoch(
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, criterion: Criterion, *,
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, *, criterion: Criterion,
     accelerator: Accelerator, parts: int = 1, gradient_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.

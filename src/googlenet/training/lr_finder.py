@@ -5,7 +5,6 @@ Source: Smith 2015, https://arxiv.org/abs/1506.01186.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import statistics
@@ -20,8 +19,8 @@ from googlenet.errors import UserError
 from googlenet.evaluation.plots import plot_learning_rates
 from googlenet.model.fuse import fused
 from googlenet.recipe import Recipe
-from googlenet.training.loop import explained_errors, train_step
-from googlenet.training.optim import set_learning_rate, training_loss
+from googlenet.training.loop import explained_errors, make_step
+from googlenet.training.optim import set_learning_rate
 from googlenet.training.setup import Trainer, make_accelerator
 
 _LOWEST, _HIGHEST = 1e-5, 1.0
@@ -56,7 +55,7 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
     losses: list[float] = []
     with scoped_process_state(accelerator.device):
         trainer = Trainer(recipe, accelerator)
-        criterion = functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights)
+        take_step = make_step(trainer)
         batches = (batch for epoch in itertools.count() for batch in trainer.batches(epoch))
         trainer.model.train()
         with fused(trainer.net, merge=trainer.precision == "bf16"), progress("searching", steps) as bar:
@@ -64,10 +63,7 @@ def find_learning_rate(recipe: Recipe, output: Path, *, steps: int = 100) -> Lea
                 rates.append(_LOWEST * growth**step)
                 set_learning_rate(trainer.optimizer, rates[-1], recipe)
                 with explained_errors(recipe, len(inputs)):
-                    loss, _ = train_step(
-                        trainer.model, trainer.optimizer, inputs, targets, criterion,
-                        accelerator=accelerator, parts=recipe.gradient_accumulation, gradient_clip=recipe.gradient_clip,
-                    )  # fmt: skip
+                    loss, _ = take_step(inputs, targets)
                 losses.append(float(loss))
                 bar.advance()
                 if not math.isfinite(losses[-1]):

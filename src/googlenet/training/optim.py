@@ -77,7 +77,11 @@ def learning_rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, recipe: Recipe) -> None:
     """Of an optimizer from `make_optimizer`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
+        value = rate * (recipe.backbone_lr_scale if group["backbone"] else 1.0)
+        if isinstance(group["lr"], Tensor):  # a CUDA graph reads it
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
 
 
 def make_optimizer(net: nn.Module, heads: Sequence[nn.Module], recipe: Recipe) -> torch.optim.Optimizer:
@@ -145,7 +149,6 @@ class Muon(torch.optim.AdamW):
         if not state:
             # AdamW expects a step in every parameter's state when it is loaded
             state["step"], state["momentum"] = torch.zeros(()), torch.zeros_like(kernel)
-        state["step"] += 1
         state["momentum"].lerp_(gradient, 1 - self.momentum)
         ahead = gradient.lerp(state["momentum"], self.momentum)  # Nesterov momentum
         # In the memory order of a channels-last kernel; the order of the columns does not matter
@@ -154,7 +157,7 @@ class Muon(torch.optim.AdamW):
         size = 0.2 * max(update.shape) ** 0.5
         if group["weight_decay"]:
             kernel.mul_(1 - group["lr"] * group["weight_decay"])
-        kernel.add_(update.view(rows.shape).permute(0, 3, 1, 2), alpha=-group["lr"] * size)
+        kernel.sub_((group["lr"] * size * update).view(rows.shape).permute(0, 3, 1, 2))
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

@@ -229,6 +229,8 @@ class Trainer:
         for group in checkpoint["optimizer"]["param_groups"]:
             if "trunk" in group:  # version 0.1
                 group["backbone"] = group.pop("trunk")
+            # Of a CUDA graph, which is recorded again if this run can use one
+            group |= {"lr": self.recipe.learning_rate, "capturable": False}
         try:
             self.net.load_state_dict(checkpoint["net"])
         except RuntimeError as error:
