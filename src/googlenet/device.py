@@ -83,11 +83,8 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scoped_process_state(device: torch.device, deterministic: bool = True) -> Iterator[None]:
-    """For training: settings of the whole process and random generators, all restored at the end.
-
-    Unless `deterministic`, cuDNN chooses its kernels by racing them, and results differ from run to run.
-    """
+def scoped_process_state(device: torch.device) -> Iterator[None]:
+    """For training: settings of the whole process and random generators, all restored at the end."""
     with contextlib.ExitStack() as stack:
         gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         stack.enter_context(torch.random.fork_rng(devices=gpus))
@@ -99,8 +96,9 @@ def scoped_process_state(device: torch.device, deterministic: bool = True) -> It
             stack.enter_context(keep_freed_memory())
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
+            # In cuDNN's benchmark mode, kernels race: results differ from run to run, and the races take 21 s (H100)
             cudnn = torch.backends.cudnn
-            for flag, value in (("benchmark", not deterministic), ("deterministic", deterministic)):
+            for flag, value in (("benchmark", False), ("deterministic", True)):
                 stack.callback(setattr, cudnn, flag, getattr(cudnn, flag))
                 setattr(cudnn, flag, value)
         yield

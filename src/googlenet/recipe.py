@@ -124,9 +124,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread over all classes")
     gradient_clip: float | None = Field(None, gt=0, description="largest L2 norm of the gradient; default: no limit")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the moving average of the weights; 0: off")
-    seed: int = Field(
-        0, ge=0, lt=2**31, description="same seed and machine: same weights to the bit (GPU: with deterministic)"
-    )
+    seed: int = Field(0, ge=0, lt=2**31, description="same seed and same machine: same weights, to the bit")
     # Evaluation
     select_by: SelectBy = Field("auto", description="split that selects the model; auto: validation if any, else last")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without progress; default: never")
@@ -134,7 +132,6 @@ class Recipe(BaseModel):
     # Machine
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Precision = Field("auto", description="of the computation; weights stay fp32; auto: bf16 if native")
-    deterministic: bool = Field(False, description="on a GPU: the same result twice, to the bit; a CPU always does")
     channels_last: bool = Field(True, description="channels-last memory layout: same results, faster")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more after each epoch")
     # Logging

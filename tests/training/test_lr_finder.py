@@ -35,13 +35,11 @@ def test_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_pass_has_its_own_order(settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[torch.Tensor] = []
 
-    def step(
-        _model: object, _rule: object, inputs: torch.Tensor, *_: object, **__: object
-    ) -> tuple[torch.Tensor, None]:
+    def step(inputs: torch.Tensor, _targets: torch.Tensor) -> tuple[torch.Tensor, None]:
         batches.append(inputs.flatten(1).mean(dim=1))
         return torch.tensor(2.3 - 0.02 * len(batches)), None
 
-    monkeypatch.setattr(lr_finder, "train_step", step)
+    monkeypatch.setattr(lr_finder, "make_step", lambda _trainer: step)
     recipe = Recipe(**{**QUICK, "hflip": False, "batch_size": 64, **settings})
     find_learning_rate(recipe, tmp_path / "rates.png", steps=20)
     passes = [torch.cat(batches[first : first + 5]) for first in range(0, 20, 5)]

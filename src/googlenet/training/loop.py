@@ -112,7 +112,7 @@ def train(
     accelerator = make_accelerator(resolved)
     folder = RunFolder(broadcast_object_list([folder.path])[0])  # a name made from the time differs between processes
     machine = describe(accelerator.device)
-    with scoped_process_state(accelerator.device, resolved.deterministic):
+    with scoped_process_state(accelerator.device):
         trainer = Trainer(resolved, accelerator, model)
         try:
             if checkpoint is not None:
