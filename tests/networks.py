@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from googlenet import GoogLeNet, ImageSplit, InputSpec, ModelInfo, create_model
 from googlenet.model.architecture import TABLE_1
-from googlenet.model.googlenet import Convolution
+from googlenet.model.layers import Convolution
 
 
 def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any) -> GoogLeNet:

@@ -13,7 +13,8 @@ from googlenet.inference.export import Exported as Exported, export as export
 from googlenet.inference.predictor import Prediction as Prediction, Predictor as Predictor
 from googlenet.inference.web import export_web as export_web
 from googlenet.model.architecture import Architecture as Architecture
-from googlenet.model.googlenet import GoogLeNet as GoogLeNet, GoogLeNetOutput as GoogLeNetOutput, Inception as Inception
+from googlenet.model.googlenet import GoogLeNet as GoogLeNet, GoogLeNetOutput as GoogLeNetOutput
+from googlenet.model.layers import Inception as Inception
 from googlenet.recipe import Recipe as Recipe, load_recipe as load_recipe
 from googlenet.training.folds import CrossValidation as CrossValidation, cross_validate as cross_validate
 from googlenet.training.loop import TrainingResult as TrainingResult, train as train

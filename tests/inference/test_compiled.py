@@ -13,7 +13,7 @@ from googlenet.device import compile_error
 from googlenet.inference import compiled
 from googlenet.inference.compiled import compiled_backend
 from googlenet.model.fuse import folded
-from googlenet.model.googlenet import Convolution, GlobalAveragePool, LocalResponseNorm
+from googlenet.model.layers import Convolution, GlobalAveragePool, LocalResponseNorm
 from tests.networks import fitted
 
 needs_compiler = pytest.mark.skipif(

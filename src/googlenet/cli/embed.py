@@ -22,8 +22,9 @@ def embed(
         Parameter(help="File to write: .parquet, or .npy with the file names next to it in .npy.txt."),
     ] = None,
     block: Annotated[
-        str, Parameter(help="Inception block, 3a to 5b. Each of its maps is averaged; 5b: 1,024 features.")
-    ] = "5b",
+        str | None,
+        Parameter(help="Inception block, of which each map is averaged; default: the last one, 1,024 features of 5b."),
+    ] = None,
     nearest: Annotated[Path | None, Parameter(help="Image: print the most similar ones of the others.")] = None,
     top: Annotated[int, Parameter(help="How many similar images to print.")] = 5,
     json: options.Json = False,

@@ -19,7 +19,8 @@ def summary(
     model: Annotated[str, Parameter(help=f"A variant ({', '.join(VARIANTS)}), a model file or a run folder.")] = "bn",
     *,
     input_size: Annotated[
-        str | None, Parameter(help="C,H,W; default: 3,224,224 for a variant, else that of the model file.")
+        str | None,
+        Parameter(help="C,H,W; default: 3,224,224 for a variant (v3, v4: 3,299,299), else that of the model file."),
     ] = None,
     num_classes: Annotated[int, Parameter(help="Number of classes, for a variant.")] = 1000,
     batch_size: options.BatchSize = 1,
@@ -36,7 +37,8 @@ def summary(
 
     size = parse_input_size(input_size) if input_size else None
     if model in VARIANTS:
-        size = size or (3, 224, 224)
+        side = VARIANTS[model].usual_size
+        size = size or (3, side, side)
         net = create_model(model, in_channels=size[0], num_classes=num_classes)
     elif not (is_named(model) or Path(model).exists()):
         raise UserError(
@@ -66,9 +68,7 @@ def explain(
     ] = None,
     block: Annotated[
         str | None,
-        Parameter(
-            help="Inception block for the heat map, 3a to 5b; default: the last with maps of at least 7x7 cells."
-        ),
+        Parameter(help="Inception block for the heat map, like 4e; default: the last with maps of at least 7x7 cells."),
     ] = None,
     top: Annotated[int, Parameter(help="Number of classes to show, the most likely first.")] = 5,
     device: options.Device = "auto",
@@ -141,7 +141,7 @@ def draw(
     output: Annotated[
         Path | None, options.Output, Parameter(help="SVG to write; default: googlenet-VARIANT.svg, here.")
     ] = None,
-    input_size: Annotated[str, Parameter(help="C,H,W.")] = "3,224,224",
+    input_size: Annotated[str | None, Parameter(help="C,H,W; default: 3,224,224, or 3,299,299 for v3 and v4.")] = None,
     num_classes: Annotated[int, Parameter(help="Number of classes.")] = 1000,
     json: options.Json = False,
 ) -> int:
@@ -152,6 +152,7 @@ def draw(
 
     drawing = output or Path(f"googlenet-{variant}.svg")
     check_output(drawing, ".svg")
-    write_text(drawing, draw_variant(variant, input_size=parse_input_size(input_size), num_classes=num_classes))
+    size = parse_input_size(input_size) if input_size else None
+    write_text(drawing, draw_variant(variant, input_size=size, num_classes=num_classes))
     options.print_json({"variant": variant, "drawing": str(drawing)}) if json else print(drawing)
     return 0

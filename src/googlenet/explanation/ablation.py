@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from googlenet.errors import check_counts
 from googlenet.evaluation.plots import drawing
 from googlenet.evaluation.report import EvalData, eval_split, run_on_split
-from googlenet.model.architecture import TABLE_1
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
 
@@ -24,10 +23,11 @@ from googlenet.weights.load import load_or_check
 class Ablation:
     """Which images a network classifies correctly, intact and without each branch."""
 
-    blocks: tuple[str, ...]  # names of the nine blocks, 3a to 5b
+    blocks: tuple[str, ...]  # names of the blocks, in version 1 nine, 3a to 5b
     branches: tuple[str, ...]  # names of the four branches of a block
     intact: Tensor  # bool, (N,): correct with all branches
     ablated: Tensor  # bool, (blocks, 4 branches, N): correct without that branch
+    missing: frozenset[tuple[str, str]] = frozenset()  # blocks without some branch; `ablated` equals `intact` for them
 
     @property
     def accuracy(self) -> float:
@@ -53,8 +53,14 @@ class Ablation:
         """Every figure, ready for JSON."""
 
         def by_branch(values: Tensor) -> dict[str, dict[str, float]]:
-            rows = zip(self.blocks, values.tolist(), strict=True)
-            return {block: dict(zip(self.branches, row, strict=True)) for block, row in rows}
+            return {
+                block: {
+                    branch: value
+                    for branch, value in zip(self.branches, row, strict=True)
+                    if (block, branch) not in self.missing
+                }
+                for block, row in zip(self.blocks, values.tolist(), strict=True)
+            }
 
         return {
             "images": len(self.intact),
@@ -72,9 +78,11 @@ class Ablation:
             table.add_column(name, justify="right")
         for block, drops, margins in zip(self.blocks, self.accuracy_drop.tolist(), self.margin.tolist(), strict=True):
             cells = (
-                f"{100 * drop:.2f}" if abs(drop) > margin else f"[dim]{100 * drop:.2f} ~[/dim]"
-                for drop, margin in zip(drops, margins, strict=True)
-            )
+                "" if (block, branch) in self.missing
+                else f"{100 * drop:.2f}" if abs(drop) > margin
+                else f"[dim]{100 * drop:.2f} ~[/dim]"
+                for branch, drop, margin in zip(self.branches, drops, margins, strict=True)
+            )  # fmt: skip
             table.add_row(block, *cells)
         return table
 
@@ -109,15 +117,21 @@ def ablate(
         net, info, split, device=device, precision=precision, batch_size=batch_size, forward=forward
     )
     correct = (predicted == split.labels[:, None]).T
-    ablated = correct[1:].reshape(len(TABLE_1), -1, len(split))
-    return Ablation(tuple(row.name for row in TABLE_1), net.architecture.branch_names, correct[0], ablated)
+    blocks, branches = net.architecture.blocks, net.architecture.branch_names
+    without, rows = iter(correct[1:]), []
+    for block in blocks:
+        row = {branch: next(without) for branch in block.branches}
+        rows.append(torch.stack([row.get(branch, correct[0]) for branch in branches]))
+    missing = frozenset((block.name, branch) for block in blocks for branch in set(branches) - set(block.branches))
+    names = tuple(block.name for block in blocks)
+    return Ablation(names, branches, correct[0], torch.stack(rows), missing)
 
 
 def _predict_ablated(net: GoogLeNet, x: Tensor) -> Tensor:
-    """Predicted classes, int64 (N, 1 + blocks * 4): of the intact network, then without each branch in turn."""
+    """Predicted classes, int64 (N, 1 + branches of all blocks): of the intact network, then without each in turn."""
     children = dict(net.named_children())
     names = list(children)[: list(children).index("fc") + 1]  # in the order of computation; auxiliary heads follow
-    channels = {f"inception{row.name}": row.branch_channels for row in TABLE_1}
+    channels = {f"inception{block.name}": block.branch_channels for block in net.architecture.blocks}
     ablated: list[Tensor] = []
     for number, name in enumerate(names):
         x = children[name](x)
@@ -145,6 +159,8 @@ def draw_ablation(ablation: Ablation, path: Path) -> None:
         axes.set(xlabel="branch set to zero", ylabel="Inception block")
         axes.xaxis.set_label_position("top")
         for (row, column), value in np.ndenumerate(drop):
+            if (ablation.blocks[row], ablation.branches[column]) in ablation.missing:
+                continue
             text, style = (" ~", "italic") if not_significant[row, column] else ("", "normal")
             ink = "white" if color[row, column] > 0.6 else "black"
             axes.text(column, row, f"{100 * value:.2f}{text}", ha="center", va="center", color=ink, style=style)

@@ -1,24 +1,38 @@
-"""The network on one page as SVG, in the style of the paper's figure 3, drawn from the architecture's table.
+"""The network on one page as SVG, in the style of the paper's figure 3, drawn from the architecture's tables.
 
-The left column has the layers from the image to block 4c, the right one from 4d to the classifier. Between them are the
-connection of the two columns and the auxiliary heads.
+The left column has the layers from the image on, the right one those to the classifier. Between them are the connection
+of the two columns and the auxiliary heads.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from googlenet.errors import UserError
-from googlenet.model.architecture import TABLE_1, VARIANTS, Architecture, InceptionRow
+from googlenet.model.architecture import VARIANTS, Architecture, Version
+from googlenet.model.tables import (
+    Block,
+    Branch,
+    Conv,
+    Head,
+    Pool,
+    ResponseNorm,
+    Split,
+    Step,
+    channels_after,
+    size_after,
+)
 
 INK, MUTED, LINE = "#1f2933", "#5f6c7b", "#8a97a6"
 IMAGE, POOL, NORM, HEAD = "#e7ebf0", "#f7c9b4", "#dccff0", "#f9e5a6"
 KERNELS = {1: "#d6e6f6", 3: "#9cc6ec", 5: "#4f8fce", 7: "#2f6aa8"}
 BOLD = ' font-weight="600"'
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+RIGHT_COLUMN: dict[Version, str] = {1: "4d", 2: "4b", 3: "6d", 4: "6d"}  # Its first block
 NOTES = (
     "3×3 · 128 / 2: kernel, output channels, stride",
     "480 × 28 × 28: channels, height and width at this point",
@@ -30,47 +44,53 @@ ROW, ARROW, LAYER_WIDTH, HEAD_WIDTH = 26, 24, 240, 140
 BRANCH_WIDTH, BRANCH_GAP, TITLE_STRIP, PADDING, BAR = 98, 8, 28, 10, 20
 BRANCHES_WIDTH = 4 * BRANCH_WIDTH + 3 * BRANCH_GAP
 BLOCK_WIDTH = TITLE_STRIP + BRANCHES_WIDTH + PADDING
-MARGIN, TOP = 24, 118
+STEP_GAP, MARGIN, TOP = 14, 24, 118
 
 Point = tuple[float, float]
 
 
 class Layer(NamedTuple):
-    """A box with text; or with `row`, an Inception block."""
+    """A box with text; or with `block`, an Inception block."""
 
     text: str
     color: str = ""
     output: str = ""  # its shape, to be written at the arrow below
-    row: InceptionRow | None = None
+    block: Block | None = None
 
 
-def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_classes: int = 1000) -> str:
-    """The drawing of a variant as SVG, with the shapes for an input of (C, H, W).
+def draw(variant: str, *, input_size: tuple[int, int, int] | None = None, num_classes: int = 1000) -> str:
+    """The drawing of a variant as SVG, with the shapes for an input of (C, H, W), by default that of the paper.
 
     Raises `UserError` for an unknown variant, or an input that is too small.
     """
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
-    channels, *sides = input_size
+    side = VARIANTS[variant].usual_size
+    channels, *sides = input_size or (3, side, side)
     net = dataclasses.replace(VARIANTS[variant], in_channels=channels, num_classes=num_classes)
     if min(sides) < (smallest := net.smallest_input()):
         raise UserError(
             f"input of {sides[0]}x{sides[1]} pixels is too small for variant {variant!r}: "
             f"the minimum is {smallest}x{smallest}"
         )
+    name = f"GoogLeNet, variant {variant}" if net.version == 1 else f"Inception {variant}"
     gap = HEAD_WIDTH + 84 if net.auxiliary else 64
     canvas = Canvas()
     left = Column(canvas, net, MARGIN + BLOCK_WIDTH / 2, TOP)
     right = Column(canvas, net, left.center + BLOCK_WIDTH + gap, TOP)
     follows = "batch normalization and ReLU" if net.normalization == "batch" else "ReLU"
-    subtitle = f"From an image of {_shape(*input_size)} to {num_classes} classes. After every convolution: {follows}."
-    canvas.text(MARGIN, 38, f"GoogLeNet, variant {variant}", size=24, anchor="start", more=BOLD)
+    subtitle = (
+        f"From an image of {_shape(channels, *sides)} to {num_classes} classes. After every convolution: {follows}."
+    )
+    canvas.text(MARGIN, 38, name, size=24, anchor="start", more=BOLD)
     canvas.text(MARGIN, 66, subtitle, color=MUTED, anchor="start")
-    for column, layers, direction in zip((left, right), _layers(net, input_size), (1, -1), strict=True):
-        for layer in layers:
-            column.add(layer)
-            if net.auxiliary and layer.text in ("4a", "4d"):
-                _draw_auxiliary_head(column, direction, sides)
+    column, direction, heads = left, 1, {head.block: head for head in net.heads.values()}
+    for layer in _layers(net, channels, sides):
+        if layer.text == RIGHT_COLUMN[net.version]:
+            column, direction = right, -1
+        column.add(layer)
+        if layer.text in heads:
+            _draw_auxiliary_head(column, direction, heads[layer.text], sides)
     _connect_columns(canvas, left, right)
     bottom = max(left.y + ARROW, right.y + 190)
     _draw_legend(canvas, right.center - BLOCK_WIDTH / 2, bottom - 140, net)
@@ -78,7 +98,7 @@ def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" \
 role="img" font-family="{FONT}">
-<title>GoogLeNet, variant {variant}</title>
+<title>{name}</title>
 <defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">\
 <path d="M0 0.5L8 4L0 7.5z" fill="{LINE}"/></marker></defs>
 <rect width="{width:g}" height="{height:g}" rx="10" fill="white"/>
@@ -91,51 +111,36 @@ def _shape(*sides: int) -> str:
     return " × ".join(map(str, sides))
 
 
-def _layers(net: Architecture, input_size: tuple[int, int, int]) -> tuple[list[Layer], list[Layer]]:
-    """The contents of the two columns, from top to bottom."""
-    heights, widths = (net.spatial_sizes(side) for side in input_size[1:])
-
-    def shape(channels: int, after: str) -> str:
-        return _shape(channels, heights[after], widths[after])
-
-    def pool(channels: int, name: str, kernel: int = 3) -> Layer:
-        return Layer(f"{kernel}×{kernel} max pool / 2", POOL, shape(channels, name))
-
-    def blocks(*names: str) -> list[Layer]:
-        rows = (row for row in net.blocks if row.name in names)  # maps keep their size from one pool to the next
-        return [Layer(row.name, "", shape(row.out_channels, f"maxpool{int(row.name[0]) - 1}"), row) for row in rows]
-
-    norm = [Layer("local response normalization", NORM)] if net.normalization == "lrn" else []
-    left = [
-        Layer("image", IMAGE, _shape(*input_size)),
-        _convolution(7, 64, shape(64, "conv1"), net.stem_stride),
-        pool(64, "maxpool1"),
-        *norm,
-        _convolution(1, 64, shape(64, "maxpool1")),
-        _convolution(3, 192, shape(192, "maxpool1")),
-        *norm,
-        pool(192, "maxpool2"),
-        *blocks("3a", "3b"),
-        pool(480, "maxpool3"),
-        *blocks("4a", "4b", "4c"),
-    ]
-    right = [
-        *blocks("4d", "4e"),
-        pool(832, "maxpool4", net.last_pool_kernel),
-        *blocks("5a", "5b"),
-        Layer("global average pool", POOL, str(TABLE_1[-1].out_channels)),
-        *_classifier(net.dropout, net.num_classes),
-    ]
-    return left, right
+def _layers(net: Architecture, channels: int, sides: list[int]) -> Iterator[Layer]:
+    """All layers, from top to bottom."""
+    yield Layer("image", IMAGE, _shape(channels, *sides))
+    heights, widths = map(net.spatial_sizes, sides)
+    for name, row in net.layers.items():
+        channels = channels_after(row, channels)
+        output = _shape(channels, heights[name], widths[name])
+        match row:
+            case Block():
+                yield Layer(row.name, "", output, row)
+            case ResponseNorm():
+                if net.normalization == "lrn":
+                    yield Layer("local response normalization", NORM)
+            case _:
+                yield _layer(row, output)
+    yield Layer("global average pool", POOL, str(channels))
+    yield from _classifier(net.dropout, net.num_classes)
 
 
-def _convolution(kernel: int, channels: int, output: str = "", stride: int = 1) -> Layer:
-    return Layer(f"{kernel}×{kernel} · {channels}" + (f" / {stride}" if stride > 1 else ""), KERNELS[kernel], output)
+def _layer(row: Conv | Pool, output: str = "") -> Layer:
+    stride = f" / {row.stride}" if row.stride > 1 else ""
+    if isinstance(row, Pool):
+        return Layer(f"{row.kernel}×{row.kernel} {row.kind} pool{stride}", POOL, output)
+    height, width = row.sides
+    return Layer(f"{height}×{width} · {row.channels}{stride}", KERNELS[max(row.sides)], output)
 
 
 def _classifier(dropout: float, num_classes: int) -> list[Layer]:
-    texts = (f"dropout {dropout:.0%}", f"fully connected · {num_classes}", "softmax")
-    return [Layer(text, HEAD) for text in texts]
+    texts = [f"dropout {dropout:.0%}"] if dropout else []
+    return [Layer(text, HEAD) for text in (*texts, f"fully connected · {num_classes}", "softmax")]
 
 
 @dataclass
@@ -153,58 +158,83 @@ class Column:
             self.canvas.line((self.center, self.y), (self.center, self.y + arrow), arrow=True)
             self.y += arrow
         self.empty = False
-        if layer.row is None:
+        if layer.block is None:
             self.canvas.layer(self.center, self.y, width, layer)
             self.y += ROW
         else:
-            self._add_block(layer.row)
+            self._add_block(layer.block)
         self.canvas.text(self.center + 10, self.y + arrow / 2 - 1, layer.output, size=11, color=MUTED, anchor="start")
 
-    def _add_block(self, row: InceptionRow) -> None:
-        """Four branches, and below them a bar divided like the output channels."""
+    def _add_block(self, block: Block) -> None:
+        """The branches, and below them a bar divided like the output channels."""
         canvas, left, upper = self.canvas, self.center - BLOCK_WIDTH / 2, self.y + 24
-        lower = upper + ROW + 14
-        bar = lower + ROW + 20
+        rows, count = max(map(len, block.branches.values())), len(block.branches)
+        bar = upper + rows * (ROW + STEP_GAP) + 6
         height = bar + BAR + PADDING - self.y
         canvas.box(left, self.y, BLOCK_WIDTH, height, "#f6f8fa", radius=8, edge="#d9e0e8")
         x, y = left + 15, self.y + height / 2
-        canvas.text(x, y, f"inception {row.name}", more=f'{BOLD} transform="rotate(-90 {x:g} {y:g})"')
-        branches = (
-            (None, _convolution(1, row.branch1)),
-            (_convolution(1, row.branch2[0]), _convolution(3, row.branch2[1])),
-            (_convolution(1, row.branch3[0]), _convolution(self.net.third_branch_kernel, row.branch3[1])),
-            (Layer("3×3 max pool", POOL), _convolution(1, row.branch4)),
-        )
-        middle, segment = left + TITLE_STRIP + BRANCH_WIDTH / 2, left + TITLE_STRIP
-        for (first, last), channels in zip(branches, row.branch_channels, strict=True):
-            canvas.curve((self.center, self.y), (middle, upper), arrow=first is not None)
-            if first:
-                canvas.layer(middle, upper, BRANCH_WIDTH, first)
-            canvas.line((middle, upper + ROW if first else upper), (middle, lower), arrow=True)
-            canvas.layer(middle, lower, BRANCH_WIDTH, last)
-            width = channels * BRANCHES_WIDTH / row.out_channels
-            canvas.curve((middle, lower + ROW), (segment + width / 2, bar))
-            part = Layer(str(channels), POOL if first and first.color == POOL else last.color)
+        canvas.text(x, y, f"inception {block.name}", more=f'{BOLD} transform="rotate(-90 {x:g} {y:g})"')
+        segment = left + TITLE_STRIP
+        middle = segment + (BRANCHES_WIDTH - (count - 1) * (BRANCH_WIDTH + BRANCH_GAP)) / 2
+        for branch, channels in zip(block.branches.values(), block.branch_channels, strict=True):
+            first = bar - 6 - len(branch) * (ROW + STEP_GAP)
+            canvas.curve((self.center, self.y), (middle, upper), arrow=first == upper)
+            if first > upper:
+                canvas.line((middle, upper), (middle, first), arrow=True)
+            width = channels * BRANCHES_WIDTH / block.out_channels
+            bottoms = self._add_branch(branch, middle, first)
+            for bottom in bottoms:
+                canvas.curve((bottom, bar - 20), (segment + width / 2, bar))
+            is_pooled = any(isinstance(step, Pool) for step in branch)
+            part = Layer(str(channels), POOL if is_pooled else _color(branch[-1]))
             canvas.layer(segment + width / 2, bar, width - 2, part, height=BAR, size=11)
             middle, segment = middle + BRANCH_WIDTH + BRANCH_GAP, segment + width
         self.y += height
 
+    def _add_branch(self, branch: Branch, middle: float, y: float) -> list[float]:
+        """The steps of a branch from `y` down; returns the middles of the last ones."""
+        canvas = self.canvas
+        for number, step in enumerate(branch):
+            if isinstance(step, Split):
+                parts = [(part[0], side * BRANCH_WIDTH / 4) for part, side in zip(step.branches, (-1, 1), strict=True)]
+                for part, shift in parts:
+                    canvas.curve((middle, y - STEP_GAP), (middle + shift, y))
+                    layer = _layer(part)  # type: ignore[arg-type]
+                    layer = layer._replace(text=layer.text.replace(" ", ""))
+                    canvas.layer(middle + shift, y, BRANCH_WIDTH / 2 - 2, layer, size=10)
+                return [middle + shift for _, shift in parts]
+            if number:
+                canvas.line((middle, y - STEP_GAP), (middle, y), arrow=True)
+            layer = _layer(step)
+            canvas.layer(middle, y, BRANCH_WIDTH, layer, size=13 if len(layer.text) < 15 else 11)
+            y += ROW + STEP_GAP
+        return [middle]
 
-def _draw_auxiliary_head(column: Column, direction: int, sides: list[int]) -> None:
+
+def _color(step: Step) -> str:
+    return _color(step.branches[0][0]) if isinstance(step, Split) else _layer(step).color
+
+
+def _draw_auxiliary_head(column: Column, direction: int, head: Head, sides: list[int]) -> None:
     """The head that reads the last block of the column, in the gap between the columns."""
     canvas, net, y = column.canvas, column.net, column.y - PADDING - BAR / 2
     edge = column.center + direction * BLOCK_WIDTH / 2
     middle = edge + direction * (22 + HEAD_WIDTH / 2)
     canvas.line((edge, y), (middle, y), (middle, y + 34), arrow=True)
-    # A 5x5 pool with stride 3 reduces 14x14 to 4x4; other sizes are then pooled to 4x4
-    fits = net.auxiliary_pool == "average" and all(net.spatial_sizes(side)["maxpool3"] == 14 for side in sides)
-    pool = Layer("5×5 average pool / 3" if fits else "average pool to 4×4", POOL)
-    hidden = Layer("fully connected · 1024", HEAD)
-    head = Column(canvas, net, middle, y + 34)
-    for layer in (pool, _convolution(1, 128), hidden, *_classifier(net.auxiliary_dropout, net.num_classes)):
-        head.add(layer, width=HEAD_WIDTH + 16, arrow=14)
-    canvas.text(middle, head.y + 16, "auxiliary head,", size=11, color=MUTED)
-    canvas.text(middle, head.y + 31, "in training only", size=11, color=MUTED)
+    maps = [net.spatial_sizes(side)[f"inception{head.block}"] for side in sides]
+    # A 5x5 pool with stride 3; if its output does not have the size that the head needs, it is pooled to that
+    fits = net.auxiliary_pool == "average" and all(
+        size_after(Pool("average", 5, 3, "valid"), side) == head.grid for side in maps
+    )
+    pool = Layer("5×5 average pool / 3" if fits else f"average pool to {head.grid}×{head.grid}", POOL)
+    layers = [pool, _layer(head.first)]
+    layers += [_layer(head.last), Layer("global average pool", POOL)] if head.last else []
+    layers += [Layer(f"fully connected · {head.hidden}", HEAD)] if head.hidden else []
+    drawn = Column(canvas, net, middle, y + 34)
+    for layer in (*layers, *_classifier(net.auxiliary_dropout, net.num_classes)):
+        drawn.add(layer, width=HEAD_WIDTH + 16, arrow=14)
+    canvas.text(middle, drawn.y + 16, "auxiliary head,", size=11, color=MUTED)
+    canvas.text(middle, drawn.y + 31, "in training only", size=11, color=MUTED)
 
 
 def _connect_columns(canvas: Canvas, left: Column, right: Column) -> None:

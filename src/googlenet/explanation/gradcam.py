@@ -21,8 +21,7 @@ from googlenet.data.transforms import Window
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.evaluation.plots import drawing, shorten
-from googlenet.model.architecture import TABLE_1
-from googlenet.model.features import check_block
+from googlenet.model.features import find_block
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
 
@@ -40,7 +39,7 @@ class Explanation:
     classes: tuple[str, ...]  # all classes, the most likely first
     probabilities: tuple[float, ...]  # of `classes`, at the temperature of the model file
     explained: str  # the class that `grad_cam` and `shares` are about
-    block: str  # the Inception block whose maps `grad_cam` is computed from: 3a to 5b
+    block: str  # the Inception block whose maps `grad_cam` is computed from
     grad_cam: Tensor
     """float32, (h, w), 0 to 1: the evidence for the class in each cell of the maps, 1 for the cell with the most. All 0
     if there is none."""
@@ -102,9 +101,9 @@ def explain(
         image: a path, the bytes of a file, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (H, W) or
             (C, H, W); arrays and tensors are uint8. Any size.
         class_name: the class to explain, in upper or lower case. Default: the most likely.
-        block: the block for Grad-CAM, `3a` to `5b`. Default: the last block with at least 7 cells per side, or if none
-            has (inputs of 28x28 at stride 2), the last of those with the largest maps. If its maps hold no evidence for
-            the class, the next best block whose maps do.
+        block: the block for Grad-CAM, `3a` to `5b` in version 1. Default: the last with at least 7 cells per side, or
+            if none has (inputs of 28x28 at stride 2), the last of those with the largest maps. If its maps hold no
+            evidence for the class, the next best block whose maps do.
 
     Raises:
         UserError: if the image cannot be read, the class or block does not exist, or the network has no `info`.
@@ -119,7 +118,7 @@ def explain(
     if not image.numel():
         raise UserError(f"the image has no pixels: its shape is {tuple(image.shape)}")
     if block is not None:
-        check_block(block)
+        find_block(net.architecture, block)
     target = None if class_name is None else _class_index(class_name, info.classes)
     with _block_outputs(net) as outputs, torch.inference_mode(False), torch.enable_grad():
         batch = info.input.prepare(seen[None].to(net.conv1.conv.weight.device)).requires_grad_()
@@ -133,8 +132,8 @@ def explain(
     scales = 2 * tuple(after / before for after, before in zip(shown.shape[1:], image.shape[1:], strict=True))
     window = Window(*(v * scale for v, scale in zip(info.input.window(*image.shape[1:]), scales, strict=True)))
     shares = {
-        row.name: dict(zip(net.architecture.branch_names, _shares(*maps[row.name], row.branch_channels), strict=True))
-        for row in TABLE_1
+        row.name: dict(zip(row.branches, _shares(*maps[row.name], row.branch_channels), strict=True))
+        for row in net.architecture.blocks
     }
     classes, grad_cam = tuple(info.classes[index] for index in order.tolist()), _grad_cam(*maps[block]).cpu()
     known = None if info.known is None else bool(info.known.accepts(info.known.scores(logits.detach()[None])))
@@ -149,7 +148,7 @@ def _block_outputs(net: GoogLeNet) -> Iterator[dict[str, Tensor]]:
     outputs: dict[str, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(eval_mode(net))
-        for row in TABLE_1:
+        for row in net.architecture.blocks:
             block = getattr(net, f"inception{row.name}")
             hook = block.register_forward_hook(lambda _net, _x, output, name=row.name: outputs.update({name: output}))
             stack.enter_context(hook)
@@ -245,8 +244,9 @@ def _draw_classes(axes: Axes, explanation: Explanation, top: int) -> None:
 def _draw_shares(axes: Axes, explanation: Explanation) -> None:
     blocks = list(explanation.shares)
     bottom = np.zeros(len(blocks))
-    for branch, color in zip(explanation.shares[blocks[0]], BRANCH_COLORS, strict=True):
-        shares = np.array([explanation.shares[block][branch] for block in blocks])
+    longest = max(explanation.shares.values(), key=len)  # some blocks do not have all branches
+    for branch, color in zip(longest, BRANCH_COLORS, strict=True):
+        shares = np.array([explanation.shares[block].get(branch, 0) for block in blocks])
         bars = axes.bar(blocks, shares, bottom=bottom, width=0.72, color=color, label=branch, edgecolor="white")
         labels = [f"{share:.0%}" if share >= 0.08 else "" for share in shares]
         axes.bar_label(bars, labels, label_type="center", fontsize=9, color="w" if color == BRANCH_COLORS[0] else "k")

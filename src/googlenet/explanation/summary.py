@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from googlenet.errors import UserError, check_counts
-from googlenet.model.googlenet import AuxiliaryHead, Convolution, GlobalAveragePool, Inception, LocalResponseNorm
+from googlenet.model.googlenet import GoogLeNet
+from googlenet.model.layers import (
+    AuxiliaryHead,
+    Convolution,
+    EnlargeTo,
+    GlobalAveragePool,
+    Inception,
+    LocalResponseNorm,
+)
 
 
 @dataclass(frozen=True)
@@ -103,11 +111,10 @@ def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), 
         with FlopCounterMode(display=False) as counter:
             shadow(example)
         flops = _flops(counter, "")
-        for name, block in (("aux1", "inception4a"), ("aux2", "inception4d")):
-            if (head := getattr(shadow, name, None)) is not None:
-                with FlopCounterMode(display=False) as head_counter:
-                    head(outputs[block])
-                flops |= _flops(head_counter, name)
+        for name, head in shadow.architecture.heads.items() if isinstance(shadow, GoogLeNet) else ():
+            with FlopCounterMode(display=False) as head_counter:
+                getattr(shadow, name)(outputs[f"inception{head.block}"])
+            flops |= _flops(head_counter, name)
     rows = tuple(_rows(shadow, "", outputs, flops))
     heads = [row for row in rows if row.name in ("aux1", "aux2")]
     return Summary(
@@ -163,6 +170,7 @@ _NAMES = {
     nn.BatchNorm2d: "batch norm",
     nn.ZeroPad2d: "zero padding",
     LocalResponseNorm: "local response norm",
+    EnlargeTo: "enlargement",
     GlobalAveragePool: "global average pool",
     nn.Linear: "fully connected",
 }

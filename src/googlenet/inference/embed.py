@@ -37,7 +37,7 @@ class Embedded(NamedTuple):
 
 
 def embed_files(
-    predictor: Predictor, files: Iterable[Path], output: str | Path | None = None, *, block: str = "5b",
+    predictor: Predictor, files: Iterable[Path], output: str | Path | None = None, *, block: str | None = None,
     nearest: Path | None = None, top: int = 5, total: int | None = None, batch_size: int = 32,
 ) -> Embedded:  # fmt: skip
     """Write the features of image files to a .parquet or .npy file, and find the `top` most similar to `nearest`.

@@ -28,7 +28,7 @@ from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format,
 from googlenet.inference.compiled import compiled_backend
 from googlenet.inference.export import MAX_SIDE, require_packages, write_graph
 from googlenet.inference.graph import ExportableModel
-from googlenet.model.features import BLOCKS, check_block, pooled_features
+from googlenet.model.features import find_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_with_file
@@ -150,13 +150,14 @@ class Predictor:
         return _like(images, lambda sources: self._predict(sources, top, batch_size, confidence))
 
     def embed(
-        self, images: Source | Iterable[Source], *, block: str = "5b", batch_size: int = 32
+        self, images: Source | Iterable[Source], *, block: str | None = None, batch_size: int = 32
     ) -> NDArray[np.float32] | Iterator[NDArray[np.float32]]:
         """Features of images: the mean of each map of an Inception block, float32.
 
         Args:
             images: as in `predict`. One image gives (C,), several (N, C), and an iterator an iterator of (C,).
-            block: `3a` to `5b`. The C = 1,024 features of `5b` are those that the classifier reads.
+            block: the name of an Inception block, `3a` to `5b` in version 1. Default: the last one, whose features are
+                those that the classifier reads; in version 1 they are C = 1,024.
             batch_size: images per batch.
 
         Raises:
@@ -172,18 +173,19 @@ class Predictor:
 
         features = _like(images, values)
         if isinstance(features, list):
-            return np.stack(features) if features else np.empty((0, BLOCKS[block]), np.float32)
+            width = find_block(self.info.architecture, block).out_channels
+            return np.stack(features) if features else np.empty((0, width), np.float32)
         return features
 
     def embeddings(
-        self, images: Iterable[Source], *, block: str = "5b", batch_size: int = 32
+        self, images: Iterable[Source], *, block: str | None = None, batch_size: int = 32
     ) -> Iterator[Embedding]:  # fmt: skip
         """`embed` for many images of which some may be unreadable: one by one, with an error for those."""
         check_counts(batch_size=batch_size)
-        check_block(block)
+        name = find_block(self.info.architecture, block).name
         if (features := self._model.features) is None:
             raise UserError("features are for model files and networks with the backend torch, not for exported files")
-        return self._embeddings(images, lambda batch: features(batch, block), batch_size)
+        return self._embeddings(images, lambda batch: features(batch, name), batch_size)
 
     def _embeddings(self, images: Iterable[Source], features: Backend, batch_size: int) -> Iterator[Embedding]:
         for read in self._batches(images, batch_size):

@@ -8,18 +8,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from googlenet.errors import UserError
-from googlenet.model.architecture import TABLE_1
+from googlenet.model.architecture import Architecture
 from googlenet.model.googlenet import GoogLeNet
-
-BLOCKS = {row.name: row.out_channels for row in TABLE_1}  # 3a to 5b, and the channels of their maps
-# The last layer before each reduction of the size, its channels, and the reduction at a stem stride of 1
-_LEVELS = (
-    ("conv1", 64, 1),
-    ("conv3", 192, 2),
-    ("inception3b", BLOCKS["3b"], 4),
-    ("inception4e", BLOCKS["4e"], 8),
-    ("inception5b", BLOCKS["5b"], 16),
-)
+from googlenet.model.tables import Block, ResponseNorm, channels_after, stride_of
 
 
 class Level(NamedTuple):
@@ -28,6 +19,19 @@ class Level(NamedTuple):
     module: str  # The layer it comes from
     num_chs: int
     reduction: int  # Pixels of the input per cell of the map, along one side
+
+
+def levels(architecture: Architecture) -> tuple[Level, ...]:
+    """The last layer before each reduction of the size, and the last of all: five in every version."""
+    found: list[Level] = []
+    name, channels, reduction = "", architecture.in_channels, 1
+    for next_name, layer in architecture.layers.items():
+        if isinstance(layer, ResponseNorm):
+            continue  # the maps of the convolution before it are the level's
+        if name and stride_of(layer) > 1:
+            found.append(Level(name, channels, reduction))
+        name, channels, reduction = next_name, channels_after(layer, channels), reduction * stride_of(layer)
+    return (*found, Level(name, channels, reduction))
 
 
 class FeatureInfo(tuple[Level, ...]):
@@ -53,11 +57,10 @@ class FeatureNet(nn.Module):
         """`out_indices`: which of the five levels, whose sides are a half to a 32nd of the input's at a stem stride
         of 2. Raises `UserError` for others."""
         super().__init__()
-        if not out_indices or any(not -len(_LEVELS) <= index < len(_LEVELS) for index in out_indices):
-            raise UserError(f"out_indices must be from 0 to {len(_LEVELS) - 1}, not {tuple(out_indices)}")
-        stride = net.architecture.stem_stride
-        levels = [_LEVELS[index] for index in sorted({index % len(_LEVELS) for index in out_indices})]
-        self.feature_info = FeatureInfo(Level(name, channels, stride * factor) for name, channels, factor in levels)
+        every = levels(net.architecture)
+        if not out_indices or any(not -len(every) <= index < len(every) for index in out_indices):
+            raise UserError(f"out_indices must be from 0 to {len(every) - 1}, not {tuple(out_indices)}")
+        self.feature_info = FeatureInfo(every[index] for index in sorted({index % len(every) for index in out_indices}))
         for name, layer in layers_until(net, self.feature_info[-1].module):
             self.add_module(name, layer)
         self.train(net.training)
@@ -78,19 +81,21 @@ def layers_until(net: GoogLeNet, last: str) -> list[tuple[str, nn.Module]]:
     return layers[: names.index(last) + 1]
 
 
-def pooled_features(net: GoogLeNet, x: Tensor, block: str = "5b") -> Tensor:
+def pooled_features(net: GoogLeNet, x: Tensor, block: str | None = None) -> Tensor:
     """The mean of each map of an Inception block: (N, in_channels, H, W) -> float32 (N, C).
 
-    `5b` gives the 1,024 values that the classifier reads. Later layers are not computed. Raises `UserError` for a block
-    that does not exist.
+    The last block, the default, gives the values that the classifier reads: 1,024 in version 1. Later layers are not
+    computed. Raises `UserError` for a block that does not exist.
     """
-    check_block(block)
-    for _, layer in layers_until(net, f"inception{block}"):
+    for _, layer in layers_until(net, f"inception{find_block(net.architecture, block).name}"):
         x = layer(x)
     return x.float().mean(dim=(2, 3))
 
 
-def check_block(block: str) -> None:
-    """Raises `UserError` unless an Inception block has this name."""
-    if block not in BLOCKS:
-        raise UserError(f"unknown block {block!r}; blocks: {', '.join(BLOCKS)}")
+def find_block(architecture: Architecture, name: str | None = None) -> Block:
+    """The Inception block of this name, by default the last one. Raises `UserError` if there is none."""
+    blocks = architecture.blocks
+    found = [block for block in blocks if name in (None, block.name)]
+    if not found:
+        raise UserError(f"unknown block {name!r}; blocks: {', '.join(block.name for block in blocks)}")
+    return found[-1]

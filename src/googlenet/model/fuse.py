@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from googlenet.kernels.max_pool import CMaxPool2d
-from googlenet.model.googlenet import Convolution, GoogLeNet, Inception
+from googlenet.model.googlenet import GoogLeNet
+from googlenet.model.layers import Convolution, Inception, LocalResponseNorm
 
 
 @contextlib.contextmanager
@@ -62,38 +63,52 @@ class _FusedInception(Inception):
     """The 1x1 convolutions of the block's input as one product, then one batch norm and one ReLU for all branches."""
 
     def forward(self, x: Tensor) -> Tensor:
-        branches: Any = (self.branch2, self.branch3, self.branch4)
-        if not (_is_faster(x) and _is_plain(self) and all(len(branch) == 2 for branch in branches)):
+        branches: list[Any] = [list(each) if isinstance(each, nn.Sequential) else [each] for each in self.children()]
+        if not (_is_faster(x) and _is_plain(self) and all(isinstance(each[-1], Convolution) for each in branches)):
             return super().forward(x)
-        one, ((reduce2, conv2), (reduce3, conv3), (pool, project)) = self.branch1, branches
-        if not (isinstance(pool, nn.MaxPool2d) and _are_pointwise(one, reduce2, reduce3, project)):
+        single = [each[0] for each in branches if len(each) == 1]
+        reducing = [each[0] for each in branches if len(each) > 1 and isinstance(each[0], Convolution)]
+        if not (reducing and branches[: len(single)] == [[unit] for unit in single]):
             return super().forward(x)
-        widths = [unit.conv.out_channels for unit in (one, reduce2, reduce3)]
-        merged = pointwise(x, (one.conv, reduce2.conv, reduce3.conv))
-        first, reduced = merged.split((widths[0], widths[1] + widths[2]), dim=1)
+        if not _are_pointwise(*single, *reducing):
+            return super().forward(x)
+        widths = [unit.conv.out_channels for unit in (*single, *reducing)]
+        merged = pointwise(x, [unit.conv for unit in (*single, *reducing)])
+        finished, reduced = merged.split((sum(widths[: len(single)]), sum(widths[len(single) :])), dim=1)
         # Batch norm is slow on memory with gaps, which a slice of the channels has, and what `split` returns may not be
         # changed in place
         reduced = reduced.clone(memory_format=torch.channels_last)
-        second, third = F.relu_(_batch_norm(reduced, (reduce2.bn, reduce3.bn))).split(widths[1:], dim=1)
-        outputs = (first, conv2.conv(second), conv3.conv(third), pointwise(pool(x), (project.conv,)))
-        return F.relu_(_batch_norm(torch.cat(outputs, dim=1), (one.bn, conv2.bn, conv3.bn, project.bn)))
+        reduced = F.relu_(_batch_norm(reduced, [unit.bn for unit in reducing]))
+        begun = iter(reduced.split(widths[len(single) :], dim=1))
+        outputs = [finished]
+        for first, *middle, last in (each for each in branches if len(each) > 1):
+            y = next(begun) if isinstance(first, Convolution) else first(x)
+            for layer in middle:
+                y = layer(y)
+            outputs.append(_convolved(y, last))
+        return F.relu_(_batch_norm(torch.cat(outputs, dim=1), [each[-1].bn for each in branches]))
 
 
 class _FusedGoogLeNet(GoogLeNet):
     """A stem whose ReLUs follow the max pools: the two commute, and after a pool a quarter of the values is left."""
 
     def _stem(self, x: Tensor) -> Tensor:
-        parts = (self.conv1, self.maxpool1, self.conv2, self.conv3, self.maxpool2)
-        if not (_is_faster(x) and all(map(_is_plain, parts)) and _are_pointwise(self.conv2)):
+        layers = [getattr(self, name) for name in self._stem_names]
+        norms = (nn.Identity, LocalResponseNorm)
+        if not (_is_faster(x) and all(isinstance(layer, norms) or _is_plain(layer) for layer in layers)):
             return super()._stem(x)
-        x = F.relu_(self.maxpool1(_normalized(self.conv1.conv(x), self.conv1)))
-        x = self.lrn1(x)
-        # Not in place: autograd would copy the gradient of a product's view
-        x = F.relu(_normalized(pointwise(x, (self.conv2.conv,)), self.conv2))
-        x = _normalized(self.conv3.conv(x), self.conv3)
-        if isinstance(self.lrn2, nn.Identity):
-            return F.relu_(self.maxpool2(x))
-        return self.maxpool2(self.lrn2(F.relu_(x)))
+        waits: Callable[[Tensor], Tensor] | None = None  # the ReLU of the last convolution
+        for layer in layers:
+            if waits is not None and not isinstance(layer, nn.Identity | nn.MaxPool2d):
+                x, waits = waits(x), None
+            if isinstance(layer, Convolution):
+                x = _convolved(x, layer)
+                x = x if layer.bn is None else layer.bn(x)
+                # Not in place after a product: autograd would copy the gradient of its view
+                waits = F.relu if _are_pointwise(layer) else F.relu_
+            else:
+                x = layer(x)
+        return x if waits is None else waits(x)
 
 
 _FAST: dict[type[nn.Module], type[nn.Module]] = {
@@ -101,7 +116,10 @@ _FAST: dict[type[nn.Module], type[nn.Module]] = {
     Inception: _FusedInception,
     GoogLeNet: _FusedGoogLeNet,
 }
-_PLAIN = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, CMaxPool2d, nn.Sequential, Convolution, _FusedInception)
+_PLAIN = (
+    nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, CMaxPool2d, nn.Sequential, Convolution,
+    _FusedInception,
+)  # fmt: skip
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -143,8 +161,8 @@ def pointwise(x: Tensor, convolutions: Sequence[nn.Conv2d]) -> Tensor:
     return F.linear(x.permute(0, 2, 3, 1), weight, torch.cat(biases) if biases else None).permute(0, 3, 1, 2)
 
 
-def _normalized(x: Tensor, unit: Convolution) -> Tensor:
-    return x if unit.bn is None else unit.bn(x)
+def _convolved(x: Tensor, unit: Convolution) -> Tensor:
+    return pointwise(x, (unit.conv,)) if _are_pointwise(unit) else unit.conv(x)
 
 
 def _batch_norm(y: Tensor, layers: Sequence[nn.BatchNorm2d | None]) -> Tensor:

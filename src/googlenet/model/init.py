@@ -25,17 +25,18 @@ def whiten(convolution: nn.Conv2d, images: Tensor) -> None:
     Source: Jordan 2024, https://arxiv.org/abs/2404.00498, section 3.1.
 
     Args:
-        convolution: its padding must be half its kernel size, as in all of GoogLeNet.
+        convolution: the first one of a network.
         images: (N, C, H, W), as the network will see them, on the convolution's device.
     """
     weight = convolution.weight
     height, width = weight.shape[2:]
+    assert not isinstance(convolution.padding, str)
     size = weight[0].numel()
     total, products = weight.new_zeros(size).double(), weight.new_zeros(size, size).double()
     count = 0
     for part in images.split(max(1, _PIXELS_AT_ONCE // images[0, 0].numel())):
         # (n, C * height * width, number of patches)
-        patches = F.unfold(part.double(), (height, width), padding=(height // 2, width // 2), stride=_PATCH_STRIDE)
+        patches = F.unfold(part.double(), (height, width), padding=convolution.padding, stride=_PATCH_STRIDE)
         count += len(patches) * patches.shape[2]
         total, products = total + patches.sum(dim=(0, 2)), products + (patches @ patches.mT).sum(dim=0)
     mean = total / count

@@ -38,7 +38,8 @@ def training_loss(
         return each.mean()  # PyTorch's own weighted mean depends on which images share a part of a batch
 
     if isinstance(output, tuple):
-        return loss(output[0]) + recipe.auxiliary_weight * (loss(output[1]) + loss(output[2]))
+        heads = [loss(logits) for logits in output[1:] if logits is not None]
+        return loss(output[0]) + recipe.auxiliary_weight * sum(heads[1:], heads[0])
     return loss(output)
 
 
