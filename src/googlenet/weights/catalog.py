@@ -74,6 +74,16 @@ _ENTRIES = (
         sha256="1378be20",
     ),
     Published(
+        name="imagenet-v3",
+        description="torchvision's inception_v3, converted from TensorFlow: Inception v3, for 299x299",
+        source="https://github.com/pytorch/vision/blob/main/torchvision/models/inception.py",
+        license="BSD-3-Clause",
+        top1=0.77294,
+        size=round(103.903 * 2**20),  # stated in MiB
+        url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+        sha256="0cc3c7bd",
+    ),
+    Published(
         name="bvlc",
         description="Inception v1 of the ONNX model zoo, converted from Caffe: the paper's network",
         source="https://github.com/onnx/models/tree/main/validated/vision/classification/inception_and_googlenet/inception_v1",

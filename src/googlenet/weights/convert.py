@@ -17,7 +17,7 @@ from googlenet.recipe import Resize
 from googlenet.weights.catalog import imagenet_classes
 from googlenet.weights.model_file import ModelInfo, build, save, unnamed_classes, unreadable_as_user_error
 from googlenet.weights.readers import Weights, read_tensors
-from googlenet.weights.sources import CAFFE, MINDCV, OURS, SOURCES, TORCHVISION, Source
+from googlenet.weights.sources import CAFFE, MINDCV, OURS, OURS_LATER, SOURCES, TORCHVISION, V2, V3, V4, Source
 
 _CROP_PCT = 0.875  # 224 of 256 pixels, as everyone evaluates on ImageNet
 
@@ -30,10 +30,11 @@ def import_weights(
 ) -> GoogLeNet:  # fmt: skip
     """A network in eval mode from weights without our description; its `info` is a `ModelInfo`, as after `load`.
 
-    Supported (docs/weights.md): files of torchvision's `googlenet`, the tutorial's code, d2l.ai's chapter 8.4 and our
-    networks (`.pt`, `.pth`, `.ckpt`, `.safetensors`), also as checkpoints of training scripts and with prefixes such as
-    `module.` and `_orig_mod.`; the ONNX model zoo's Inception v1 (`.onnx`); MindCV's GoogLeNet (`.ckpt` of MindSpore);
-    and TensorFlow's inception5h (`.pb`).
+    Supported (docs/weights.md): files of torchvision's `googlenet` and `inception_v3`, timm's `inception_v3` and
+    `inception_v4`, pretrainedmodels' `bninception`, the tutorial's code, d2l.ai's chapter 8.4 and our networks (`.pt`,
+    `.pth`, `.ckpt`, `.safetensors`), also as checkpoints of training scripts and with prefixes such as `module.` and
+    `_orig_mod.`; the ONNX model zoo's Inception v1 (`.onnx`); MindCV's GoogLeNet (`.ckpt` of MindSpore); and
+    TensorFlow's inception5h (`.pb`).
 
     Args:
         path: the file. Pickles are read with `weights_only=True`: they cannot run code.
@@ -43,7 +44,7 @@ def import_weights(
             torchvision, Caffe and MindCV, else numbers.
         mean: of pixels in 0..1, subtracted from them; one value, or one for each channel. Default: the source's.
         std: of pixels in 0..1, which they are divided by; like `mean`.
-        size: height and width of the input in pixels. Default: the source's, mostly 224.
+        size: height and width of the input in pixels. Default: the source's, mostly 224, or 299 for v3 and v4.
         resize: how images are made square: `stretch`, `crop` (7/8 of the shorter side) or `pad`. Default: the source's.
         use_ema: prefer the moving average of the weights, if a checkpoint has one.
 
@@ -54,7 +55,7 @@ def import_weights(
     path = expand(path)
     source, weights = _recognize(path, read_tensors(path, use_ema=use_ema))
     try:
-        if source is OURS:
+        if source in (OURS, OURS_LATER):
             variant = variant or detect_variant(weights)
         changes = {**source.changes, **(source.adapt(weights) if source.adapt else {})}
         in_channels, num_classes = weights["conv1.conv.weight"].shape[1], weights["fc.weight"].shape[0]
@@ -147,6 +148,10 @@ def _recognize(path: Path, weights: Weights) -> tuple[Source, Weights]:
 
 def detect_variant(weights: Weights) -> Variant:
     """The variant of weights under our names. Raises `KeyError` or `IndexError` for those of another network."""
+    if "inception6b.branch1.conv.weight" in weights:
+        return "v4" if "inception7d.branch1.conv.weight" in weights else "v3"
+    if "inception3a.branch3.2.conv.weight" in weights:
+        return "v2"
     third_branch_kernel = weights["inception3a.branch3.1.conv.weight"].shape[2]
     if "conv1.bn.weight" in weights:
         return "torchvision" if third_branch_kernel == 3 else "bn"
@@ -158,7 +163,7 @@ def _class_names(found: Architecture, source: Source, classes: Sequence[str] | N
         is_tutorial = found.variant == "tutorial" and source is not MINDCV
         if is_tutorial and (found.in_channels, found.num_classes) == (1, 10):
             return fashion_mnist.CLASSES
-        if source in (TORCHVISION, CAFFE, MINDCV) and (found.in_channels, found.num_classes) == (3, 1000):
+        if source in (TORCHVISION, CAFFE, MINDCV, V2, V3, V4) and (found.in_channels, found.num_classes) == (3, 1000):
             return imagenet_classes()
         return unnamed_classes(found.num_classes)
     if len(classes) != found.num_classes:
@@ -187,7 +192,8 @@ def _input_spec(
             raise UserError(f"{name} is of pixels from 0 to 1, not {wrong[0]}: divide values of 0 to 255 by 255")
         return values if len(values) > 1 else values * found.in_channels
 
-    size = source.size if size is None else size
+    if size is None:
+        size = source.size or found.usual_size
     if found.stem_padding == "same" and size % 32:
         raise UserError(
             f"size must be a multiple of 32 for weights of {source.name}, not {size}: it pads other sizes differently"

@@ -31,10 +31,11 @@ def create_model(
     variant: str | None = None, *, weights: str | Path | None = None, features_only: bool = False,
     out_indices: Sequence[int] = (0, 1, 2, 3, 4), **changes: Any,
 ) -> GoogLeNet | FeatureNet:  # fmt: skip
-    """A GoogLeNet in training mode, in float32 on the CPU.
+    """A GoogLeNet, or another network of the Inception family, in training mode, in float32 on the CPU.
 
     Args:
-        variant: `bn` (trains best), `tutorial`, `paper` or `torchvision`. Default: bn, or that of the weights.
+        variant: of GoogLeNet `bn` (trains best), `tutorial`, `paper` or `torchvision`; of its successors `v2`, `v3` or
+            `v4`. Default: bn, or that of the weights.
         weights: whatever `train --weights` takes, for example `imagenet`; default: fresh weights.
         features_only: a network that returns feature maps at five sizes instead of logits: a `FeatureNet`, as in timm.
         out_indices: which of the five, for `features_only`.

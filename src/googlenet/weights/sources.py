@@ -1,21 +1,23 @@
 """Where weights come from: the names that each source gives them, and what its files do not show, as data.
 
-Every source has the nine blocks of Table 1. What differs is the names, the layout, and how an image becomes an input.
+What differs between the sources of a version is the names, the layout, and how an image becomes an input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
-from googlenet.model.architecture import TABLE_1, Variant
+from googlenet.model.architecture import VARIANTS, Variant
+from googlenet.model.tables import TABLE_1, Block, Branch, Conv, Split
 from googlenet.weights.readers import Weights
 
 _BRANCHES = ("branch1.conv", "branch2.0.conv", "branch2.1.conv", "branch3.0.conv", "branch3.1.conv", "branch4.1.conv")
-_FIRST = "inception3a.branch1.conv.weight"  # every network has it, and its names there tell sources apart
+# Weights that tell sources apart: versions 1 and 2 have the first, versions 3 and 4 the second, under other names
+_FIRST, _LATER = "inception3a.branch1.conv.weight", "inception6b.branch1.conv.weight"
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,29 +34,56 @@ class Source(NamedTuple):
     is_graph: bool = False  # whether its files hold other tensors too, which are not weights of a layer
     mean: tuple[float, ...] = (0.0,)  # of pixels in 0..1; one value, or one for each channel
     std: tuple[float, ...] = (1.0,)
-    size: int = 224
+    size: int | None = None  # default: the paper's
     crop: bool = False  # whether it is evaluated on the central 224 of 256 pixels, or on stretched images
 
     @property
     def key(self) -> str:
         """The name of a weight that tells this source from the others."""
-        return next(theirs for theirs, ours in self.names.items() if ours == _FIRST)
+        return next(theirs for theirs, ours in self.names.items() if ours in (_FIRST, _LATER))
+
+
+_PLAIN = ((".weight", ".weight"), (".bias", ".bias"))
+_OF_BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_NORMALIZED = tuple((end, end) for end in (".conv.weight", *(f".bn.{name}" for name in _OF_BN)))
 
 
 def _names(
     stem: Mapping[str, str], block: Callable[[str], str], branches: Iterable[str], weight: str, bias: str
 ) -> dict[str, str]:
-    """All names of a source -> ours.
+    """All names of a source of version 1 without batch norm -> ours.
 
     `stem` has its layers outside the blocks, `block` gives its name of a block up to the branch, `branches` its names
     of the convolutions in a block in our order, `weight` and `bias` what it appends to a layer's name.
     """
-    layers = dict(stem)
-    for row in TABLE_1:
-        for theirs, ours in zip(branches, _BRANCHES, strict=True):
-            layers[block(row.name) + theirs] = f"inception{row.name}.{ours}"
-    kinds = ((weight, ".weight"), (bias, ".bias"))
-    return {theirs + end: ours + kind for theirs, ours in layers.items() for end, kind in kinds}
+    convolutions = _of_blocks("tutorial", lambda name: [block(name) + branch for branch in branches])
+    layers = {**stem, **{theirs: f"{ours}.conv" for theirs, ours in convolutions.items()}}
+    return _with_ends(layers, ((weight, ".weight"), (bias, ".bias")))
+
+
+def _with_ends(layers: Mapping[str, str], ends: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names of layers -> names of their tensors, with what a source and what we append."""
+    return {theirs + their_end: ours + our_end for theirs, ours in layers.items() for their_end, our_end in ends}
+
+
+def _of_blocks(variant: Variant, names: Callable[[str], Iterable[str]]) -> dict[str, str]:
+    """A source's names of the convolutions in all blocks -> ours; `names` gives those of a block in our order."""
+    found: dict[str, str] = {}
+    for block in VARIANTS[variant].blocks:
+        ours = _convolutions(f"inception{block.name}", block.branches.values())
+        found |= dict(zip(names(block.name), ours, strict=True))
+    return found
+
+
+def _convolutions(prefix: str, branches: Iterable[Branch]) -> Iterator[str]:
+    """Our names of the convolutions in a block."""
+    for number, branch in enumerate(branches, start=1):
+        for index, step in enumerate(branch):
+            name = f"{prefix}.branch{number}" + (f".{index}" if len(branch) > 1 else "")
+            if isinstance(step, Split):
+                yield from _convolutions(name, step.branches)
+            elif isinstance(step, Conv):
+                yield name
 
 
 def _bgr_to_rgb(weights: Weights) -> dict[str, Any]:
@@ -116,6 +145,7 @@ def _d2l_names(letter: str) -> dict[str, str]:
 
 
 OURS = Source("this package, or a network with its names")
+OURS_LATER = Source(OURS.name, {_LATER: _LATER})
 # Published weights were trained on pixels in [-1, 1], which torchvision computes from ImageNet's normalization inside
 # the network (transform_input=True).
 TORCHVISION = Source("torchvision", mean=(0.5,), std=(0.5,), crop=True)
@@ -203,4 +233,111 @@ INCEPTION5H = Source(
     std=(1 / 255,),
     crop=True,
 )
-SOURCES = (OURS, TUTORIAL, D2L, D2L_BEFORE_2023, CAFFE, MINDCV, INCEPTION5H)
+
+
+_MIXED = {
+    "5": "branch1x1 branch5x5_1 branch5x5_2 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3 branch_pool",
+    "6a": "branch3x3 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3",
+    "6": "branch1x1 branch7x7_1 branch7x7_2 branch7x7_3 branch7x7dbl_1 branch7x7dbl_2 branch7x7dbl_3 branch7x7dbl_4 "
+    "branch7x7dbl_5 branch_pool",
+    "7a": "branch3x3_1 branch3x3_2 branch7x7x3_1 branch7x7x3_2 branch7x7x3_3 branch7x7x3_4",
+    "7": "branch1x1 branch3x3_1 branch3x3_2a branch3x3_2b branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3a "
+    "branch3x3dbl_3b branch_pool",
+}
+# torchvision's and timm's inception_v3. Published weights take pixels in [-1, 1], as those of torchvision's googlenet.
+V3 = Source(
+    "torchvision's and timm's Inception v3",
+    {
+        **_with_ends(
+            {
+                "Conv2d_1a_3x3": "conv1",
+                "Conv2d_2a_3x3": "conv2",
+                "Conv2d_2b_3x3": "conv3",
+                "Conv2d_3b_1x1": "conv4",
+                "Conv2d_4a_3x3": "conv5",
+                **_of_blocks(
+                    "v3", lambda name: [f"Mixed_{name}.{unit}" for unit in _MIXED.get(name, _MIXED[name[0]]).split()]
+                ),
+                "AuxLogits.conv0": "aux1.conv",
+                "AuxLogits.conv1": "aux1.conv2",
+            },
+            _NORMALIZED,
+        ),
+        **_with_ends({"AuxLogits.fc": "aux1.fc2"}, _PLAIN),
+    },
+    "v3",
+    mean=(0.5,),
+    std=(0.5,),
+    crop=True,
+)
+
+
+_V4_LAST = "branch0 branch1_0 branch1_1a branch1_1b branch2_0 branch2_1 branch2_2 branch2_3a branch2_3b branch3.1"
+
+
+def _v4_block(name: str) -> list[str]:
+    """timm numbers the layers in order, and branches from 0."""
+    layers = VARIANTS["v4"].layers
+    number, block = list(layers).index(f"inception{name}"), layers[f"inception{name}"]
+    assert isinstance(block, Block)
+    if name in ("3a", "5a"):
+        units = ["conv"]
+    elif name in ("7b", "7c", "7d"):
+        units = _V4_LAST.split()
+    else:
+        inner = (unit.removeprefix(".branch") for unit in _convolutions("", block.branches.values()))
+        units = [f"branch{int(unit[0]) - 1}{unit[1:]}" for unit in inner]
+    return [f"features.{number}.{unit}" for unit in units]
+
+
+V4 = Source(
+    "timm's Inception v4",
+    {
+        **_with_ends(
+            {"features.0": "conv1", "features.1": "conv2", "features.2": "conv3", **_of_blocks("v4", _v4_block)},
+            _NORMALIZED,
+        ),
+        **_with_ends({"last_linear": "fc"}, _PLAIN),
+    },
+    "v4",
+    mean=(0.5,),
+    std=(0.5,),
+    crop=True,
+)
+
+
+def _v2_block(name: str) -> list[str]:
+    units = ("1x1", "3x3_reduce", "3x3", "double_3x3_reduce", "double_3x3_1", "double_3x3_2", "pool_proj")
+    return [f"inception_{name}_{unit}" for unit in (units[1:-1] if name in ("3c", "4e") else units)]
+
+
+def _adapt_bn_inception(weights: Weights) -> dict[str, Any]:
+    """Biases of convolutions become a part of what the batch norm subtracts; and BGR -> RGB."""
+    for name in [name for name in weights if name.endswith(".conv.bias")]:
+        mean = name.replace(".conv.bias", ".bn.running_mean")
+        weights[mean] = weights[mean] - weights.pop(name)
+    return _bgr_to_rgb(weights)
+
+
+# https://github.com/Cadene/pretrained-models.pytorch/blob/master/pretrainedmodels/models/bninception.py: the network in
+# Caffe, whose pools round up, for pixels of 0..255 minus ImageNet's mean color, in BGR
+V2 = Source(
+    "pretrainedmodels' BN-Inception",
+    {
+        **_with_ends(
+            {"conv1_7x7_s2": "conv1", "conv2_3x3_reduce": "conv2", "conv2_3x3": "conv3", **_of_blocks("v2", _v2_block)},
+            (
+                *((end, f".conv{end}") for end, _ in _PLAIN),
+                *((end.replace(".bn", "_bn"), end) for end, _ in _NORMALIZED[1:]),
+            ),
+        ),
+        **_with_ends({"last_linear": "fc"}, _PLAIN),
+    },
+    "v2",
+    {"pool": "ceil"},
+    _adapt_bn_inception,
+    mean=(128 / 255, 117 / 255, 104 / 255),
+    std=(1 / 255,),
+    crop=True,
+)
+SOURCES = (OURS, OURS_LATER, TUTORIAL, D2L, D2L_BEFORE_2023, CAFFE, MINDCV, INCEPTION5H, V2, V3, V4)
