@@ -9,8 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, ImageSplit, InputSpec, ModelInfo, create_model
-from googlenet.model.architecture import TABLE_1
+from googlenet.model.architecture import TABLE_1, VARIANTS
 from googlenet.model.layers import Convolution
+
+GOOGLENETS = [name for name, architecture in VARIANTS.items() if architecture.version == 1]
+"""The variants of version 1; `tests/model/test_family.py` is about the others."""
 
 
 def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any) -> GoogLeNet:

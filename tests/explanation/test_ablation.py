@@ -13,9 +13,9 @@ from torch import nn
 
 from googlenet import Ablation, GoogLeNet, ImageSplit, UserError, ablate, create_model, evaluate, save
 from googlenet.explanation.ablation import draw_ablation
-from googlenet.model.architecture import TABLE_1, VARIANTS
+from googlenet.model.architecture import TABLE_1
 from tests.explanation.pass_through import connect, pass_through
-from tests.networks import fitted, with_info
+from tests.networks import GOOGLENETS, fitted, with_info
 
 CLASSES = ("a", "b", "c", "d")
 
@@ -31,7 +31,7 @@ def labeled_by(net: GoogLeNet, count: int) -> ImageSplit:
         return ImageSplit(images, net(net.info.input.prepare(images)).argmax(dim=1))
 
 
-@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("variant", GOOGLENETS)
 def test_an_ablated_branch_is_one_with_zero_weights(variant: str) -> None:
     torch.manual_seed(0)
     net = with_info(create_model(variant, num_classes=4, in_channels=2, initialization="he"), CLASSES, 32)

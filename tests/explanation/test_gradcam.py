@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from googlenet import GoogLeNet, Predictor, UserError, create_model, explain, save
 from googlenet.explanation.gradcam import _default_block, draw_explanation
-from googlenet.model.architecture import TABLE_1, VARIANTS
+from googlenet.model.architecture import TABLE_1
 from tests.explanation.pass_through import connect, pass_through
-from tests.networks import with_info
+from tests.networks import GOOGLENETS, with_info
 
-EVERY_VARIANT = pytest.mark.parametrize("variant", list(VARIANTS))
+EVERY_VARIANT = pytest.mark.parametrize("variant", GOOGLENETS)
 
 
 def two_corners(height: int = 112, width: int = 112, side: int = 24) -> Tensor:

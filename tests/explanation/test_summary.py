@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from googlenet import UserError, create_model, summarize
 from googlenet.explanation.summary import Summary, parse_input_size
-from googlenet.model.architecture import VARIANTS
+from tests.networks import GOOGLENETS
 
 
 def text(summary: Summary, depth: int) -> str:
@@ -18,7 +18,7 @@ def text(summary: Summary, depth: int) -> str:
     return console.export_text()
 
 
-@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("variant", GOOGLENETS)
 @pytest.mark.parametrize("size", [(1, 64, 64), (3, 224, 224), (3, 97, 161)])
 def test_totals_agree_with_torchs_counter_and_the_parameters(variant: str, size: tuple[int, int, int]) -> None:
     net = create_model(variant, num_classes=10, in_channels=size[0]).eval()

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import googlenet
 from googlenet import InputSpec, ModelInfo, RunError, UserError, create_model
-from googlenet.model.architecture import VARIANTS
 from googlenet.weights import model_file
+from tests.networks import GOOGLENETS
 
 
 def saved(folder: Path, variant: str = "bn") -> Path:
@@ -31,7 +31,7 @@ def rewrite(path: Path, change: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("variant", GOOGLENETS)
 def test_save_and_load(variant: str, tmp_path: Path) -> None:
     net = create_model(variant, num_classes=3, in_channels=1).eval()
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

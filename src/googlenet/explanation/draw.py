@@ -206,7 +206,7 @@ class Column:
             if number:
                 canvas.line((middle, y - STEP_GAP), (middle, y), arrow=True)
             layer = _layer(step)
-            canvas.layer(middle, y, BRANCH_WIDTH, layer, size=13 if len(layer.text) < 15 else 11)
+            canvas.layer(middle, y, BRANCH_WIDTH, layer, size=13 if len(layer.text) < 15 else 10.5)
             y += ROW + STEP_GAP
         return [middle]
 
