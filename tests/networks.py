@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, ImageSplit, InputSpec, ModelInfo, create_model
-from googlenet.model.architecture import TABLE_1, VARIANTS
+from googlenet.model.architecture import VARIANTS
 from googlenet.model.layers import Convolution
+from googlenet.model.tables import stride_of
 
 GOOGLENETS = [name for name, architecture in VARIANTS.items() if architecture.version == 1]
 """The variants of version 1; `tests/model/test_family.py` is about the others."""
@@ -25,12 +26,16 @@ def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any
     return net.eval()
 
 
-def thin(num_classes: int, in_channels: int) -> GoogLeNet:
-    """A `bn` network with one Inception block, the last, and 1x1 convolutions for the others: quick to export."""
-    net = create_model("bn", num_classes=num_classes, in_channels=in_channels)
-    for row in TABLE_1[:-1]:
-        convolution = Convolution(row.in_channels, row.out_channels, 1, batch_norm_epsilon=1e-3)
-        setattr(net, f"inception{row.name}", convolution)
+def thin(
+    num_classes: int, in_channels: int, variant: str = "bn", keep: tuple[str, ...] = (), **changes: Any
+) -> GoogLeNet:
+    """A network with one Inception block, the last, and those to keep; the others are 1x1 convolutions: quick."""
+    net = create_model(variant, num_classes=num_classes, in_channels=in_channels, **changes)
+    for block in net.architecture.blocks[:-1]:
+        if block.name not in keep:
+            channels = block.in_channels, block.out_channels
+            convolution = Convolution(*channels, 1, stride_of(block), batch_norm_epsilon=1e-3)
+            setattr(net, f"inception{block.name}", convolution)
     return net
 
 
