@@ -43,8 +43,8 @@ def randomize(net: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.normal_(module.get_buffer("running_mean"), std=0.2)
+            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2.0)
 
 
 def main() -> None:

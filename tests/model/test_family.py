@@ -59,11 +59,11 @@ def test_parameters_are_the_published_ones(variant: str, changes: dict[str, bool
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_the_rows_follow_each_other(variant: str) -> None:
     architecture = VARIANTS[variant]
-    channels, widest = 3, set(architecture.branch_names)
+    channels, names_of_branches = 3, set(architecture.branch_names)
     for name, layer in architecture.layers.items():
         if name.startswith("inception"):
             assert layer.in_channels == channels
-            assert set(layer.branches) <= widest
+            assert set(layer.branches) <= names_of_branches
         channels = channels_after(layer, channels)
     assert channels == architecture.num_features == architecture.blocks[-1].out_channels
     names = [block.name for block in architecture.blocks]
@@ -74,8 +74,8 @@ def layer_of_torch(step: Conv | Pool, x: Tensor) -> Tensor:
     """The step for one channel: (1, 1, H, W) -> (1, 1, H', W')."""
     if isinstance(step, Conv):
         sides = step.sides
-        padding = [side // 2 if step.padding == "half" else 0 for side in sides]
-        return torch.nn.functional.conv2d(x, torch.zeros(1, 1, *sides), None, step.stride, padding)
+        borders = [side // 2 if step.padding == "half" else 0 for side in sides]
+        return torch.nn.functional.conv2d(x, torch.zeros(1, 1, *sides), None, step.stride, borders)
     padding = step.kernel // 2 if step.border == "padded" else 0
     return torch.nn.functional.max_pool2d(x, step.kernel, step.stride, padding, ceil_mode=step.border == "ceil")
 
@@ -84,7 +84,7 @@ def layer_of_torch(step: Conv | Pool, x: Tensor) -> Tensor:
 @given(variant=st.sampled_from(list(VARIANTS)), size=st.integers(30, 120), stride=st.integers(1, 2))
 def test_sizes_are_those_of_torch(variant: str, size: int, stride: int) -> None:
     architecture = dataclasses.replace(VARIANTS[variant], stem_stride=stride)
-    sizes, x = architecture.spatial_sizes(size), torch.zeros(1, 1, size, 1).expand(1, 1, size, size)
+    sizes, x = architecture.spatial_sizes(size), torch.zeros(1, 1, size, size)
     assert architecture.fits(size) == (size >= architecture.smallest_input())
     for name, layer in architecture.layers.items():
         if sizes[name] < 1:
@@ -160,9 +160,12 @@ def test_fused_and_folded_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     net, calls, results = thin(3, 3, "v3", keep, **options).train(), merged(monkeypatch), []
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.rand(2, 3, 75, 75).contiguous(memory_format=torch.channels_last)
-    for context in (contextlib.nullcontext, fused):
+    for is_fused in (False, True):
         twin = copy.deepcopy(net)
-        with context(twin, merge=True) if context is fused else context(), torch.autocast("cpu", torch.bfloat16):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+            if is_fused:
+                stack.enter_context(fused(twin, merge=True))
             logits = twin(x)
         logits.float().square().sum().backward()
         results.append((logits.float(), twin.conv1.conv.weight.grad, twin.inception5b.branch1.bn.running_mean))
