@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # Network
-    variant: Variant = Field("bn", description="which GoogLeNet")
+    variant: Variant = Field("bn", description="which GoogLeNet, or its successor v2, v3 or v4")
     initialization: Initialization | None = Field(None, description="how weights are drawn; default: the variant's")
     whiten: bool = Field(False, description="start conv1 as a whitening of the images; needs batch norm")
     dropout: float | None = Field(None, ge=0, lt=1, description="before the classifier; default: the variant's")

@@ -136,7 +136,7 @@ def ablate(
 
 @options.app.command
 def draw(
-    variant: Annotated[Variant, Parameter(help="Which GoogLeNet.")] = "bn",
+    variant: Annotated[Variant, Parameter(help="Which GoogLeNet, or its successor v2, v3 or v4.")] = "bn",
     *,
     output: Annotated[
         Path | None, options.Output, Parameter(help="SVG to write; default: googlenet-VARIANT.svg, here.")

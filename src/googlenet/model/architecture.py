@@ -55,6 +55,9 @@ class Architecture:
     initialization: Initialization = "default"
     """How fresh weights are drawn: see `googlenet.model.googlenet.initialize`."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lrn", tuple(self.lrn))  # JSON has lists
+
     @property
     def version(self) -> Version:
         """The member of the family: 1 (GoogLeNet) to 4."""

@@ -101,8 +101,6 @@ class ModelInfo:
                 raise ValueError(f"architecture field {name!r} is no longer supported (only {name}={value})")
         if unknown := set(architecture) - {item.name for item in dataclasses.fields(Architecture)}:
             raise ValueError(f"unknown architecture field {unknown.pop()!r}")
-        if "lrn" in architecture:
-            architecture["lrn"] = tuple(architecture["lrn"])
         classes = tuple(fields["classes"])
         if len(classes) != architecture["num_classes"]:
             raise ValueError(f"{len(classes)} class names for {architecture['num_classes']} classes")
