@@ -181,6 +181,8 @@ def _operation(module: nn.Module) -> str:
     match module:
         case Convolution():
             return " + ".join(map(_operation, module.children()))
+        case Inception() if all(isinstance(branch, Convolution) for branch in module.children()):
+            return " | ".join(_operation(branch).partition(" + ")[0] for branch in module.children())
         case nn.Sequential():
             return " -> ".join(_operation(layer).partition(" + ")[0] for layer in module)
         case nn.Conv2d():
