@@ -89,9 +89,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with temporary.open("rb+") as file:  # Windows flushes only files open for writing
                 os.fsync(file.fileno())  # else a crash soon after could leave an empty file under the final name
             temporary.replace(path)
+            flush_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names of its files survive a crash of the machine. Not every system opens a folder, or has to."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:
