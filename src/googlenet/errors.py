@@ -13,7 +13,11 @@ class RunError(RuntimeError):
 
 
 class DivergedError(RunError):
-    """A loss or gradient that is NaN or infinite."""
+    """A loss or gradient that is NaN or infinite: `what` it was, and what to try."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what, self.advice = what, advice
 
 
 class Terminated(KeyboardInterrupt):

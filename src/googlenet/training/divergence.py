@@ -70,8 +70,8 @@ class Watch:
         if not self._skips:
             raise error
         if state.skips >= SKIPS:
-            raise DivergedError(f"{error} ({SKIPS} batches in a row)")
-        log.warning(f"skipped: {error}")
+            raise DivergedError(f"{error.what}, as in {SKIPS} batches in a row", error.advice)
+        log.warning(f"skipped: {error.what}")
         for buffer, before in zip(self.trainer.net.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         return False
@@ -81,10 +81,8 @@ class Watch:
         trainer = self.trainer
         epoch, batch = divmod(step - 1, trainer.steps_per_epoch)
         file = self._save_batch(step, epoch, batch)
-        return DivergedError(
-            f"the train loss or its gradient is NaN or infinite at step {step} (epoch {epoch + 1}, batch {batch + 1}, "
-            f"saved in {file}), {trainer.advice(step)}"
-        )
+        place = f"step {step} (epoch {epoch + 1}, batch {batch + 1}, saved in {file})"
+        return trainer.diverged(f"the train loss or its gradient is NaN or infinite at {place}", step)
 
     def _save_batch(self, step: int, epoch: int, batch: int) -> str:
         trainer, rank = self.trainer, self.trainer.accelerator.process_index
@@ -112,14 +110,15 @@ def roll_back(trainer: Trainer, folder: RunFolder, error: DivergedError) -> None
     if recipe.on_nan != "rollback":
         raise error
     if state.rollbacks >= ROLLBACKS:
-        raise DivergedError(f"{error} (after {ROLLBACKS} rollbacks)") from error
+        raise DivergedError(f"{error.what}, after {ROLLBACKS} rollbacks", error.advice) from error
     changed: dict[str, Any] = {"rollbacks": state.rollbacks + 1, "rate_scale": state.rate_scale / 2}
     checkpoint = folder.load_checkpoint()
     checkpoint["progress"] |= changed
     trainer.load_state_dict(checkpoint)
+    trainer.optimizer.zero_grad()
     trainer.accelerator.wait_for_everyone()  # all have read it
     log.warning(
-        f"{error}: continuing from step {state.step} with {state.rate_scale:g} times the learning rate "
+        f"{error.what}: continuing from step {state.step} with {state.rate_scale:g} times the learning rate "
         f"({state.rollbacks} of {ROLLBACKS} rollbacks)"
     )
     if trainer.accelerator.is_main_process:

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from googlenet.console import log
-from googlenet.errors import DivergedError
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.training.grow import growth_lines
 from googlenet.training.run_folder import Row, RunFolder
@@ -54,7 +53,7 @@ class Meter:
 def row_of(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float, step: int, epoch: int) -> Row:
     """A row of metrics.jsonl. Raises `DivergedError` for a loss that is NaN or infinite."""
     if not math.isfinite(loss):
-        raise DivergedError(f"the {split} loss is {loss} at step {step}, {trainer.advice(step)}")
+        raise trainer.diverged(f"the {split} loss is {loss} at step {step}", step)
     return {
         "step": step, "epoch": epoch, "split": split, "loss": loss, "accuracy": accuracy,
         "learning_rate": trainer.learning_rate(step - 1), "images_per_second": round(rate, 1),

@@ -25,7 +25,7 @@ from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.joined import load_joined
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import require, resolve_device, resolve_precision
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import DivergedError, UserError, reason_of
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.model.init import whiten
@@ -171,13 +171,12 @@ class Trainer:
         """Of a step, counted from 0."""
         return self.state.rate_scale * learning_rate_at(step, self.total_steps, self.steps_per_epoch, self.recipe)
 
-    def advice(self, step: int) -> str:
-        """For a loss that is not finite after `step` steps: the learning rate, and what to try."""
-        lower = f"{self.recipe.learning_rate / 10:.1g}"
-        return (
-            f"learning rate {self.learning_rate(step - 1):.3g}; try --learning-rate {lower}, --gradient-clip 1, "
-            "--precision fp32 or --on-nan rollback"
-        )
+    def diverged(self, what: str, step: int) -> DivergedError:
+        """The error for something that is not finite after `step` steps."""
+        rate = f"learning rate {self.learning_rate(step - 1):.3g}"
+        lower = f"--learning-rate {self.recipe.learning_rate / 10:.1g}"
+        advice = f"try {lower}, --gradient-clip 1, --precision fp32 or --on-nan rollback"
+        return DivergedError(f"{what}, {rate}", advice)
 
     def indices(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
         """Which training images are this process's part of each batch, from number `first` on: int64, (N,).
