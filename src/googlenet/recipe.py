@@ -109,7 +109,7 @@ class Recipe(BaseModel):
     epochs: float = Field(2, gt=0, description="passes over the training images; the last may be partial")
     min_steps: int = Field(0, ge=0, description="take at least this many steps, in more epochs if the data are few")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; the schedule ends there too")
-    batch_size: int = Field(128, ge=1, description="images per step, over all processes together")
+    batch_size: int = Field(128, ge=1, description="images per step, over all processes together; auto: what fits")
     gradient_accumulation: int = Field(1, ge=1, description="parts that each batch is computed in, to save memory")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="update rule")
     learning_rate: float = Field(4e-3, gt=0, description="highest learning rate of the schedule")

@@ -142,9 +142,11 @@ def differences(whole: Path, other: Path) -> list[str]:
         if expected.keys() != weights.keys() or not all(torch.equal(expected[name], weights[name]) for name in weights):
             found.append(str(path))
         for name in ("predictions.csv", "split.csv", "recipe.toml"):
-            if (mine / name).read_bytes().replace(os.fsencode(whole), b"") != (theirs / name).read_bytes().replace(
-                os.fsencode(other), b""
-            ):
+            contents = (
+                (run / name).read_bytes().replace(os.fsencode(top), b"")
+                for run, top in ((mine, whole), (theirs, other))
+            )
+            if len(set(contents)) > 1:
                 found.append(str(mine / name))
         if _evaluation(mine) != _evaluation(theirs):
             found.append(str(mine / "evaluation.json"))

@@ -9,7 +9,7 @@ import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from cyclopts import Group, Parameter
 
@@ -37,7 +37,8 @@ def _options() -> dict[str, Any]:
         default = default or ("none" if field.default is None else str(field.default))
         source = "from the recipe, else " if name in _CHANGED else ""
         help_text = f"{text[0].upper()}{text[1:]}. [default: {source}{default}]"
-        options[name] = Annotated[field.annotation, Parameter(help=help_text, group=group)]
+        annotation: Any = int | Literal["auto"] if name == "batch_size" else field.annotation
+        options[name] = Annotated[annotation, Parameter(help=help_text, group=group)]
     return options
 
 

@@ -49,6 +49,8 @@ def plan_run(
         # The same command can be repeated until the run is finished
         log.info(f"nothing to resume in {folder.path} yet: starting the run")
         return _new_run(recipe, output, settings)
+    if settings.get("batch_size") == "auto":
+        settings = {**settings, "batch_size": stored.batch_size}
     now = resolve_recipe(recipe or stored, settings)[0]
     # The same images may lie elsewhere now; their digest decides
     stored = stored.model_copy(update={"data": now.data, "also": now.also, "data_dir": now.data_dir})
