@@ -57,7 +57,7 @@ def test_the_run_has_a_number(small_data: Path, tmp_path: Path, call: Call) -> N
         "resume": True,
     }
     for _ in range(2):
-        train("fast", model=small_net(), **settings)
+        train("fast", model=small_net(), output=tmp_path / "run", **settings)
         assert load_recipe(tmp_path / "run" / "recipe.toml").batch_size == 128
     assert "nowhere" in call("train", "--batch-size", "auto", "--data", "nowhere", code=2)[1]
     assert "auto" in call("train", "--batch-size", "small", code=2)[1]

@@ -76,8 +76,8 @@ class _Loader(DataLoader[Batch]):
             if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
                 raise
             raise RunError(
-                f"a process that prepares batches died or does not answer ({reason_of(error)}); if memory is short, set "
-                f"num_workers to less than {self.num_workers} (0: no processes), or use a smaller batch_size"
+                f"a process that prepares batches died or does not answer ({reason_of(error)}); if memory is short, "
+                f"set num_workers to less than {self.num_workers} (0: no processes), or use a smaller batch_size"
             ) from error
 
 
