@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 
 import googlenet
 from googlenet import RunFolder
+from googlenet.kernels.max_pool import library
 from googlenet.training.folds import cross_validate
 from tests.conftest import write_photos
 from tests.training.helpers import small_net
@@ -174,16 +175,13 @@ def soak(kills: int, seed: int, scratch: Path, names: list[str], report: Callabl
     draw = random.Random(seed)
     photos = scratch / "photos"
     write_photos(photos, of_each=20)
+    for dtype in {"BFLOAT16" if CASES[name]["precision"] == "bf16" else "FLOAT32" for name in names}:
+        library(dtype)  # compiled once, not in every process
     cases: dict[str, Case] = {}
     for number, name in enumerate(names):
         folder = scratch / f"whole-{number}"
         case = cases[name] = Case(CASES[name], folder)
         work = functools.partial(train, case.settings, photos, folder)
-        in_child(work, None, None)  # compiles the max pool, which all other runs find in their cache
-        for path in (folder / "run", folder / "cache" / "googlenet" / "pixels"):
-            shutil.rmtree(path, ignore_errors=True)
-        (folder / "cache" / "googlenet" / "files.sqlite").unlink(missing_ok=True)
-        shutil.copytree(folder / "cache", scratch / f"cache-{number}")
         started = time.perf_counter()
         status, stage, case.operations = in_child(work, None, None)
         case.seconds = time.perf_counter() - started
@@ -192,10 +190,8 @@ def soak(kills: int, seed: int, scratch: Path, names: list[str], report: Callabl
     stages: Counter[str] = Counter()
     while (total := sum(case.kills for case in cases.values())) < kills:
         name = min(cases, key=lambda each: cases[each].kills * cases[each].seconds)
-        case, number = cases[name], names.index(name)
-        folder = scratch / "killed"
+        case, folder = cases[name], scratch / "killed"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(scratch / f"cache-{number}", folder / "cache")
         work = functools.partial(train, case.settings, photos, folder)
         limit = draw.randint(1, 6)  # kills of this run
         while True:
@@ -212,6 +208,7 @@ def soak(kills: int, seed: int, scratch: Path, names: list[str], report: Callabl
         problems = [stage] if status != 0 else differences(case.whole / "run", folder / "run")
         if problems:
             case.failures.append("; ".join(problems))
+        print(f"{total}/{kills} kills, {name}: {'; '.join(problems) or 'identical'}", file=sys.stderr, flush=True)
     report("| run | kills | runs | identical to the whole run |\n|---|---|---|---|")
     for name, case in cases.items():
         report(f"| {name} | {case.kills} | {case.runs} | {case.runs - len(case.failures)} |")
