@@ -19,6 +19,10 @@ import platformdirs
 from googlenet.errors import RunError, UserError, reason_of
 
 
+HALF_WRITTEN = ".*.tmp"
+"""The names that `atomic_write` writes to, which a kill leaves behind."""
+
+
 def printable(path: str | Path) -> str:
     """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
     text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -108,3 +108,11 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
         path.write_bytes(b"half")
     folder.rewind(1)
     assert not list(tmp_path.rglob("*.tmp")) and steps(folder) == [1]
+    new = RunFolder(tmp_path / "new")
+    new.path.mkdir()
+    (new.path / ".recipe.toml.ab.tmp").write_bytes(b"half")
+    new.check_new()
+    new.describe({}, None, None)
+    assert [path.name for path in new.path.iterdir()] == ["recipe.toml"]
+    with pytest.raises(UserError, match="not empty"):
+        new.check_new()

@@ -23,7 +23,7 @@ from torch import nn
 
 from googlenet.console import log
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write, check_writable, disk_errors, write_json, write_table, write_text
+from googlenet.files import HALF_WRITTEN, atomic_write, check_writable, disk_errors, write_json, write_table, write_text
 
 Row = dict[str, Any]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
@@ -61,7 +61,7 @@ class RunFolder:
 
     def check_new(self) -> None:
         """Raises `UserError` if the folder is not empty or a file is in the way, `RunError` if it cannot be written."""
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(not path.match(HALF_WRITTEN) for path in self.path.iterdir()):
             raise UserError(f"{self.path} is not empty; use another --output, or continue this run with --resume")
         if any(path.exists() and not path.is_dir() for path in (self.path, *self.path.parents)):
             raise UserError(
@@ -70,13 +70,14 @@ class RunFolder:
         check_writable(self.recipe)
 
     def describe(self, recipe: dict[str, Any], environment: dict[str, Any] | None, split: Table | None) -> None:
-        """Write environment.json if it is given, split.csv if the data are files (columns and rows of a table of
-        files), then recipe.toml: a folder that has it is a run that can be resumed."""
+        """Write recipe.toml, environment.json if it is given, and split.csv if the data are files: columns and rows of
+        a table of files. A folder with a recipe.toml is a run that can be resumed, so it comes first."""
+        self._remove_half_written()
+        write_text(self.recipe, tomli_w.dumps(recipe))
         if environment is not None:
             write_json(self.path / "environment.json", environment)
         if split is not None:
             write_table(self.path / "split.csv", *split)
-        write_text(self.recipe, tomli_w.dumps(recipe))
 
     def append(self, row: Row) -> None:
         """Add a row to metrics.jsonl. Raises `RunError` if the disk is full."""
@@ -110,8 +111,13 @@ class RunFolder:
         self._lines.clear()
         rows = [row for row in self.rows() if row["step"] <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-        later = [path for path in self.checkpoints() if _step_of(path) > step]
-        for path in (*later, *self.path.glob(".*.tmp"), *self._folder.glob(".*.tmp")):
+        for path in self.checkpoints():
+            if _step_of(path) > step:
+                path.unlink(missing_ok=True)
+        self._remove_half_written()
+
+    def _remove_half_written(self) -> None:
+        for path in (*self.path.glob(HALF_WRITTEN), *self._folder.glob(HALF_WRITTEN)):
             path.unlink(missing_ok=True)
 
     def save_model(self, net: nn.Module, save: Callable[[nn.Module], None]) -> None:
