@@ -18,7 +18,6 @@ import platformdirs
 
 from googlenet.errors import RunError, UserError, reason_of
 
-
 HALF_WRITTEN = ".*.tmp"
 """The names that `atomic_write` writes to, which a kill leaves behind."""
 
