@@ -22,6 +22,7 @@ from googlenet.recipe import RENAMED
 from googlenet.training import loop, setup
 from googlenet.weights.model_file import save
 from tests.conftest import QUICK, TINY
+from tests.soak.kills import differences
 from tests.training.helpers import assert_same_weights, rows, rows_without_times, small_net, weights
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -357,3 +358,12 @@ def test_the_first_checkpoint_is_damaged(tmp_path: Path, capsys: pytest.CaptureF
     assert newest.name in out and older.name in out
     assert_same_weights(whole.folder, resumed.folder)
     assert rows_without_times(whole) == rows_without_times(resumed)
+
+
+def test_a_run_repeated_from_its_recipe(photos: Path, tmp_path: Path) -> None:
+    """With most of what is random: the split, the order, augmentation, mixup, dropout, erasing."""
+    settings: dict[str, Any] = {**VARIED, "batch_size": 8, "mixup": 0.3, "random_erasing": 0.5, "color_jitter": 0.2}
+    settings |= {"data": photos, "validation": 0.2, "balance": "sampling", "image_size": 20, "crop_scale": 0.5}
+    train("fast", output=tmp_path / "one", model=small_net(classes=2, size=20), **settings)
+    train(tmp_path / "one" / "recipe.toml", output=tmp_path / "again", model=small_net(classes=2, size=20))
+    assert differences(tmp_path / "one", tmp_path / "again") == []
