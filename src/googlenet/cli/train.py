@@ -112,8 +112,9 @@ def _cross_validate(
     recipe: str | None, folds: int, output: Path | None, settings: dict[str, Any], *, json: bool
 ) -> int:
     from googlenet.training.folds import cross_validate
+    from googlenet.training.interruption import Interruption
 
-    with on_stderr() if json else nullcontext():
+    with on_stderr() if json else nullcontext(), Interruption():  # also between two runs
         result = cross_validate(recipe, folds=folds, output=output, **settings)
     if os.environ.get("RANK", "0") != "0":
         pass

@@ -112,6 +112,7 @@ def roll_back(trainer: Trainer, folder: RunFolder, error: DivergedError) -> None
     if state.rollbacks >= ROLLBACKS:
         raise DivergedError(f"{error.what}, after {ROLLBACKS} rollbacks", error.advice) from error
     changed: dict[str, Any] = {"rollbacks": state.rollbacks + 1, "rate_scale": state.rate_scale / 2}
+    trainer.accelerator.wait_for_everyone()  # the first process may be writing it
     checkpoint = folder.load_checkpoint()
     checkpoint["progress"] |= changed
     trainer.load_state_dict(checkpoint)

@@ -147,7 +147,9 @@ class RunFolder:
         def age(path: Path) -> tuple[int, int]:
             return _step_of(path), path.stat().st_mtime_ns
 
-        found = [path for path in self._folder.glob("*.pt") if path.name == "last.pt" or _CHECKPOINT.match(path.name)]
+        found = [
+            path for path in self._folder.glob("*.pt") if path.name == "last.pt" or _CHECKPOINT.fullmatch(path.name)
+        ]
         return sorted(found, key=age, reverse=True)
 
     def save_checkpoint(self, state: dict[str, Any], *, keep: int = 1) -> None:
@@ -186,7 +188,7 @@ class RunFolder:
         for path, older in zip(paths, (*paths[1:], None), strict=True):
             try:
                 content = path.read_bytes()
-                name = _CHECKPOINT.match(path.name)
+                name = _CHECKPOINT.fullmatch(path.name)
                 if name is not None and sha256(content).hexdigest()[:16] != name[2]:
                     raise ValueError("its SHA-256 is not that in its name")
                 state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -226,5 +228,5 @@ class RunFolder:
 
 def _step_of(checkpoint: Path) -> int:
     """The step in the name of a checkpoint; 0 for `last.pt` of version 0.1, which has neither step nor digest."""
-    name = _CHECKPOINT.match(checkpoint.name)
+    name = _CHECKPOINT.fullmatch(checkpoint.name)
     return 0 if name is None else int(name[1])
