@@ -10,7 +10,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from googlenet.console import log
-from googlenet.errors import DivergedError
+from googlenet.errors import DivergedError, RunError
 from googlenet.files import atomic_write
 from googlenet.training.run_folder import RunFolder
 from googlenet.training.setup import Trainer
@@ -86,20 +86,19 @@ class Watch:
 
     def _save_batch(self, step: int, epoch: int, batch: int) -> str:
         trainer, rank = self.trainer, self.trainer.accelerator.process_index
-        path = (
-            self.folder.path
-            / "nan"
-            / (f"step-{step}.safetensors" if rank == 0 else f"step-{step}-rank-{rank}.safetensors")
-        )
+        path = self.folder.path / "nan" / f"step-{step}{f'-rank-{rank}' if rank else ''}.safetensors"
         if len(list(path.parent.glob("*.safetensors"))) >= _BATCHES and not path.exists():
             return f"no file: {path.parent} has {_BATCHES} already"
         inputs, targets, labels = next(trainer.batches(epoch, batch))
         tensors = {"inputs": inputs, "targets": targets, "labels": labels}
         indices = next(trainer.indices(epoch, batch)).tolist()
         files = json.dumps([trainer.train_split.files[index] for index in indices])
-        with atomic_write(path) as temporary:
-            saved = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-            temporary.write_bytes(to_bytes(saved, metadata={"files": files, "step": str(step)}))
+        saved = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+        try:
+            with atomic_write(path) as temporary:
+                temporary.write_bytes(to_bytes(saved, metadata={"files": files, "step": str(step)}))
+        except RunError as error:
+            return f"no file: {error}"
         return str(path)
 
 

@@ -175,7 +175,7 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
 
 def make_step(trainer: Trainer, watch: Watch | None = None, on_step: OnStep | None = None) -> Step:
     """The step for all batches of a run: (inputs, targets) -> (loss, logits). On a GPU it is a CUDA graph where it can
-    be: with one process, no gradient scaler, nobody who watches the layers in `on_step`, and no decision in the step."""
+    be: with one process, no gradient scaler, nobody who watches the layers in `on_step`, and no `accepts`."""
     recipe, accelerator = trainer.recipe, trainer.accelerator
     decides = watch is not None and watch.looks_at_once
     step = functools.partial(
