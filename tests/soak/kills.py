@@ -54,10 +54,12 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "os.rmdir", "os.utime", "shutil.rmtree"}
 _STAGES = {  # functions by what they do; the innermost that is on the stack counts
-    "train_step": "a step", "evaluate": "an evaluation", "save_checkpoint": "saving a checkpoint",
-    "save_model": "saving a model", "open_store": "building the image store", "plan_run": "reading a checkpoint",
-    "rewind": "rewinding", "describe": "describing the run", "finish": "the end", "append": "writing a row",
-    "load_joined": "reading the images", "load_dataset": "reading the images",
+    "train_step": "a step", "train_epoch": "between steps", "evaluate": "an evaluation", "finish": "the end",
+    "RunFolder.save_checkpoint": "saving a checkpoint", "RunFolder.load_checkpoint": "reading a checkpoint",
+    "save_model": "saving a model", "RunFolder.append": "writing a row", "RunFolder.rewind": "beginning to resume",
+    "RunFolder.describe": "describing the run", "open_store": "building the image store",
+    "load_joined": "reading the images", "Trainer.__init__": "building network and optimizer",
+    "make_accelerator": "building network and optimizer", "cross_validate": "between two folds",
 }  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def in_child(work: Callable[[], None], moment: float | None, operation: int | No
         def die(what: str = "") -> None:
             frame, stage = sys._current_frames().get(main), "elsewhere"
             while frame is not None and stage == "elsewhere":
-                stage, frame = _STAGES.get(frame.f_code.co_name, stage), frame.f_back
+                stage, frame = _STAGES.get(frame.f_code.co_qualname, stage), frame.f_back
             os.write(writer, json.dumps([f"{stage}{what}", count]).encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
