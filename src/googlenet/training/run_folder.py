@@ -45,7 +45,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.model = path / "model.safetensors"
         self.goes_on = goes_on
-        self.save_seconds = 0.0  # that the last checkpoint took
+        self.save_seconds = 0.4  # that the last checkpoint took; before the first one, what 72 MB took
         self._lines: list[str] = []  # rows that are not written yet
         self._save_model: Callable[[], None] | None = None  # if the model is not written yet
         self._is_failing = False
