@@ -23,7 +23,11 @@ def main(steps: int = 300) -> None:
             write_jpegs(folder / label, (160, 160), _IMAGES)
         runs: dict[str, dict[str, Any]] = {
             "Fashion-MNIST, recipe fast": {"recipe": "fast"},
-            f"a folder of {2 * _IMAGES} images, recipe images": {"data": folder, "epochs": 60},
+            f"a folder of {2 * _IMAGES} images at 64x64, recipe images": {
+                "data": folder,
+                "image_size": 64,
+                "epochs": 60,
+            },
         }
         print("| run | steps | training | saving | share | checkpoints written |\n|---|---|---|---|---|---|")
         for number, (name, settings) in enumerate(runs.items()):

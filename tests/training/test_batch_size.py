@@ -49,13 +49,7 @@ def test_free_memory_is_a_part_of_this_machines() -> None:
 
 
 def test_the_run_has_a_number(small_data: Path, tmp_path: Path, call: Call) -> None:
-    settings: dict[str, Any] = {
-        **QUICK,
-        "max_steps": 1,
-        "batch_size": "auto",
-        "output": tmp_path / "run",
-        "resume": True,
-    }
+    settings: dict[str, Any] = {**QUICK, "max_steps": 1, "batch_size": "auto", "resume": True}
     for _ in range(2):
         train("fast", model=small_net(), output=tmp_path / "run", **settings)
         assert load_recipe(tmp_path / "run" / "recipe.toml").batch_size == 128
