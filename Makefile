@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test check bench study compare clean
+.PHONY: train test check soak bench study compare clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
@@ -26,6 +26,10 @@ compare: $(VENV)/installed
 
 test: check
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal $(ARGS)
+
+# Kills runs at 100 random points, resumes them, and compares them with whole ones. ARGS="--kills 20"
+soak: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.kills $(ARGS)
 
 check: $(VENV)/installed-dev
 	"$(BIN)/python" -m ruff format --check .

@@ -13,7 +13,19 @@ class RunError(RuntimeError):
 
 
 class DivergedError(RunError):
-    """A loss that is NaN or infinite."""
+    """A loss or gradient that is NaN or infinite: `what` it was, and what to try."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what, self.advice = what, advice
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as from a scheduler that stops a job. Exit code `TERMINATED`."""
+
+
+TERMINATED = 75
+"""Exit code after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again later". No other failure has it."""
 
 
 def check_counts(**counts: int | None) -> None:
@@ -30,9 +42,12 @@ def check_confidence(confidence: float) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch, on any device, could not allocate memory."""
+    """Whether PyTorch, on any device, or Python could not allocate memory."""
     message = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+    texts = ("out of memory", "can't allocate memory", "bad_alloc")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in message for text in texts)
+    )
 
 
 def reason_of(error: BaseException) -> str:

@@ -18,6 +18,9 @@ import platformdirs
 
 from googlenet.errors import RunError, UserError, reason_of
 
+HALF_WRITTEN = ".*.tmp"
+"""The names that `atomic_write` writes to, which a kill leaves behind."""
+
 
 def printable(path: str | Path) -> str:
     """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
@@ -89,9 +92,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
             with temporary.open("rb+") as file:  # Windows flushes only files open for writing
                 os.fsync(file.fileno())  # else a crash soon after could leave an empty file under the final name
             temporary.replace(path)
+            flush_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names of its files survive a crash of the machine. Not every system opens a folder, or has to."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def write_text(path: Path, text: str) -> None:

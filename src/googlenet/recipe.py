@@ -109,7 +109,7 @@ class Recipe(BaseModel):
     epochs: float = Field(2, gt=0, description="passes over the training images; the last may be partial")
     min_steps: int = Field(0, ge=0, description="take at least this many steps, in more epochs if the data are few")
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps; the schedule ends there too")
-    batch_size: int = Field(128, ge=1, description="images per step, over all processes together")
+    batch_size: int = Field(128, ge=1, description="images per step, over all processes together; auto: what fits")
     gradient_accumulation: int = Field(1, ge=1, description="parts that each batch is computed in, to save memory")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="update rule")
     learning_rate: float = Field(4e-3, gt=0, description="highest learning rate of the schedule")
@@ -122,6 +122,9 @@ class Recipe(BaseModel):
     step_epochs: int = Field(8, ge=1, description="epochs between two drops of the step schedule")
     step_factor: float = Field(0.96, gt=0, le=1, description="factor at each drop of the step schedule")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread over all classes")
+    on_nan: Literal["stop", "skip", "rollback"] = Field(
+        "stop", description="at a loss or gradient that is not finite; rollback: last checkpoint, half the rate"
+    )
     gradient_clip: float | None = Field(None, gt=0, description="largest L2 norm of the gradient; default: no limit")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the moving average of the weights; 0: off")
     seed: int = Field(0, ge=0, lt=2**31, description="same seed and same machine: same weights, to the bit")
@@ -133,7 +136,11 @@ class Recipe(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Precision = Field("auto", description="of the computation; weights stay fp32; auto: bf16 if native")
     channels_last: bool = Field(True, description="channels-last memory layout: same results, faster")
-    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints; one more after each epoch")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints; also each epoch; default: at most 2% of the time"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="last checkpoints that stay, besides that of the best epoch")
+    on_save_error: Literal["stop", "continue"] = Field("stop", description="if the disk is full or read-only")
     # Logging
     log_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl")
     plots: bool = Field(True, description="draw curves, confusion matrix and sample predictions, and write a report")

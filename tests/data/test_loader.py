@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import warnings
@@ -195,3 +196,22 @@ def test_the_bundled_part_is_announced(caplog: pytest.LogCaptureFixture, monkeyp
     train_iter, _ = googlenet.load_data(batch_size=100)
     assert len(train_iter) == 100
     assert "googlenet data fetch" in caplog.text
+
+
+def test_too_little_shared_memory_for_workers(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch's workers would fail, and the process would hang."""
+    monkeypatch.setattr("googlenet.data.loader._shared_memory", lambda: 1e6)
+    train_iter, _ = googlenet.load_data(batch_size=64, num_workers=2, resize=224)
+    assert train_iter.num_workers == 0
+    assert "num_workers" in capsys.readouterr().out
+    assert googlenet.load_data(batch_size=4, num_workers=1, resize=28)[0].num_workers == 1
+
+
+def test_a_worker_that_dies(small_data: Path) -> None:
+    train_iter, _ = googlenet.load_data(batch_size=4, num_workers=1, resize=28)
+    with pytest.raises(googlenet.RunError, match="num_workers"):
+        for _ in train_iter:
+            for child in multiprocessing.active_children():
+                child.kill()

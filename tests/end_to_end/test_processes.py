@@ -85,12 +85,6 @@ def test_what_two_processes_save_is_what_they_evaluated(two: tuple[Path, str]) -
     assert evaluation.loss == pytest.approx(net.info.metrics["test"]["loss"], rel=1e-4)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
 def test_killed_then_interrupted_then_finished(command: Command) -> None:
     """kill -9, Ctrl-C, a time limit that ends the whole group: the run continues bit for bit each time."""
     settings: tuple[object, ...] = (
@@ -107,12 +101,14 @@ def test_killed_then_interrupted_then_finished(command: Command) -> None:
     settings += ("--no-plots", "--precision", "fp32", "--optimizer", "sgd", "--no-whiten", "--variant", "tutorial")
     folder = RunFolder(command.folder / "runs" / "x")
     process = command.start("train", *settings, "-o", "runs/x")
-    wait_for(folder.checkpoint, process)
+    while not folder.checkpoints():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
     process.kill()
     process.communicate(timeout=60)
     assert not folder.model.exists()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
         rows = len(folder.rows())
         process = command.start("train", "--resume", "--output", "runs/x")
         while len(folder.rows()) <= rows:
@@ -120,7 +116,7 @@ def test_killed_then_interrupted_then_finished(command: Command) -> None:
             time.sleep(0.05)
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=120)
-        assert (process.returncode, "Traceback" in err) == (130, False), (out, err)
+        assert (process.returncode, "Traceback" in err) == (code, False), (out, err)
         assert "train --resume --output runs/x" in out
         assert folder.model.exists()
     # In processes like the others: where there is a compiler, the C max pool adds gradients up in another order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 
 import torch
@@ -35,6 +36,7 @@ def batches(
         sampling_weights=weights,
         steps_per_epoch=whole + (rest > world),
     )
+    trainer.indices = functools.partial(Trainer.indices, trainer)
     return [labels for _, _, labels in Trainer.batches(trainer, epoch, first)]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from safetensors.torch import load_file, save_file
 
 import googlenet
 from googlenet import RunError, RunFolder, Trainer, UserError, load_dataset, load_recipe, train
+from googlenet.errors import Terminated
 from googlenet.recipe import RENAMED
 from googlenet.training import loop, setup
 from googlenet.weights.model_file import save
 from tests.conftest import QUICK, TINY
+from tests.soak.kills import differences
 from tests.training.helpers import assert_same_weights, rows, rows_without_times, small_net, weights
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -88,19 +90,20 @@ def test_a_signal_ends_a_run_which_can_be_resumed(number: signal.Signals, tmp_pa
     assert result.metrics["step"] == 10
     if settings["plots"]:
         assert {path.name for path in result.folder.glob("*.png")} >= {"curves.png", "confusion_matrix.png"}
-    assert rows(result)[-1]["step"] == 14
+    assert result.terminated == (number == signal.SIGTERM)
     assert signal.getsignal(number) == before
     resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
     assert not resumed.interrupted
     assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
 
 
 @pytest.mark.parametrize("step", [10, 20])
 def test_a_signal_in_the_last_step_of_an_epoch(step: int, tmp_path: Path) -> None:
     whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
     result = train(output=tmp_path / "run", model=small_net(), on_step=signaled_at(step), **QUICK)
-    assert result.interrupted == (step == 10)
-    assert result.metrics["step"] == step
+    assert result.interrupted
+    assert result.metrics["step"] == 10
     train(output=tmp_path / "run", model=small_net(), resume=True)
     assert_same_weights(whole.folder, tmp_path / "run")
     assert [row["step"] for row in rows(result)] == [10, 10, 20, 20]
@@ -110,7 +113,7 @@ def test_interrupted_before_the_first_evaluation(tmp_path: Path) -> None:
     settings = {**TINY, "plots": True}
     result = train(output=tmp_path / "run", on_step=signaled_at(1), **settings)
     assert googlenet.load(result.model).info.metrics["step"] == 1
-    assert {path.name for path in result.folder.glob("*.png")} == {"curves.png"}
+    assert not list(result.folder.glob("*.png"))  # there is no row to draw
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,15 +130,16 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, capsys: pytest.
 def test_resuming_needs_a_run_and_its_settings(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.*--output"):
         train(output=tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
     with pytest.raises(UserError, match="--output"):
         train(resume=True)
     train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 1})
     with pytest.raises(UserError, match="batch_size = 32, not 16"):
         train(output=tmp_path / "run", resume=True, batch_size=16)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.pt").write_bytes(b"half of a")
-    with pytest.raises(UserError, match=r"last\.pt.*--weights"):
-        train(output=tmp_path, resume=True)
+    (path,) = RunFolder(tmp_path / "run").checkpoints()
+    path.write_bytes(b"half of a")
+    with pytest.raises(UserError, match=rf"{path.name}.*--weights"):
+        train(output=tmp_path / "run", resume=True)
 
 
 def test_resuming_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +164,25 @@ def test_resuming_with_other_starting_weights(tmp_path: Path, monkeypatch: pytes
     save(net, dataclasses.replace(net.info, input=dataclasses.replace(net.info.input, mean=(0.9,))), base.model)
     with pytest.raises(UserError, match="base"):
         train(output="tuned", resume=True)
+    with torch.no_grad():
+        net.conv1.conv.weight[0] += 1e-3
+    save(net, net.info, base.model)
+    with pytest.raises(UserError, match="base"):
+        train(output="tuned", resume=True)
+
+
+def _as_version_0_1(folder: RunFolder) -> tuple[dict[str, Any], Path]:
+    """The checkpoint without what that version did not have, and the file it was in; the newer ones are deleted."""
+    state = folder.load_checkpoint()
+    for path in folder.checkpoints():
+        path.unlink()
+    for name in ("keep_checkpoints", "on_save_error", "on_nan"):
+        del state["recipe"][name]
+    state["recipe"].setdefault("checkpoint_every", 500)
+    fields = ("step", "epoch", "seconds", "best_accuracy", "best_epoch", "best_metrics")
+    state["progress"] = {name: state["progress"][name] for name in fields}
+    del state["weights"]
+    return state, folder.path / "checkpoints" / "last.pt"
 
 
 def test_a_checkpoint_and_a_model_of_version_0_1(tmp_path: Path) -> None:
@@ -171,8 +194,7 @@ def test_a_checkpoint_and_a_model_of_version_0_1(tmp_path: Path) -> None:
         train(output=tmp_path / "old", on_step=killed_at(3), **settings)
 
     names = {new: old for old, new in RENAMED.items()}
-    path = RunFolder(tmp_path / "old").checkpoint
-    state = torch.load(path)
+    state, path = _as_version_0_1(RunFolder(tmp_path / "old"))
     recipe = {names.get(name, name): value for name, value in state["recipe"].items()}
     state["recipe"] = {**recipe, "schedule": "one-cycle", "num_workers": 0}
     state["input"]["crop_share"] = state["input"].pop("crop_pct")
@@ -199,8 +221,7 @@ def test_a_checkpoint_and_a_model_of_version_0_1(tmp_path: Path) -> None:
 
 def test_metrics_of_version_0_1(tmp_path: Path) -> None:
     result = train(output=tmp_path / "run", model=small_net(), **{**QUICK, "max_steps": 1})
-    path = RunFolder(result.folder).checkpoint
-    state = torch.load(path)
+    state, path = _as_version_0_1(RunFolder(result.folder))
     state["progress"]["best_metrics"]["chosen_by"] = state["progress"]["best_metrics"].pop("selected_by")
     torch.save(state, path)
     resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
@@ -215,20 +236,134 @@ def test_a_cut_last_row(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(result)] == [3, 3]
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the second epoch on, no file may grow past a limit, as on a full disk."""
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[bool], None]]:
+    """Fills the disk, in that no file may grow past a limit, or makes room again."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limit(trainer: Trainer) -> None:
-        if trainer.step == 11:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    def fill(full: bool) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (900, before[1]) if full else before)
 
-    monkeypatch.setattr(loop, "save_best", lambda *_: None)
-    try:
-        with pytest.raises(RunError, match=r"last\.pt"):
-            train(output=tmp_path / "run", model=small_net(), on_step=limit, **QUICK)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(full_disk: Callable[[bool], None], tmp_path: Path) -> None:
+    def fill(trainer: Trainer) -> None:
+        full_disk(trainer.step == 11)
+
+    whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
+    settings = {**QUICK, "checkpoint_every": 11}
+    with pytest.raises(RunError, match=r"step-11.*--resume.*--on-save-error"):
+        train(output=tmp_path / "run", model=small_net(), on_step=fill, **settings)
+    full_disk(False)
     folder = RunFolder(tmp_path / "run")
-    assert [path.name for path in folder.checkpoint.parent.iterdir()] == ["last.pt"]
-    assert folder.load_checkpoint()["progress"]["step"] == 10
+    (path,) = folder.path.joinpath("checkpoints").iterdir()
+    assert path.name.startswith("step-10-")
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+
+
+@pytest.mark.parametrize("until", [17, 99])
+def test_training_goes_on_while_the_disk_is_full(
+    until: int, full_disk: Callable[[bool], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the end of the first epoch, with its rows, model and checkpoint, or through the end of the run."""
+
+    def fill(trainer: Trainer) -> None:
+        full_disk(5 <= trainer.step < until)
+
+    settings = {**QUICK, "checkpoint_every": 3, "log_every": 1}
+    whole = train(output=tmp_path / "whole", model=small_net(), **settings)
+    capsys.readouterr()
+    options = {"output": tmp_path / "run", "on_step": fill, "model": small_net(), "on_save_error": "continue"}
+    if until == 99:
+        with pytest.raises(RunError, match=r"metrics\.jsonl|model\.safetensors"):
+            train(**options, **settings)
+        full_disk(False)
+        assert RunFolder(tmp_path / "run").load_checkpoint()["progress"]["step"] == 3
+        resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    else:
+        resumed = train(**options, **settings)
+    out = capsys.readouterr().out
+    assert out.count("training goes on") == 1 and ("can be written again" in out) == (until == 17)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+
+
+def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch is trained but not evaluated; the resumed run begins with the evaluation."""
+    whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
+    evaluate = loop.evaluate
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", interrupted)
+        result = train(output=tmp_path / "run", model=small_net(), **QUICK)
+    assert result.terminated and [row["split"] for row in rows(result)] == ["train"]
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_ends_the_run_at_once(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(setup, "load_joined", lambda *_, **__: os.kill(os.getpid(), number))
+    with pytest.raises(KeyboardInterrupt) as error:
+        train(output=tmp_path / "run", model=small_net(), **QUICK)
+    assert isinstance(error.value, Terminated) == (number == signal.SIGTERM)
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path: Path) -> None:
+    def press_twice(_: Trainer) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(output=tmp_path / "run", model=small_net(), on_step=press_twice, **QUICK)
+    assert RunFolder(tmp_path / "run").rows() == []
+
+
+def test_the_same_command_starts_and_continues_a_run(tmp_path: Path) -> None:
+    """Also after a kill before the first checkpoint, which leaves a folder with a recipe."""
+    settings: dict[str, Any] = {**QUICK, "epochs": 1, "output": tmp_path / "run", "resume": True}
+    with pytest.raises(Killed):
+        train(model=small_net(), on_step=killed_at(1), **settings)
+    assert not RunFolder(tmp_path / "run").checkpoints()
+    result = train(model=small_net(), **settings)
+    assert_same_weights(
+        result.folder, train(output=tmp_path / "whole", model=small_net(), **{**QUICK, "epochs": 1}).folder
+    )
+    assert train(model=small_net(), **settings).metrics == result.metrics
+
+
+def test_the_first_checkpoint_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {**QUICK, "checkpoint_every": 3}
+    whole = train(output=tmp_path / "whole", model=small_net(), **settings)
+    with pytest.raises(Killed):
+        train(output=tmp_path / "run", model=small_net(), on_step=killed_at(14), **settings)
+    newest, older = RunFolder(tmp_path / "run").checkpoints()[:2]
+    with newest.open("rb+") as file:
+        file.truncate(100)
+    capsys.readouterr()
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    out = capsys.readouterr().out
+    assert newest.name in out and older.name in out
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+
+
+def test_a_run_repeated_from_its_recipe(photos: Path, tmp_path: Path) -> None:
+    """With most of what is random: the split, the order, augmentation, mixup, dropout, erasing."""
+    settings: dict[str, Any] = {**VARIED, "batch_size": 8, "mixup": 0.3, "random_erasing": 0.5, "color_jitter": 0.2}
+    settings |= {"data": photos, "validation": 0.2, "balance": "sampling", "image_size": 20, "crop_scale": 0.5}
+    train("fast", output=tmp_path / "one", model=small_net(classes=2, size=20), **settings)
+    train(tmp_path / "one" / "recipe.toml", output=tmp_path / "again", model=small_net(classes=2, size=20))
+    assert differences(tmp_path / "one", tmp_path / "again") == []

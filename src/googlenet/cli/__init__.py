@@ -15,11 +15,11 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 # These add their commands
 from googlenet.cli import convert, data, embed, evaluate, explain, export, predict, report, train, weights  # noqa: F401
 from googlenet.cli.options import app
-from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
+from googlenet.errors import TERMINATED, RunError, Terminated, UserError, is_out_of_memory, reason_of
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and exit: 0 success, 1 failed, 2 usage error, 130 interrupted."""
+    """Run the command and exit: 0 success, 1 failed, 2 usage error, 75 ended by SIGTERM, 130 interrupted."""
     # File names need not be valid text
     for stream, errors in (
         (sys.stdout, "backslashreplace"),
@@ -45,10 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
         code, message = 2, str(error)
     except RunError as error:
         code, message = 1, str(error)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         code, message = 1, f"out of memory; try a smaller --batch-size or another --device ({reason_of(error)})"
+    except Terminated:
+        code, message = TERMINATED, "ended by SIGTERM"
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
     except BrokenPipeError:  # the reader of our output has closed it

@@ -9,15 +9,19 @@ import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from cyclopts import Group, Parameter
 
 from googlenet.cli import options
 from googlenet.console import log, on_stderr
-from googlenet.errors import UserError
+from googlenet.errors import TERMINATED, UserError
 from googlenet.files import check_output
 from googlenet.recipe import GROUPS, Recipe, recipe_names, settings_of_recipes
+
+if TYPE_CHECKING:
+    from googlenet.training.folds import CrossValidation
+    from googlenet.training.loop import TrainingResult
 
 _CHANGED, _RECIPES = settings_of_recipes(), ", ".join(recipe_names())
 
@@ -33,7 +37,8 @@ def _options() -> dict[str, Any]:
         default = default or ("none" if field.default is None else str(field.default))
         source = "from the recipe, else " if name in _CHANGED else ""
         help_text = f"{text[0].upper()}{text[1:]}. [default: {source}{default}]"
-        options[name] = Annotated[field.annotation, Parameter(help=help_text, group=group)]
+        annotation: Any = int | Literal["auto"] if name == "batch_size" else field.annotation
+        options[name] = Annotated[annotation, Parameter(help=help_text, group=group)]
     return options
 
 
@@ -53,7 +58,11 @@ def train(
         Parameter(help="Run folder, or with --find-learning-rate a PNG; default: a new folder in runs/."),
     ] = None,
     resume: Annotated[
-        bool, Parameter(help="Continue the run in --output from its last checkpoint.", negative="")
+        bool,
+        Parameter(
+            help="Continue the run in --output from its last checkpoint; with its settings: start it if there is none.",
+            negative="",
+        ),
     ] = False,
     find_learning_rate: Annotated[
         bool, Parameter(help="Do not train: plot the loss over a growing learning rate, and suggest one.", negative="")
@@ -92,15 +101,20 @@ def train(
         print(f"test accuracy {metrics['test']['accuracy']:.2%} after {result.seconds:.0f} s of training{best}")
         print(f"run folder: {result.folder}")
         print(f"next: {_command_name()} predict {shlex.quote(str(result.model))} IMAGE ...")
-    return 130 if result.interrupted else 0
+    return _exit_code(result)
+
+
+def _exit_code(result: TrainingResult | CrossValidation) -> int:
+    return TERMINATED if result.terminated else 130 if result.interrupted else 0
 
 
 def _cross_validate(
     recipe: str | None, folds: int, output: Path | None, settings: dict[str, Any], *, json: bool
 ) -> int:
     from googlenet.training.folds import cross_validate
+    from googlenet.training.interruption import Interruption
 
-    with on_stderr() if json else nullcontext():
+    with on_stderr() if json else nullcontext(), Interruption():  # also between two runs
         result = cross_validate(recipe, folds=folds, output=output, **settings)
     if os.environ.get("RANK", "0") != "0":
         pass
@@ -112,7 +126,7 @@ def _cross_validate(
         each = ", ".join(f"{accuracy:.2%}" for accuracy in result.accuracies)
         print(f"test accuracy {result.mean:.2%} ± {result.std:.2%} (standard deviation of {folds} folds: {each})")
         print(f"predictions for every image: {result.out_of_fold}")
-    return 130 if result.interrupted else 0
+    return _exit_code(result)
 
 
 def _command_name() -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +15,12 @@ from googlenet.console import log
 from googlenet.data.dataset import load_dataset
 from googlenet.data.transforms import InputSpec
 from googlenet.device import available_cores
-from googlenet.errors import UserError, check_counts
+from googlenet.errors import RunError, UserError, check_counts, reason_of
 
 Batch = tuple[Tensor, Tensor]
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+_AHEAD = 3  # batches of a worker: two that PyTorch asks for in advance, and one that is used
+_TIMEOUT = 120  # seconds for a batch
 
 
 def load_data(
@@ -28,7 +34,8 @@ def load_data(
     Args:
         batch_size: images per batch; the last batch may have fewer.
         num_workers: processes that prepare batches (gather, resize, convert to float) while the network trains, at most
-            one per core; 0: the calling process prepares them.
+            one per core; 0, or too little shared memory for their batches: the calling process prepares them. Iterating
+            raises `RunError` if one of them dies, or takes two minutes for a batch.
         resize: height and width in pixels; default: 28 for Fashion-MNIST, 224 for a folder.
         data: name or folder, and `data_dir`: as for `load_dataset`, which says what is raised, too.
     """
@@ -40,14 +47,46 @@ def load_data(
         log.warning(dataset.note)
     channels = dataset.channels
     spec = InputSpec(channels, resize or dataset.train[0][0].shape[-1], (0.0,) * channels, (1.0,) * channels)
+    workers = min(num_workers, available_cores())
+    needed = workers * _AHEAD * batch_size * channels * spec.size**2 * 4
+    if needed > (free := _shared_memory()):
+        log.warning(
+            f"num_workers = {num_workers}: {_SHARED_MEMORY} has {free / 1e6:.1f} MB, and {workers} workers need "
+            f"{needed / 1e6:.1f}; the calling process prepares the batches"
+        )
+        workers = 0
     loader = partial(
-        DataLoader,
+        _Loader,
         batch_size=batch_size,
-        num_workers=min(num_workers, available_cores()),
+        num_workers=workers,
         collate_fn=partial(_prepare, spec),  # called in the workers
-        persistent_workers=num_workers > 0,
+        persistent_workers=workers > 0,
+        timeout=_TIMEOUT if workers > 0 else 0,
     )
     return loader(dataset.train, shuffle=True), loader(dataset.test)
+
+
+class _Loader(DataLoader[Batch]):
+    """A data loader whose errors say what to change."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader" not in str(error):
+                raise
+            raise RunError(
+                f"a process that prepares batches died or does not answer ({reason_of(error)}); if memory is short, "
+                f"set num_workers to less than {self.num_workers} (0: no processes), or use a smaller batch_size"
+            ) from error
+
+
+def _shared_memory() -> float:
+    """Bytes that processes may exchange batches in, in Linux's folder for it; infinite on other systems."""
+    try:
+        return shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:
+        return math.inf
 
 
 def _prepare(spec: InputSpec, batch: Batch) -> Batch:

@@ -12,6 +12,7 @@ from googlenet.data.decode import read_header
 from googlenet.device import memory_bytes, resolve_device
 from googlenet.errors import UserError
 from googlenet.recipe import Recipe, load_recipe
+from googlenet.training.batch_size import fit_batch_size
 from googlenet.training.grow import growth_recipe
 from googlenet.weights.load import is_named, load_or_import
 
@@ -31,6 +32,11 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     is that of the run, but shorter (`growth_recipe`). Given settings have priority over chosen ones. Raises `UserError`
     as `load_recipe` does, or for weights, a folder or a device that is not usable.
     """
+    if settings.get("batch_size") == "auto":
+        others = {setting: value for setting, value in settings.items() if setting != "batch_size"}
+        resolved, name, reason = resolve_recipe(recipe, others)
+        size, line = fit_batch_size(resolved)
+        return resolved.model_copy(update={"batch_size": size}), name, f"{reason}; {line}" if reason else line
     data, reason = settings.get("data"), ""
     with_files = isinstance(data, str | Path) and has_files(data)
     name = str(recipe) if isinstance(recipe, str | Path) else "run"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -41,6 +40,7 @@ class CrossValidation:
     out_of_fold: Path | None
     """A table with a prediction for every image, by the model that was not trained on it; None if interrupted."""
     interrupted: bool = False
+    terminated: bool = False  # by SIGTERM
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -79,16 +79,15 @@ def cross_validate(
     accuracies: list[float] = []
     seconds = 0.0
     for fold in range(folds):
-        table, run = folder / f"fold-{fold + 1}.csv", RunFolder(folder / f"fold-{fold + 1}")
+        table, run = folder / f"fold-{fold + 1}.csv", folder / f"fold-{fold + 1}"
         _write_table(table, listing, files, parts, fold)
         log.info(f"fold {fold + 1} of {folds}")
-        if run.recipe.exists() and not run.checkpoint.exists():
-            shutil.rmtree(run.path)  # it was stopped before there was anything to continue
         resolved = resolved.model_copy(update={"data": str(table.absolute())})
-        result = train(resolved, output=run.path, resume=run.checkpoint.exists())
+        result = train(resolved, output=run, resume=True)
         seconds += result.seconds
         if result.interrupted:
-            return CrossValidation(folder, tuple(accuracies), *_spread(accuracies), seconds, None, True)
+            means = _spread(accuracies)
+            return CrossValidation(folder, tuple(accuracies), *means, seconds, None, True, result.terminated)
         evaluations.append(evaluate(load(result.model), str(table), device=resolved.device))
         accuracies.append(evaluations[-1].accuracy)
     out_of_fold = folder / "out_of_fold.csv"

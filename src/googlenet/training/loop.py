@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +18,29 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from googlenet.console import ProgressBar, log, progress
-from googlenet.data.dataset import has_files
 from googlenet.device import describe, scoped_process_state
 from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
-from googlenet.evaluation.calibration import FEWEST_IMAGES, fit_temperature
-from googlenet.evaluation.html import read_run, write_run_report
-from googlenet.evaluation.metrics import Evaluation, collect_logits
-from googlenet.evaluation.old_classes import compare_old_classes
-from googlenet.evaluation.plots import plot_confusion_matrix, plot_curves, plot_predictions
-from googlenet.files import expand, write_columns, write_json
+from googlenet.evaluation.metrics import Evaluation
 from googlenet.model.fuse import fused
-from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
-from googlenet.recipe import Recipe, stored_recipe
-from googlenet.training.auto import resolve_recipe
+from googlenet.model.googlenet import GoogLeNetOutput
+from googlenet.recipe import Recipe
+from googlenet.training.divergence import Watch, roll_back
+from googlenet.training.finish import draw_plots, finish
 from googlenet.training.graph import GraphedStep, Step
-from googlenet.training.grow import growth_lines
-from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
+from googlenet.training.interruption import Interruption, Stopped
+from googlenet.training.optim import set_learning_rate, training_loss, update_ema
+from googlenet.training.records import Meter, log_start, record, row_of
+from googlenet.training.resume import Plan, plan_run
 from googlenet.training.run_folder import Row, RunFolder
+from googlenet.training.selection import evaluate, save_best
 from googlenet.training.setup import Trainer, make_accelerator
-from googlenet.weights.model_file import KnownRule, ModelInfo, read_weights, save, save_weights
 
 OnStep = Callable[[Trainer], None]
 Criterion = Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor]  # Mean loss of an output and targets
-EVAL_BATCH_SIZE = 256
 LINE_EVERY, LINE_SECONDS = 100, 60
 """Without a terminal, a progress line follows the last one after this many steps (as in the tutorial) or seconds."""
+SAVING_SHARE = 0.02
+"""Of the training time, for checkpoints and models, unless `checkpoint_every` is set."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class TrainingResult:
     """What a run leaves. `metrics` are those of the saved model: loss and accuracy by split, `epoch`, `step`, and the
     split that it was `selected_by`. `seconds` are without evaluation. Its logits are divided by the `temperature`
     before the softmax; without a validation split it is 1. `old_classes` is what a network that learned more classes
-    lost on those that it knew: `OldClasses.to_dict()`."""
+    lost on those that it knew: `OldClasses.to_dict()`. A run that was `interrupted` by SIGTERM is `terminated`."""
 
     folder: Path
     model: Path
@@ -62,6 +57,7 @@ class TrainingResult:
     interrupted: bool
     temperature: float = 1.0
     old_classes: dict[str, Any] | None = None
+    terminated: bool = False
 
 
 def train(
@@ -73,7 +69,8 @@ def train(
     Args:
         recipe: a name (`fast`, `accurate`, ...) or a TOML file; default: `images` if `data` is a folder, else `fast`.
         output: the run folder; default: a new one in `runs/`.
-        resume: continue the run in `output` from its last checkpoint, bit for bit as if it had not stopped.
+        resume: continue the run in `output` from its last checkpoint, bit for bit as if it had not stopped. With a
+            recipe or settings, start the run if there is nothing to continue.
         model: another network, (N, C, H, W) -> (N, num_classes), to train in place of the recipe's. The file of
             anything but an unmodified GoogLeNet holds weights only.
         on_step: called with the `Trainer` after each step, to look at `trainer.net` for example; not counted as time.
@@ -83,128 +80,129 @@ def train(
     Raises:
         UserError: for a recipe, setting, data set or folder that is not usable.
         RunError: if the loss becomes NaN or infinite, or a file cannot be written.
+        KeyboardInterrupt: for Ctrl-C or SIGTERM before the first step or after the last one; between them, the run
+            saves and returns.
     """
-    checkpoint, reason = None, ""
-    if resume:
-        if output is None:
-            raise UserError("resume needs the run folder: set --output runs/NAME")
-        folder = RunFolder(expand(output))
-        checkpoint = folder.load_checkpoint()
-        resolved = stored_recipe(checkpoint["recipe"])
-        now = resolve_recipe(recipe or resolved, settings)[0]
-        # The same images may lie elsewhere now; their digest decides
-        resolved = resolved.model_copy(update={"data": now.data, "also": now.also, "data_dir": now.data_dir})
-        for option, data in (("--data", now.data), ("--also", now.also)):
-            if data is not None and Path(data).is_absolute() and not has_files(data):
-                raise UserError(f"the images of this run are not in {data} any more: say where they are with {option}")
-        for name, value in now.model_copy(update={} if model is None else {"whiten": False}).model_dump().items():
-            if value != (before := getattr(resolved, name)):
-                raise UserError(
-                    f"the run to resume has {name} = {before!r}, not {value!r}; omit it or start another run"
-                )
-    else:
-        resolved, name, reason = resolve_recipe(recipe, settings)
-        folder = RunFolder(RunFolder.new_path(name) if output is None else expand(output))
-        if os.environ.get("RANK", "0") == "0":
-            folder.check_new()  # before minutes of decoding
-    if model is not None:
-        resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
-    accelerator = make_accelerator(resolved)
-    folder = RunFolder(broadcast_object_list([folder.path])[0])  # a name made from the time differs between processes
-    machine = describe(accelerator.device)
-    with scoped_process_state(accelerator.device):
-        trainer = Trainer(resolved, accelerator, model)
-        try:
-            if checkpoint is not None:
-                trainer.load_state_dict(checkpoint)
-            if accelerator.is_main_process:
-                written = resolved.model_dump(exclude_none=True)
-                if checkpoint is None:
-                    folder.create(written, {**machine, **trainer.environment}, trainer.split_table())
-                else:
-                    folder.drop_rows_after(trainer.state.step)
-                    if any(getattr(resolved, name) != checkpoint["recipe"].get(name) for name in ("data", "also")):
-                        folder.describe(written, trainer.split_table())
-            accelerator.wait_for_everyone()
-            if resolved.tracker != "none":
-                accelerator.project_configuration.logging_dir = str(folder.path)
-                accelerator.init_trackers(folder.path.name, config=resolved.model_dump(exclude_none=True))
-            _log_start(trainer, reason)
-            return fit(trainer, folder, on_step)
-        finally:
-            accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # the caller may use its model afterwards
+    with Interruption() as interruption:
+        plan = plan_run(recipe, output, resume, settings, has_model=model is not None)
+        resolved = plan.recipe
+        if model is not None:
+            resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
+        accelerator = make_accelerator(resolved)
+        path = broadcast_object_list([plan.folder.path])[0]  # a name made from the time differs between processes
+        folder = RunFolder(path, goes_on=resolved.on_save_error == "continue")
+        with scoped_process_state(accelerator.device):
+            trainer = Trainer(resolved, accelerator, model)
+            try:
+                if plan.checkpoint is not None:
+                    trainer.load_state_dict(plan.checkpoint)
+                prepare_folder(trainer, folder, plan)
+                log_start(trainer, plan.reason)
+                return fit(trainer, folder, interruption, on_step)
+            finally:
+                accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # the caller may use it afterwards
 
 
-def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
+def prepare_folder(trainer: Trainer, folder: RunFolder, plan: Plan) -> None:
+    """Describe a new run, or drop from an earlier one what it will write again."""
+    accelerator, settings = trainer.accelerator, trainer.recipe.model_dump(exclude_none=True)
+    if accelerator.is_main_process:
+        environment = None
+        if plan.checkpoint is None:
+            environment = {**describe(accelerator.device), **trainer.environment}
+        if not plan.is_resumed:
+            folder.check_new()
+        elif folder.path.exists():
+            folder.rewind(trainer.state.step)
+        if plan.checkpoint is None or any(
+            settings.get(name) != plan.checkpoint["recipe"].get(name) for name in ("data", "also")
+        ):
+            folder.describe(settings, environment, trainer.split_table())
+    accelerator.wait_for_everyone()
+    if trainer.recipe.tracker != "none":
+        accelerator.project_configuration.logging_dir = str(folder.path)
+        accelerator.init_trackers(folder.path.name, config=settings)
+
+
+def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, write its predictions, draw the plots."""
-    accelerator, state, evaluation, old_classes = trainer.accelerator, trainer.state, None, None
-    take_step = make_step(trainer, on_step)
-    with fused(trainer.net, merge=trainer.precision == "bf16"):
-        with _Interruption() as interruption, progress("training", trainer.total_steps, state.step) as bar:
-            while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
-                started = time.perf_counter()
-                trained, is_complete = train_epoch(trainer, folder, take_step, bar, interruption, on_step)
-                if is_complete:
-                    evaluation = evaluate(trainer, trainer.eval_split)
-                    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
-                    row = _row(trainer, trainer.eval_split, *figures, state.step, state.epoch)
-                    _record(trainer, folder, row)
-                    split, seconds = row["split"], time.perf_counter() - started
-                    log.info(
-                        f"epoch {row['epoch']}/{trainer.epochs}  train loss {trained['loss']:.4f}  train accuracy "
-                        f"{trained['accuracy']:.2%}  {split} loss {row['loss']:.4f}  {split} accuracy "
-                        f"{row['accuracy']:.2%}  time {seconds:.1f} s"
-                    )
-                    save_best(trainer, folder, row)
-                elif state.best_accuracy < 0:
-                    save_best(trainer, folder, None)
-                if accelerator.is_main_process:
-                    folder.save_checkpoint(trainer.state_dict())
-        interrupted, evaluated = not _is_over(trainer), trainer.eval_split
-        if not interrupted:
-            evaluation, evaluated = final_evaluation(trainer, folder, evaluation), "test"
-            if accelerator.is_main_process:
-                old_classes = report_old_classes(trainer, evaluation)
-                result = evaluation.to_dict() | ({} if old_classes is None else {"old_classes": old_classes})
-                write_columns(folder.path / "predictions.csv", evaluation.predictions())
-                write_json(folder.path / "evaluation.json", result)
-            old_classes = broadcast_object_list([old_classes])[0]
-        if accelerator.is_main_process and trainer.recipe.plots:
-            draw_plots(trainer, folder, evaluation, evaluated)
+    accelerator, state, recipe = trainer.accelerator, trainer.state, trainer.recipe
+    evaluation, old_classes, start = None, None, (state.step, state.epoch)
+    watch = Watch(trainer, folder)
+    take_step = make_step(trainer, watch, on_step)
+    with (
+        fused(trainer.net, merge=trainer.precision == "bf16"),
+        progress("training", trainer.total_steps, state.step) as bar,
+        interruption.deferred(),
+    ):
+        if recipe.on_nan == "rollback" and state.step == 0:
+            save_checkpoint(trainer, folder)  # to roll back to
+        while not (trainer.is_over or interruption.requested_anywhere(accelerator)):
+            started, trained, step = time.perf_counter(), None, state.step
+            try:
+                if not trainer.is_epoch_trained:
+                    trained = train_epoch(trainer, folder, take_step, watch, bar, interruption, on_step)
+                if trainer.is_epoch_trained:
+                    # Several processes wait for each other in an evaluation, so none may leave it
+                    between = interruption.check if accelerator.num_processes == 1 else None
+                    evaluation = evaluate(trainer, trainer.eval_split, between)
+                    finish_epoch(trainer, folder, evaluation, trained, time.perf_counter() - started)
+            except DivergedError as error:
+                roll_back(trainer, folder, error)
+                bar.advance(state.step - step)
+            except Stopped:
+                log.info("the evaluation is left out; the resumed run begins with it")
+            if not (trainer.is_over or interruption.requested):
+                save_checkpoint(trainer, folder, if_cheap=recipe.checkpoint_every is None)
+        if not trainer.is_over and state.best_accuracy < 0:
+            save_best(trainer, folder, None)
+        if (state.step, state.epoch) != start:
+            save_checkpoint(trainer, folder)
+    folder.flush()
+    interrupted, evaluated = not trainer.is_over, trainer.eval_split
+    if not interrupted:
+        (evaluation, old_classes), evaluated = finish(trainer, folder, evaluation), "test"
+    if accelerator.is_main_process and recipe.plots and folder.rows():
+        draw_plots(trainer, folder, evaluation, evaluated)
     for tracker in accelerator.trackers:
         tracker.finish()  # accelerator.end_training would end the other processes too, which may train again
     temperature = 1.0 if evaluation is None else evaluation.temperature
-    metrics, seconds = state.best_metrics, state.seconds
-    return TrainingResult(folder.path, folder.model, metrics, seconds, interrupted, temperature, old_classes)
+    return TrainingResult(
+        folder.path, folder.model, state.best_metrics, state.seconds, interrupted, temperature, old_classes,
+        terminated=interrupted and interruption.by_sigterm,
+    )  # fmt: skip
 
 
-def make_step(trainer: Trainer, on_step: OnStep | None = None) -> Step:
+def make_step(trainer: Trainer, watch: Watch | None = None, on_step: OnStep | None = None) -> Step:
     """The step for all batches of a run: (inputs, targets) -> (loss, logits). On a GPU it is a CUDA graph where it can
-    be: with one process, no gradient scaler, and nobody who watches the layers in `on_step`."""
+    be: with one process, no gradient scaler, nobody who watches the layers in `on_step`, and no `accepts`."""
     recipe, accelerator = trainer.recipe, trainer.accelerator
+    decides = watch is not None and watch.looks_at_once
     step = functools.partial(
         train_step, trainer.model, trainer.optimizer, accelerator=accelerator, parts=recipe.gradient_accumulation,
         criterion=functools.partial(training_loss, recipe=recipe, class_weights=trainer.class_weights),
-        gradient_clip=recipe.gradient_clip,
+        gradient_clip=recipe.gradient_clip, accepts=watch.accepts if watch is not None and decides else None,
     )  # fmt: skip
     alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and accelerator.scaler is None
-    if alone and trainer.is_googlenet and on_step is None and recipe.freeze_fraction == 0:
+    if alone and trainer.is_googlenet and on_step is None and recipe.freeze_fraction == 0 and not decides:
         return GraphedStep(step, trainer.optimizer)
     return step
 
 
 def train_epoch(
-    trainer: Trainer, folder: RunFolder, take_step: Step, bar: ProgressBar, interruption: _Interruption,
+    trainer: Trainer, folder: RunFolder, take_step: Step, watch: Watch, bar: ProgressBar, interruption: Interruption,
     on_step: OnStep | None,
-) -> tuple[Row, bool]:  # fmt: skip
-    """The steps that are left of this epoch: their mean loss and accuracy, and whether the epoch is complete."""
+) -> Row:  # fmt: skip
+    """The steps that are left of this epoch, or until the run is interrupted: their mean loss and accuracy."""
     recipe, state, accelerator = trainer.recipe, trainer.state, trainer.accelerator
     epoch, batch = divmod(state.step, trainer.steps_per_epoch)
     epoch_meter, meter = Meter(accelerator.device), Meter(accelerator.device)
+    if state.unrecorded is not None:
+        meter.resume(state.unrecorded, accelerator)
+        state.unrecorded = None
     # Reading a meter waits for the device and the other processes; on one CPU process that costs nothing
     read_every = 1 if accelerator.device.type == "cpu" and accelerator.num_processes == 1 else 10
     bar_step, line_step, line_time = state.step, state.step, time.monotonic()
-    last = False
     trainer.model.train()
     frozen_steps = recipe.freeze_fraction * trainer.total_steps
     is_frozen = state.step < frozen_steps
@@ -215,15 +213,16 @@ def train_epoch(
         if is_frozen and state.step >= frozen_steps:
             is_frozen = False
             set_backbone_frozen(trainer.net, trainer.heads, False)
-        rate = learning_rate_at(state.step, trainer.total_steps, trainer.steps_per_epoch, recipe)
-        set_learning_rate(trainer.optimizer, rate, recipe)
+        set_learning_rate(trainer.optimizer, trainer.learning_rate(state.step), recipe)
+        watch.before_step()
         with explained_errors(recipe, -(-len(inputs) // recipe.gradient_accumulation)):
             loss, logits = take_step(inputs, targets)
         batch, state.step = batch + 1, state.step + 1
-        if trainer.ema is not None:
-            update_ema(trainer.ema, trainer.net, state.step, recipe.ema_decay)
-        for each in (epoch_meter, meter):
-            each.add(loss, logits, labels)
+        if watch.accepted(loss):
+            if trainer.ema is not None:
+                update_ema(trainer.ema, trainer.net, state.step, recipe.ema_decay)
+            for each in (epoch_meter, meter):
+                each.add(loss, logits, labels)
         if on_step is not None:
             paused = time.perf_counter()
             on_step(trainer)
@@ -231,14 +230,15 @@ def train_epoch(
             clock, epoch_meter.start, meter.start = clock + pause, epoch_meter.start + pause, meter.start + pause
 
         last = batch == trainer.steps_per_epoch or state.step == trainer.total_steps
-        checkpoint = state.step % recipe.checkpoint_every == 0 and not last
-        write_row = meter.steps >= recipe.log_every or last or checkpoint
-        if not (write_row or state.step % read_every == 0):
+        is_due = recipe.checkpoint_every is not None and state.step % recipe.checkpoint_every == 0 and not last
+        write_row = meter.steps > 0 and (meter.steps >= recipe.log_every or last or is_due)
+        if not (write_row or last or state.step % read_every == 0):
             continue
+        watch.read()
         figures = meter.read(accelerator)
         now = time.perf_counter()  # after reading the meter, for which the device had to finish
         state.seconds, clock = state.seconds + now - clock, now
-        row = _row(trainer, "train", *figures, state.step, epoch + 1)
+        row = row_of(trainer, "train", *figures, state.step, epoch + 1)
         stop = interruption.requested_anywhere(accelerator)
         text = (
             f"epoch {epoch + 1}/{trainer.epochs}  batch {batch}/{trainer.steps_per_epoch}  loss {row['loss']:.3f}  "
@@ -249,23 +249,27 @@ def train_epoch(
         if state.step - line_step >= LINE_EVERY or time.monotonic() - line_time >= LINE_SECONDS:
             bar.line(text)
             line_step, line_time = state.step, time.monotonic()
-        if write_row or stop:
-            _record(trainer, folder, row)
-            if checkpoint and accelerator.is_main_process:
-                folder.save_checkpoint(trainer.state_dict())
+        if write_row:
+            record(trainer, folder, row)
             meter.reset()
+            if is_due or (recipe.checkpoint_every is None and not (last or stop)):
+                save_checkpoint(trainer, folder, if_cheap=not is_due)
             clock = time.perf_counter()
+        elif stop:
+            state.unrecorded = meter.state(accelerator)
         if last or stop:
             break
-    state.epoch = epoch + int(last)
-    return _row(trainer, "train", *epoch_meter.read(accelerator), state.step, epoch + 1), last
+    return row_of(trainer, "train", *epoch_meter.read(accelerator), state.step, epoch + 1)
 
 
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, *, criterion: Criterion,
     accelerator: Accelerator, parts: int = 1, gradient_clip: float | None = None,
+    accepts: Callable[[Tensor], bool] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.
+
+    The loss is NaN if the gradient is not finite. The weights change only if `accepts`, which gets it, agrees.
 
     `inputs` are prepared images (N, C, H, W), `targets` labels (N,) or class probabilities (N, num_classes).
     """
@@ -281,8 +285,13 @@ def train_step(
         total += loss.detach()
         logits.append((output[0] if isinstance(output, tuple) else output).detach())
     if gradient_clip is not None:
-        accelerator.clip_grad_norm_(model.parameters(), gradient_clip)
-    optimizer.step()
+        norm = accelerator.clip_grad_norm_(model.parameters(), gradient_clip)
+    else:
+        norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    if accelerator.scaler is None:  # a scaler tries scales at which the gradient overflows, and skips such steps
+        total = torch.where(norm.isfinite(), total, math.nan)
+    if accepts is None or accepts(total):
+        optimizer.step()
     optimizer.zero_grad()
     return total, torch.cat(logits)
 
@@ -297,138 +306,33 @@ def set_backbone_frozen(net: nn.Module, heads: list[nn.Module], frozen: bool) ->
             module.train(not frozen)
 
 
-def evaluate(trainer: Trainer, name: str) -> Evaluation:
-    """Evaluate on the validation or test split, every image once: each of W processes takes every W-th image."""
-    split = trainer.validation if name == "validation" and trainer.validation is not None else trainer.dataset.test
-    accelerator, net = trainer.accelerator, _eval_model(trainer)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    started, part = time.perf_counter(), split
-    if world > 1:
-        # Batch norm statistics differ between processes; what is evaluated is what the first one saves
-        for tensor in net.state_dict().values():
-            torch.distributed.broadcast(tensor, src=0)
-        part = split.subset(torch.arange(rank, len(split), world))
-    # If a training step fits into memory, several times its images fit here, where no layer's output is kept
-    images_per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
-    with progress(f"evaluating on {name} images", len(part)) as bar:
-        logits = collect_logits(
-            net, part, trainer.input_spec, device=accelerator.device, precision=trainer.precision,
-            batch_size=min(EVAL_BATCH_SIZE, 4 * images_per_part), advance=bar.advance,
-        )  # fmt: skip
-    if world > 1:
-        padded = torch.zeros(-(-len(split) // world), logits.shape[1])
-        padded[: len(logits)] = logits
-        gathered = accelerator.gather(padded.to(accelerator.device)).cpu().view(world, *padded.shape)
-        logits = gathered.transpose(0, 1).flatten(0, 1)[: len(split)]
-    rate = len(split) / (time.perf_counter() - started)
-    classes = trainer.dataset.classes
-    return Evaluation(classes, logits, split.labels, rate, files=split.files, columns=split.columns)
-
-
-def save_best(trainer: Trainer, folder: RunFolder, row: Row | None) -> None:
-    """Save the model, unless an earlier one was better on the split that selects. `row` is the epoch's evaluation; None
-    if the run was interrupted before its first one."""
+def finish_epoch(
+    trainer: Trainer, folder: RunFolder, evaluation: Evaluation, trained: Row | None, seconds: float
+) -> None:
+    """Record the evaluation of an epoch, and save its model if it is the best one. `trained` is of its steps."""
     state = trainer.state
-    if row is not None:
-        if trainer.select_by != "last" and row["accuracy"] <= state.best_accuracy:
-            return
-        state.best_accuracy, state.best_epoch = row["accuracy"], state.epoch
-    state.best_metrics = {"epoch": state.epoch, "step": state.step, "selected_by": trainer.select_by}
-    if row is not None:
-        state.best_metrics[row["split"]] = {"loss": row["loss"], "accuracy": row["accuracy"]}
-    _save_model(trainer, folder)
+    figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
+    row = row_of(trainer, trainer.eval_split, *figures, state.step, state.epoch + 1)
+    state.epoch += 1
+    record(trainer, folder, row)
+    split, training = row["split"], ""
+    if trained is not None:
+        training = f"train loss {trained['loss']:.4f}  train accuracy {trained['accuracy']:.2%}  "
+    log.info(
+        f"epoch {row['epoch']}/{trainer.epochs}  {training}{split} loss {row['loss']:.4f}  {split} accuracy "
+        f"{row['accuracy']:.2%}  time {seconds:.1f} s"
+    )
+    save_best(trainer, folder, row)
 
 
-def final_evaluation(trainer: Trainer, folder: RunFolder, latest: Evaluation | None) -> Evaluation:
-    """Evaluate the saved model on the test split, with the temperature that fits the validation split, if any, and the
-    rule for unknown images, which is fitted on the same images or else on the test images."""
-    metrics, evaluation = trainer.state.best_metrics, latest
-    if metrics["step"] != trainer.state.step or "test" not in metrics:
-        evaluation = None  # the latest evaluation is of another model, or of the validation split
-    if evaluation is None:
-        if trainer.accelerator.is_main_process:
-            _eval_model(trainer).load_state_dict(read_weights(folder.model))
-        evaluation = evaluate(trainer, "test")
-        metrics["test"] = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
-        rows = folder.rows()  # resuming a finished run must not repeat its last row
-        if not any(row["split"] == "test" and row["step"] == metrics["step"] for row in rows):
-            figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
-            _record(trainer, folder, _row(trainer, "test", *figures, metrics["step"], metrics["epoch"]))
-    rule, temperature = evaluation.fit_known("test"), 1.0
-    if trainer.validation is not None and len(trainer.validation) < FEWEST_IMAGES:
-        log.warning(
-            "only %d validation images: probabilities are not calibrated on them, which needs %d",
-            len(trainer.validation), FEWEST_IMAGES,
-        )  # fmt: skip
-    elif trainer.validation is not None:
-        held_out = evaluate(trainer, "validation")
-        rule, temperature = held_out.fit_known("validation"), fit_temperature(held_out.logits, held_out.labels)
-    _save_model(trainer, folder, temperature, rule)
-    return replace(evaluation, temperature=temperature, rule=rule)
-
-
-def report_old_classes(trainer: Trainer, evaluation: Evaluation) -> dict[str, Any] | None:
-    """What the network lost on the classes of the run that it started from; None if it learned no other classes."""
-    if trainer.source is None or not trainer.source.info.recipe or trainer.source.info.classes == evaluation.classes:
-        return None
-    device, precision = trainer.accelerator.device, trainer.precision
-    old = compare_old_classes(trainer.source, evaluation, trainer.dataset.test, device=device, precision=precision)
-    if old is None:
-        return None
-    log.info(old.line())
-    return old.to_dict()
-
-
-class Meter:
-    """Mean loss and accuracy over the images since the last reset. The sums stay on the device until they are read."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.reset()
-
-    def reset(self) -> None:
-        self._sums = torch.zeros(3, device=self.device)
-        self.steps, self.start = 0, time.perf_counter()
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One step: its mean loss (0-d), logits (N, num_classes) and labels (N,)."""
-        correct = (logits.argmax(dim=1) == labels).sum()
-        self._sums += torch.stack((loss.float() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)))
-        self.steps += 1
-
-    def read(self, accelerator: Accelerator) -> tuple[float, float, float]:
-        """Mean loss, accuracy (0 to 1) and images per second, over all processes."""
-        loss, correct, images = accelerator.reduce(self._sums, "sum").tolist()
-        return loss / images, correct / images, images / (time.perf_counter() - self.start)
-
-
-class _Interruption:
-    """Ctrl-C and SIGTERM end the run after the current step, a second Ctrl-C at once. A second SIGTERM does nothing:
-    launchers pass on the one that they get."""
-
-    def __enter__(self) -> _Interruption:
-        self.requested = False
-        is_main = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
-        signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
-        self._previous: dict[int, Any] = {number: signal.signal(number, self._request) for number in signals}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, _frame: object) -> None:
-        self.requested = True
-        if number == signal.SIGINT:
-            signal.signal(number, self._previous[number])
-        log.info("stopping after this step; press Ctrl-C again to stop at once")
-
-    def requested_anywhere(self, accelerator: Accelerator) -> bool:
-        """Whether any process got a signal."""
-        if accelerator.num_processes > 1:
-            requested = torch.tensor(float(self.requested), device=accelerator.device)
-            self.requested = bool(accelerator.reduce(requested, "sum") > 0)
-        return self.requested
+def save_checkpoint(trainer: Trainer, folder: RunFolder, *, if_cheap: bool = False) -> None:
+    """What the run can continue from; `if_cheap`: unless saving would take more than its share of the time."""
+    state = trainer.state
+    if trainer.accelerator.is_main_process and not (
+        if_cheap and state.saving_seconds + folder.save_seconds > SAVING_SHARE * state.seconds
+    ):
+        folder.save_checkpoint(trainer.state_dict(), keep=trainer.recipe.keep_checkpoints)
+        state.saving_seconds += folder.save_seconds
 
 
 @contextlib.contextmanager
@@ -436,7 +340,7 @@ def explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
     """Turns errors that a user can do something about into a line that says what."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         parts = f"--batch-size, or --gradient-accumulation {2 * recipe.gradient_accumulation}"
@@ -449,88 +353,3 @@ def explained_errors(recipe: Recipe, images: int) -> Iterator[None]:
             "batch norm cannot work on a single image whose maps have one pixel; use a larger --batch-size or "
             "--image-size, or a smaller --gradient-accumulation"
         ) from error
-
-
-def _eval_model(trainer: Trainer) -> nn.Module:
-    """The network that is evaluated and saved: the averaged weights if there is an average."""
-    return trainer.net if trainer.ema is None else trainer.ema.module
-
-
-def _row(trainer: Trainer, split: str, loss: float, accuracy: float, rate: float, step: int, epoch: int) -> Row:
-    """A row of metrics.jsonl. Raises `DivergedError` for a loss that is NaN or infinite."""
-    learning_rate = learning_rate_at(step - 1, trainer.total_steps, trainer.steps_per_epoch, trainer.recipe)
-    if not math.isfinite(loss):
-        raise DivergedError(
-            f"the {split} loss is {loss} at step {step}, learning rate {learning_rate:.3g}; try --learning-rate "
-            f"{trainer.recipe.learning_rate / 10:.1g}, --gradient-clip 1 or --precision fp32"
-        )
-    return {
-        "step": step, "epoch": epoch, "split": split, "loss": loss, "accuracy": accuracy,
-        "learning_rate": learning_rate, "images_per_second": round(rate, 1),
-        "seconds": round(trainer.state.seconds, 3),
-    }  # fmt: skip
-
-
-def _record(trainer: Trainer, folder: RunFolder, row: Row) -> None:
-    """A row to metrics.jsonl and to the tracker."""
-    if trainer.accelerator.is_main_process:
-        folder.append(row)
-    figures = {f"{row['split']}/{name}": value for name, value in row.items() if isinstance(value, float)}
-    trainer.accelerator.log(figures, step=row["step"])
-
-
-def _is_over(trainer: Trainer) -> bool:
-    state, patience = trainer.state, trainer.recipe.patience or math.inf
-    return state.step >= trainer.total_steps or state.epoch - state.best_epoch >= patience
-
-
-def _save_model(trainer: Trainer, folder: RunFolder, temperature: float = 1.0, known: KnownRule | None = None) -> None:
-    net, data = _eval_model(trainer), trainer.dataset
-    if trainer.accelerator.is_main_process:
-        if isinstance(net, GoogLeNet) and trainer.is_googlenet:
-            recipe, metrics = trainer.recipe.model_dump(exclude_none=True), trainer.state.best_metrics
-            spec = trainer.input_spec
-            info = ModelInfo(net.architecture, data.classes, spec, recipe, metrics, temperature, data.digest, known)
-            save(net, info, folder.model)
-        else:
-            save_weights(net, folder.model)
-    trainer.accelerator.wait_for_everyone()
-
-
-def _log_start(trainer: Trainer, reason: str) -> None:
-    recipe, net, data, accelerator = trainer.recipe, trainer.net, trainer.dataset, trainer.accelerator
-    name = net.architecture.variant if isinstance(net, GoogLeNet) else type(net).__name__
-    parameters, size = sum(parameter.numel() for parameter in net.parameters()), recipe.image_size
-    processes = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
-    network = f"{name}: {parameters:,} parameters, {size}x{size}, batch {recipe.batch_size}"
-    images = f"{len(trainer.train_split):,} training images, {len(data.test):,} test images"
-    for line in (
-        reason,
-        f"{network}, {trainer.total_steps:,} steps on {accelerator.device}{processes}, {trainer.precision}",
-        f"{data.name} from {data.source}: {images}",
-        data.note and f"note: {data.note}",
-        *(() if trainer.source is None else growth_lines(trainer.source.info, data.classes, recipe.also)),
-    ):
-        if line:
-            log.info(line)
-    if _is_over(trainer):
-        log.info(f"the run is complete at step {trainer.state.step:,}; its saved model is evaluated once more")
-    elif trainer.state.step:
-        log.info(f"resuming after step {trainer.state.step:,}")
-
-
-def draw_plots(trainer: Trainer, folder: RunFolder, evaluation: Evaluation | None, evaluated: str) -> None:
-    """Curves from the rows; the rest from the final or, if interrupted, latest evaluation; and a report of it all."""
-    path, rows, split = folder.path, folder.rows(), None
-    record = read_run(path, rows)
-    if evaluation is not None:
-        split = trainer.validation if evaluated == "validation" else trainer.dataset.test
-        assert split is not None
-        captions = evaluation.captions
-        matrix, mistakes = evaluation.confusion_matrix, evaluation.worst_mistakes(32)
-        plot_confusion_matrix(matrix, evaluation.classes, path / "confusion_matrix.png")
-        plot_predictions(split, captions, path / "predictions.png")
-        plot_predictions(split, captions, path / "mistakes.png", mistakes=mistakes)
-        record = record.evaluated_as(evaluation, split, evaluated)
-    plot_curves(rows, path / "curves.png")
-    write_run_report(record, split)

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -24,13 +25,13 @@ from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.joined import load_joined
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import require, resolve_device, resolve_precision
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import DivergedError, UserError, reason_of
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
-from googlenet.training.optim import balanced_weights, make_ema, make_optimizer
+from googlenet.training.optim import balanced_weights, learning_rate_at, make_ema, make_optimizer
 from googlenet.weights.adapt import adapt, kept_rows
 from googlenet.weights.create import create_model
 from googlenet.weights.load import load_or_import
@@ -41,8 +42,8 @@ _IMAGES_TO_WHITEN, _PIXELS_TO_WHITEN = 500, 8_000_000
 
 @dataclass
 class TrainState:
-    """How far a run is: steps and epochs done, training time without evaluation, the best evaluation. Together with the
-    recipe's seed it determines every random draw that follows."""
+    """How far a run is: steps done, epochs done and evaluated, training time without evaluation, the best evaluation.
+    Together with the recipe's seed it determines every random draw that follows."""
 
     step: int = 0
     epoch: int = 0
@@ -50,6 +51,12 @@ class TrainState:
     best_accuracy: float = -1.0
     best_epoch: int = 0
     best_metrics: dict[str, Any] = field(default_factory=dict)
+    unrecorded: list[float] | None = None
+    """`Meter.state` of the steps since the last row of metrics.jsonl, if the run was stopped between two rows."""
+    saving_seconds: float = 0.0  # of checkpoints and model files
+    skips: int = 0  # batches in a row that were not finite
+    rollbacks: int = 0
+    rate_scale: float = 1.0  # of the learning rate, lower after a rollback
 
 
 class Trainer:
@@ -70,6 +77,7 @@ class Trainer:
         self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
         # The network that this one starts from
         self.source = load_or_import(recipe.weights) if recipe.weights is not None and model is None else None
+        self.source_digest = None if self.source is None else _digest(self.source)
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
         with accelerator.local_main_process_first():  # it may download, and decodes for the others
             data = load_joined(
@@ -148,32 +156,58 @@ class Trainer:
         """Optimizer steps done."""
         return self.state.step
 
-    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """This process's part of each batch from number `first` on, augmented and normalized on the device.
+    @property
+    def is_epoch_trained(self) -> bool:
+        """Whether all steps of the epoch are done, which is not evaluated yet."""
+        return self.state.step == min((self.state.epoch + 1) * self.steps_per_epoch, self.total_steps)
 
-        Inputs (N, C, size, size), targets (labels (N,), or class probabilities (N, num_classes) after mixup), labels.
-        The order depends on the seed and the epoch alone, and each step starts its own random stream, so a resumed run
-        sees what it would have seen without any saved generator. If a batch does not divide by the number of
-        processes, two of them see some of its images.
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch is done and evaluated, or `patience` has ended the run."""
+        state, patience = self.state, self.recipe.patience or math.inf
+        return state.epoch >= self.epochs or state.epoch - state.best_epoch >= patience
+
+    def learning_rate(self, step: int) -> float:
+        """Of a step, counted from 0."""
+        return self.state.rate_scale * learning_rate_at(step, self.total_steps, self.steps_per_epoch, self.recipe)
+
+    def diverged(self, what: str, step: int) -> DivergedError:
+        """The error for something that is not finite after `step` steps."""
+        rate = f"learning rate {self.learning_rate(step - 1):.3g}"
+        lower = f"--learning-rate {self.recipe.learning_rate / 10:.1g}"
+        advice = f"try {lower}, --gradient-clip 1, --precision fp32 or --on-nan rollback"
+        return DivergedError(f"{what}, {rate}", advice)
+
+    def indices(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
+        """Which training images are this process's part of each batch, from number `first` on: int64, (N,).
+
+        The order depends on the seed and the epoch alone. If a batch does not divide by the number of processes, two
+        of them see some of its images.
         """
-        count, size, seed = len(self.train_split.labels), self.recipe.batch_size, self.recipe.seed
-        rank, world, device = self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        count, size = len(self.train_split.labels), self.recipe.batch_size
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         if self.sampling_weights is None:
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
-
-        def own(number: int) -> Tensor:
+        for number in range(first, self.steps_per_epoch):
             batch = order[number * size : count if number == self.steps_per_epoch - 1 else (number + 1) * size]
             share = -(-len(batch) // world)
-            return batch[torch.arange(rank, share * world, world) % len(batch)]
+            yield batch[torch.arange(rank, share * world, world) % len(batch)]
 
-        numbers = range(first, self.steps_per_epoch)
-        for number, pair in zip(numbers, self.train_split.batches(map(own, numbers)), strict=True):
+    def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This process's part of each batch from number `first` on, augmented and normalized on the device.
+
+        Inputs (N, C, size, size), targets (labels (N,), or class probabilities (N, num_classes) after mixup), labels.
+        Each step starts its own random stream, so a resumed run sees what it would have seen without any saved
+        generator.
+        """
+        rank, world, device = self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        for number, pair in enumerate(self.train_split.batches(self.indices(epoch, first)), start=first):
             step = epoch * self.steps_per_epoch + number
-            torch.manual_seed((seed * 1_000_003 + step) * world + rank)
+            torch.manual_seed((self.recipe.seed * 1_000_003 + step) * world + rank)
             if device.type == "cuda":
                 pair = pair[0].pin_memory(), pair[1].pin_memory()
             images, labels = (tensor.to(device, non_blocking=True) for tensor in pair)
@@ -205,7 +239,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "recipe": self.recipe.model_dump(exclude_none=True), "data": self.dataset.digest,
-            "input": asdict(self.input_spec), "progress": asdict(self.state),
+            "weights": self.source_digest, "input": asdict(self.input_spec), "progress": asdict(self.state),
             "net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(),
             "average": None if self.ema is None else self.ema.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
@@ -219,10 +253,13 @@ class Trainer:
                 f"{data.name} from {data.source} is not what this run started with, which environment.json names; "
                 "set --data, --also or --data-dir, or start another run"
             )
-        if self.recipe.weights is not None and InputSpec.from_dict(checkpoint["input"]) != self.input_spec:
+        weights = checkpoint.get("weights", self.source_digest)  # version 0.1 has none
+        others = weights != self.source_digest or InputSpec.from_dict(checkpoint["input"]) != self.input_spec
+        if self.recipe.weights is not None and others:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
         self.input_spec = InputSpec.from_dict(checkpoint["input"])
-        self.state = TrainState(**checkpoint["progress"])
+        for name, value in asdict(TrainState(**checkpoint["progress"])).items():  # in place: the loop holds on to it
+            setattr(self.state, name, value)
         metrics = self.state.best_metrics
         if "chosen_by" in metrics:  # version 0.1
             metrics["selected_by"] = metrics.pop("chosen_by")
@@ -242,6 +279,14 @@ class Trainer:
             self.ema.load_state_dict(checkpoint["average"])
         if self.accelerator.scaler is not None and checkpoint["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
+
+
+def _digest(net: nn.Module) -> str:
+    """SHA-256 of all weights, whatever file they come from."""
+    digest = sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
