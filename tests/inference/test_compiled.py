@@ -16,9 +16,12 @@ from googlenet.model.fuse import folded
 from googlenet.model.googlenet import Convolution, GlobalAveragePool, LocalResponseNorm
 from tests.networks import fitted
 
-needs_compiler = pytest.mark.skipif(
-    compile_error(torch.device("cpu")) is not None, reason="no C++ compiler, or PyTorch in a path with a space"
-)
+
+@pytest.fixture
+def compiler() -> None:
+    """Asked for, and not a mark: to know takes seconds, for which every test process would wait."""
+    if problem := compile_error(torch.device("cpu")):
+        pytest.skip(f"no C++ compiler, or PyTorch in a path with a space: {problem}")
 
 
 def used_net(norm: str) -> nn.Module:
@@ -59,7 +62,7 @@ def test_compiled_again_for_larger_batches_and_other_sizes(monkeypatch: pytest.M
         assert len(calls) == compilations
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_a_compiled_network_equals_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, compile_and_package = [], torch._inductor.aoti_compile_and_package
 
@@ -97,7 +100,7 @@ def test_a_failing_compiler_is_a_run_error(
         compiled_backend(folded(create_model("bn").eval()), torch.float32)(torch.rand(1, 3, 64, 64))
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_predictor_with_the_compiled_backend(files: list[Path]) -> None:
     data = googlenet.load_dataset("fashion-mnist")
     net = fitted(data.test, data.classes, is_thin=True)
