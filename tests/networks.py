@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, ImageSplit, InputSpec, ModelInfo, create_model
@@ -23,11 +24,22 @@ def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any
 
 
 def thin(num_classes: int, in_channels: int) -> GoogLeNet:
-    """A `bn` network with one Inception block, the last, and 1x1 convolutions for the others: quick to export."""
+    """A `bn` network with one Inception block, the last, and a 1x1 convolution for the others: quick to export."""
     net = create_model("bn", num_classes=num_classes, in_channels=in_channels)
     for row in TABLE_1[:-1]:
-        convolution = Convolution(row.in_channels, row.out_channels, 1, batch_norm_epsilon=1e-3)
-        setattr(net, f"inception{row.name}", convolution)
+        setattr(net, f"inception{row.name}", nn.Identity())
+    channels = TABLE_1[0].in_channels, TABLE_1[-1].in_channels
+    net.inception3a = Convolution(*channels, 1, batch_norm_epsilon=1e-3)  # type: ignore[assignment]
+    return net
+
+
+def tiny(num_classes: int, in_channels: int) -> GoogLeNet:
+    """The first convolution of a `bn` network and a classifier: where only what is around a network matters."""
+    net = create_model("bn", num_classes=num_classes, in_channels=in_channels)
+    for name, _ in net.named_children():
+        if name.startswith(("conv", "maxpool", "inception")) and name != "conv1":
+            setattr(net, name, nn.Identity())
+    net.fc = nn.Linear(net.conv1.conv.out_channels, num_classes)
     return net
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from googlenet import export, load_dataset
-from tests.end_to_end.conftest import Command
+from tests.conftest import Call
 from tests.networks import fitted
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
@@ -45,10 +45,9 @@ def test_the_examples_for_node_and_python_agree(photos: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not STAMPS.is_dir(), reason="needs Debian's package tuxpaint-stamps-default")
-def test_a_real_messy_folder(command: Command) -> None:
-    chosen = command.folder / "stamps"
-    chosen.mkdir()
-    for name in ("animals", "food", "vehicles"):
-        (chosen / name).symlink_to(STAMPS / name)
-    out, _ = command("train", "--data", "stamps", "--max-steps", 2, "--image-size", 32, "--output", "runs/stamps")
-    assert "test accuracy" in out
+def test_a_real_messy_folder(call: Call) -> None:
+    Path("stamps").mkdir()
+    for name in ("food", "vehicles"):
+        Path("stamps", name).symlink_to(STAMPS / name)
+    options = ("--max-steps", 1, "--image-size", 32, "--no-plots", "--output", "runs/stamps")
+    assert "test accuracy" in call("train", "--data", "stamps", *options)[0]

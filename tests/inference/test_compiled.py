@@ -14,7 +14,7 @@ from googlenet.inference import compiled
 from googlenet.inference.compiled import compiled_backend
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import Convolution, GlobalAveragePool, LocalResponseNorm
-from tests.networks import fitted
+from tests.networks import tiny, with_info
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_failing_compiler_is_a_run_error(
 @pytest.mark.usefixtures("compiler")
 def test_predictor_with_the_compiled_backend(files: list[Path]) -> None:
     data = googlenet.load_dataset("fashion-mnist")
-    net = fitted(data.test, data.classes, is_thin=True)
+    net = with_info(tiny(10, 1), data.classes, 28)
     expected = Predictor(net, precision="fp32").predict(files[:2])
     found = Predictor(net, precision="fp32", backend="compiled").predict(files[:2])
     for one, other in zip(found, expected, strict=True):
