@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,9 +23,22 @@ def with_info(net: GoogLeNet, classes: tuple[str, ...], size: int, **fields: Any
     return net.eval()
 
 
+def whole(num_classes: int, in_channels: int) -> GoogLeNet:
+    return create_model("bn", num_classes=num_classes, in_channels=in_channels)
+
+
 def thin(num_classes: int, in_channels: int) -> GoogLeNet:
-    """A `bn` network with one Inception block, the last, and a 1x1 convolution for the others: quick to export."""
-    net = create_model("bn", num_classes=num_classes, in_channels=in_channels)
+    """A `bn` network with one Inception block, the last, and 1x1 convolutions for the others: quick to export."""
+    net = whole(num_classes, in_channels)
+    for row in TABLE_1[:-1]:
+        convolution = Convolution(row.in_channels, row.out_channels, 1, batch_norm_epsilon=1e-3)
+        setattr(net, f"inception{row.name}", convolution)
+    return net
+
+
+def one_block(num_classes: int, in_channels: int) -> GoogLeNet:
+    """Quicker still: one 1x1 convolution for all blocks but the last."""
+    net = thin(num_classes, in_channels)
     for row in TABLE_1[:-1]:
         setattr(net, f"inception{row.name}", nn.Identity())
     channels = TABLE_1[0].in_channels, TABLE_1[-1].in_channels
@@ -35,7 +48,7 @@ def thin(num_classes: int, in_channels: int) -> GoogLeNet:
 
 def tiny(num_classes: int, in_channels: int) -> GoogLeNet:
     """The first convolution of a `bn` network and a classifier: where only what is around a network matters."""
-    net = create_model("bn", num_classes=num_classes, in_channels=in_channels)
+    net = whole(num_classes, in_channels)
     for name, _ in net.named_children():
         if name.startswith(("conv", "maxpool", "inception")) and name != "conv1":
             setattr(net, name, nn.Identity())
@@ -44,12 +57,16 @@ def tiny(num_classes: int, in_channels: int) -> GoogLeNet:
 
 
 def fitted(
-    split: ImageSplit, classes: tuple[str, ...], size: int = 28, *, is_thin: bool = False, **fields: Any
+    split: ImageSplit,
+    classes: tuple[str, ...],
+    size: int = 28,
+    *,
+    create: Callable[[int, int], GoogLeNet] = whole,
+    **fields: Any,
 ) -> GoogLeNet:
-    """A `bn` network of random layers whose classifier is fitted to a split by least squares: right for most images."""
+    """A network of random layers whose classifier is fitted to a split by least squares: right for most images."""
     torch.manual_seed(0)
-    create = thin if is_thin else partial(create_model, "bn")
-    net = with_info(create(num_classes=len(classes), in_channels=split.channels), classes, size, **fields)
+    net = with_info(create(len(classes), split.channels), classes, size, **fields)
     with torch.no_grad():
         x = net.info.input.prepare(split.images)
         net.train()(x)  # for the statistics of the batch norms

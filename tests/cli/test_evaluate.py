@@ -61,7 +61,7 @@ def plot_size(path: Path | str) -> tuple[int, int]:
 def test_evaluate_prints_and_writes_a_report(call: Call, run: Path, request: pytest.FixtureRequest) -> None:
     out, err = call("evaluate", run, "--confidence", 0.5, "--json", "--output", "report")
     metrics = json.loads(out)
-    assert "evaluation" in err
+    assert "report" in err
     assert metrics == {
         **json.loads(Path("report/evaluation.json").read_text()),
         "images_per_second": metrics["images_per_second"],

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from googlenet import export, load_dataset
 from tests.conftest import Call
-from tests.networks import fitted
+from tests.networks import fitted, thin
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_the_examples_for_node_and_python_agree(photos: Path, tmp_path: Path) ->
     if subprocess.run(install, cwd=folder, env=environment).returncode != 0:
         pytest.skip("npm cannot fetch what the example needs")
     data = load_dataset(photos, size=28, channels=1)
-    net = fitted(data.train, data.classes, is_thin=True)
+    net = fitted(data.train, data.classes, create=thin)
     export(net, "onnx", folder / "m.onnx", preprocessing=True, calibration_data=photos)
     boot = next((photos / "boot").iterdir())
     with Image.open(boot) as image:  # colors, which become the gray that the network has learned

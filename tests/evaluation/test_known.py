@@ -101,7 +101,7 @@ def test_unknown_images_come_from_a_folder(images: Path) -> None:
     pixels, labels = bundled("t10k-images-idx3-ubyte"), bundled("t10k-labels-idx1-ubyte")
     chosen = np.flatnonzero((labels == 9) | (labels == 1))[:60]
     split = ImageSplit(torch.from_numpy(pixels[chosen])[:, None], torch.from_numpy(labels[chosen] == 1).long())
-    net = fitted(split, ("boot", "trouser"), is_thin=True)
+    net = fitted(split, ("boot", "trouser"), create=thin)
     rule = evaluate(net, split, precision="fp32").fit_known("test")
     net.info = dataclasses.replace(net.info, known=rule)
     with pytest.raises(UserError, match="broken"):

@@ -11,7 +11,7 @@ from PIL import Image
 from googlenet import Exported, GoogLeNet, ImageDataset, evaluate, export, load_dataset
 from googlenet.data import fashion_mnist
 from googlenet.inference.backends import SUFFIXES, Format
-from tests.networks import fitted
+from tests.networks import fitted, one_block
 
 
 class Exports:
@@ -36,7 +36,7 @@ def exports(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fashion_mnist, "DIGESTS", small_files[1])
         data = load_dataset("fashion-mnist", data_dir=small_files[0])
-    net = fitted(data.test, data.classes, is_thin=True, temperature=1.5)
+    net = fitted(data.test, data.classes, create=one_block, temperature=1.5)
     rule = evaluate(net, data, precision="fp32").fit_known("test")
     scores = rule.scores(net(net.info.input.prepare(data.test.images)).detach())
     net.info = replace(net.info, known=replace(rule, threshold=float(scores.median())))

@@ -17,7 +17,7 @@ from googlenet.model import fuse
 from googlenet.model.architecture import TABLE_1
 from googlenet.model.fuse import folded, pointwise
 from tests.model.test_googlenet import EVERY_VARIANT, output
-from tests.networks import thin
+from tests.networks import one_block
 
 fused = functools.partial(fuse.fused, merge=True)
 
@@ -265,7 +265,7 @@ def test_folding_keeps_a_module_in_place_of_a_convolution() -> None:
 
 
 def test_the_plain_network_compiles_and_transforms() -> None:
-    net = thin(4, 1).eval()  # one Inception block is enough: they are alike
+    net = one_block(4, 1).eval()  # one Inception block is enough: they are alike
     images = torch.randn(2, 1, 48, 48)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(output(compiled, images), output(net, images), rtol=1e-4, atol=1e-5)
