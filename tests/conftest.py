@@ -12,6 +12,7 @@ from typing import Any
 # Before torch is imported: several test processes share the cores, and threads that wait for each other take longest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,9 @@ from PIL import Image
 import googlenet
 from googlenet import cli
 from googlenet.data import fashion_mnist
+
+# Before a test has a cache of its own: to list this machine's fonts again takes seconds.
+os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())
 
 SMALL = {"train": 320, "t10k": 160}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclopts import App, CycloptsError, MissingArgumentError
@@ -128,12 +131,17 @@ def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     (block,) = _code(ROOT / "README.md", "python")
-    monkeypatch.setattr(googlenet, "train", partial(googlenet.train, max_steps=2))
-    scope: dict[str, object] = {}
+    monkeypatch.setattr(googlenet, "train", partial(googlenet.train, max_steps=2, plots=False))
+    ablate = googlenet.ablate
+    monkeypatch.setattr(googlenet, "ablate", lambda net, *, max_images: ablate(net, max_images=max_images // 50))
+    scope: dict[str, Any] = {}
     exec(block, scope)
     assert {name for name in scope if not name.startswith("_")} >= {"net", "result", "why", "exported"}
     for file in ("boot.png", "runs/first/model.safetensors", "model.onnx"):
         assert (tmp_path / file).exists(), file
+    program = [sys.executable, ROOT / "examples" / "predict.py", "model.onnx", "boot.png"]
+    lines = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert tuple(line.rpartition(" ")[0] for line in lines) == scope["prediction"].classes
 
 
 @pytest.mark.usefixtures("small_data")

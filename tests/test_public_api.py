@@ -35,9 +35,9 @@ def result(photos: Path) -> googlenet.TrainingResult:
         data=photos,
         output=photos.parent / "run",
         image_size=SIZE,
-        stem_stride=1,
+        stem_stride=2,
         batch_size=8,
-        epochs=3,
+        epochs=1,
         precision="fp32",
         plots=False,
     )

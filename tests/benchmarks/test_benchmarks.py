@@ -118,7 +118,7 @@ def test_the_data_path_of_a_folder_is_timed(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("small_data")
 def test_a_recipe_is_timed_whole_and_by_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"max_steps": 13, "batch_size": 16, "image_size": 16, "max_test_images": 20, "plots": False}
+    settings = {"max_steps": 2, "batch_size": 16, "image_size": 16, "max_test_images": 20, "plots": False}
     recipe = googlenet.load_recipe("fast", optimizer="adamw", gradient_accumulation=2, **settings)
     monkeypatch.setattr(googlenet, "load_recipe", lambda *_, **__: recipe)
     monkeypatch.setattr(accuracy, "_WATCHED_STEPS", 13)

@@ -1,19 +1,15 @@
-"""A folder of images, from the first look to a file that runs without torch."""
+"""A folder of images, from the first look to predictions."""
 
 from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.conftest import Call
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_from_a_folder_to_an_exported_file(call: Call, photos: Path) -> None:
+def test_from_a_folder_to_predictions(call: Call, photos: Path) -> None:
     (photos / "boot" / "bad.png").write_bytes(b"")
     out, _ = call("data", "check", photos, code=1)
     assert "bad.png" in out
@@ -39,15 +35,3 @@ def test_from_a_folder_to_an_exported_file(call: Call, photos: Path) -> None:
     call("predict", "runs/photos", photos, "--output", "predictions.csv", "--resume")
     with Path("predictions.csv").open(encoding="utf-8", newline="") as file:
         assert len({row["file"] for row in csv.DictReader(file)}) == 24
-
-    exported = json.loads(
-        call("export", "runs/photos", "--to", "onnx", "--with-preprocessing", "-o", "m.onnx", "--json")[0]
-    )
-    assert exported["largest_difference"] < 1e-3
-    image = next((photos / "boot").iterdir())
-    prediction = json.loads(call("predict", "runs/photos", image, "--json")[0])[0]
-    program = [sys.executable, ROOT / "examples" / "predict.py", "m.onnx", image]
-    without_torch = subprocess.run(program, capture_output=True, text=True, check=True).stdout
-    assert without_torch.splitlines()[0].rpartition(" ")[0] == prediction["classes"][0]
-    assert call("predict", "m.onnx", image)[0].split()[1] == prediction["classes"][0]
-    assert json.loads(Path("m.onnx.json").read_text(encoding="utf-8"))["classes"] == ["boot", "trouser"]

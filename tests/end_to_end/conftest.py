@@ -21,7 +21,7 @@ SMALL = ("--data-dir", "bundled", "--image-size", 16, "--stem-stride", 2, "--bat
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 _CACHE = tempfile.TemporaryDirectory(prefix="googlenet-tests-")
-"""Of all commands: each would compile the max pool and list the fonts again, which takes longest."""
+"""Of all commands: each would compile the max pool again."""
 
 
 class Command:
@@ -33,6 +33,7 @@ class Command:
             "PATH": str(folder),
             "HOME": str(folder),
             "XDG_CACHE_HOME": _CACHE.name,
+            "MPLCONFIGDIR": os.environ["MPLCONFIGDIR"],
             "GOOGLENET_MIRROR": "http://127.0.0.1:9",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT)))),
@@ -68,8 +69,9 @@ def command(tmp_path: Path) -> Command:
     return Command(folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """With a camera, for pages that are allowed to use one."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--use-fake-device-for-media-stream"]

@@ -24,9 +24,9 @@ def test_from_a_folder_to_predictions(command: Command, images: Path) -> None:
     assert "next: " in out and "predict runs/first/model.safetensors" in out and err == ""
     last = RunFolder(command.folder / "runs" / "first").rows()[-1]
     assert (last["split"], last["step"]) == ("test", 4)
-    metrics = json.loads(command("evaluate", "runs/first", "--json")[0])
-    assert metrics["images"] == sum(map(sum, metrics["confusion_matrix"])) == 8
-    assert metrics["accuracy"] == pytest.approx(last["accuracy"], abs=0.002)
+    evaluation = googlenet.evaluate(command.folder / "runs" / "first", command.folder / "photos")
+    assert len(evaluation.labels) == 8
+    assert evaluation.accuracy == pytest.approx(last["accuracy"], abs=0.002)
     out, err = command("predict", "runs/first", images, "--format", "csv", code=1)
     rows = list(csv.DictReader(StringIO(out)))
     assert len({row["file"] for row in rows if not row["error"]}) == 5
@@ -50,45 +50,58 @@ def test_a_usage_error_is_exit_code_2_and_leaves_nothing(command: Command) -> No
     assert list(command.folder.iterdir()) == []
 
 
-COMMANDS: tuple[tuple[object, ...], ...] = (
+_TRAIN = ("train", *map(str, SMALL), "--max-steps", "1", "--max-test-images", "20")
+COMMANDS = (
     ("--help",),
     ("summary", "bn"),
     ("data", "list"),
-    ("train", *SMALL, "--max-steps", 1, "--max-test-images", 20, "--output", "run"),
-    ("train", *SMALL, "--max-steps", 1, "--max-test-images", 20, "--no-plots", "--output", "~/run"),
+    (*_TRAIN, "--output", "run"),
+    (*_TRAIN, "--no-plots", "--output", "~/run"),
 )
 SCRIPT = """
-import json, pwd, sys
-has_entry, commands = json.loads(sys.argv[1])
-if not has_entry:
-    def getpwuid(uid):
-        raise KeyError(f"getpwuid(): uid not found: {uid}")
-    pwd.getpwuid = getpwuid
-from googlenet.cli import main
-for command in commands:
-    try:
-        main(command)
-    except SystemExit as exit:
-        print("exit code", exit.code)
+import json, os, pwd, sys
+import torch._dynamo  # which takes longest, and knows nothing of folders; each user is a process of its own
+def without_entry(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+def run(folder, home, has_entry, commands):
+    os.chdir(folder)
+    if home is not None:
+        os.environ["HOME"] = home
+    if home == "":
+        os.environ["XDG_CACHE_HOME"] = os.path.join(folder, "cache")  # else it would be /.cache
+    if not has_entry:
+        pwd.getpwuid = without_entry
+    from googlenet.cli import main
+    for command in commands:
+        try:
+            main(command)
+        except SystemExit as exit:
+            print("exit code", exit.code, flush=True)
+for case in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        run(*case)
+        sys.exit()
+    os.wait()
 """
 
 
-@pytest.mark.parametrize(
-    ("home", "has_entry"),
-    [(None, False), ("", True), ("relative", True)],
-    ids=["no entry in passwd", "empty HOME", "relative HOME"],
-)
-def test_users_without_a_home_folder(home: str | None, has_entry: bool, command: Command) -> None:
+def test_users_without_a_home_folder(command: Command) -> None:
     """As in containers that run with any user number, and in some services."""
-    environment = {name: value for name, value in command.environment.items() if name not in ("HOME", "XDG_CACHE_HOME")}
-    if home is not None:
-        environment["HOME"] = home
-    if home == "":
-        environment["XDG_CACHE_HOME"] = str(command.folder / "cache")  # else it would be /.cache
-    commands = COMMANDS if home is None else COMMANDS[1:4:2]
-    program = [sys.executable, "-c", SCRIPT, json.dumps([has_entry, [list(map(str, words)) for words in commands]])]
+    few = COMMANDS[1:4:2]
+    users = {
+        "no entry in passwd": (None, False, COMMANDS),
+        "empty HOME": ("", True, few),
+        "relative HOME": ("relative", True, few),
+    }
+    for name in users:
+        (command.folder / name).mkdir()
+    cases = json.dumps([(str(command.folder / name), *user) for name, user in users.items()], default=str)
+    shared = ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR")
+    environment = {name: value for name, value in command.environment.items() if name not in shared}
+    program = [sys.executable, "-c", SCRIPT, cases]
     done = subprocess.run(program, cwd=command.folder, env=environment, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and done.returncode == 0, (done.stdout, done.stderr)
     codes = [line.rpartition(" ")[2] for line in done.stdout.splitlines() if line.startswith("exit code")]
-    assert codes == ["0"] * len(commands), (done.stdout, done.stderr)
-    assert RunFolder(command.folder / "run").model.exists()
+    assert codes == ["0"] * (len(COMMANDS) + 2 * len(few)), (done.stdout, done.stderr)
+    for name in users:
+        assert RunFolder(command.folder / name / "run").model.exists()

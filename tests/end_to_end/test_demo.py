@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from googlenet import Predictor, TrainingResult
 from tests.conftest import bundled
-from tests.end_to_end.conftest import CHROMIUM, needs_chromium
+from tests.end_to_end.conftest import needs_chromium
 
 pytestmark = needs_chromium
 
@@ -34,14 +34,11 @@ def address(trained: TrainingResult) -> Iterator[str]:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        page = browser.new_page()
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(permissions=["camera"])
+    page.set_default_timeout(60_000)
+    yield page
+    page.close()
 
 
 def test_an_uploaded_image_is_predicted(page: Page, address: str, trained: TrainingResult, tmp_path: Path) -> None:

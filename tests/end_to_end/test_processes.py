@@ -54,8 +54,7 @@ def test_two_processes_learn_what_one_learns(two: tuple[Path, str], tmp_path: Pa
 def test_progress_lines_of_two_processes(two: tuple[Path, str]) -> None:
     """About every 100 steps, although checkpoints write rows at steps that are not multiples of ten."""
     steps = [int(step) for step in re.findall(r"\b(\d+)/2500\b.* images/s.* left", two[1])]
-    assert len(steps) == 2
-    assert 100 <= steps[0] <= 110 and 200 <= steps[1] <= 220
+    assert len(steps) == 1 and 100 <= steps[0] <= 110
 
 
 def test_freezing_on_two_processes(two: tuple[Path, str]) -> None:
@@ -119,16 +118,17 @@ def test_killed_then_interrupted_then_finished(command: Command) -> None:
         assert (process.returncode, "Traceback" in err) == (code, False), (out, err)
         assert "train --resume --output runs/x" in out
         assert folder.model.exists()
-    # In processes like the others: where there is a compiler, the C max pool adds gradients up in another order
-    command("train", "--resume", "--output", "runs/x")
+    # In a process like the others: where there is a compiler, the C max pool adds gradients up in another order
+    program = "import sys, googlenet as g; g.train(resume=True, output='runs/x'); g.train(sys.argv[1], output='whole')"
+    arguments = [sys.executable, "-c", program, folder.recipe]
+    subprocess.run(arguments, cwd=command.folder, env=command.environment, check=True, capture_output=True)
     assert [row["step"] for row in folder.rows() if row["split"] == "train"] == list(range(1, 25))
-    command("train", "--recipe", folder.recipe, "--output", "whole")
     expected = load_file(command.folder / "whole" / "model.safetensors")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(folder.model).items())
 
 
 def test_a_reader_that_leaves_and_a_full_disk(command: Command) -> None:
-    process = command.start("summary", "bn", "--json")
+    process = command.start("data", "list", "--json")
     assert process.stdout is not None
     process.stdout.close()
     _, err = process.communicate(timeout=120)

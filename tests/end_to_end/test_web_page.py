@@ -24,7 +24,7 @@ from googlenet import GoogLeNet, ImageSplit, Prediction, Predictor, RunError
 from googlenet.data import fashion_mnist
 from googlenet.inference.web import find_runtime
 from tests.end_to_end.conftest import check_screens, needs_chromium
-from tests.networks import fitted
+from tests.networks import fitted, thin
 
 pytestmark = needs_chromium
 TOLERANCE = 0.01
@@ -52,7 +52,7 @@ def split(small_files: tuple[Path, dict[str, str]]) -> ImageSplit:
 @pytest.fixture(scope="module")
 def net(split: ImageSplit) -> GoogLeNet:
     """It takes about half of these images for known."""
-    net = fitted(split, fashion_mnist.CLASSES, 32, is_thin=True, resize="crop", crop_pct=0.875)
+    net = fitted(split, fashion_mnist.CLASSES, 32, create=thin, resize="crop", crop_pct=0.875)
     rule = googlenet.evaluate(net, split, precision="fp32").fit_known("test")
     scores = rule.scores(net(net.info.input.prepare(split.images)).detach())
     net.info = dataclasses.replace(net.info, known=dataclasses.replace(rule, threshold=float(scores.median())))

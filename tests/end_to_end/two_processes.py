@@ -34,7 +34,7 @@ LINES: dict[str, Any] = {
     "data_dir": "bundled",
     "image_size": 28,
     "batch_size": 4,
-    "max_steps": 230,
+    "max_steps": 115,
     "checkpoint_every": 33,
     "precision": "fp32",
     "plots": False,

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 from googlenet import UserError
 from googlenet.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature, reliability
@@ -76,6 +75,9 @@ def test_temperature_needs_images_and_finite_logits(logits: Tensor) -> None:
 
 
 def test_bins_hold_every_image_once_and_agree_with_torchmetrics() -> None:
+    # Here, because it takes seconds, for which every test process would wait
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     logits, labels = calibrated(3_000)
     probabilities = (1.7 * logits).softmax(dim=1)
     bins = reliability(probabilities, labels)

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from torchmetrics.functional import classification
 
 from googlenet.evaluation.scores import balanced_accuracy_interval, ranking_scores, scores_by_class, wilson
+
+
+@pytest.fixture
+def classification() -> Any:
+    """Imported only where it is used, because that takes seconds, for which every test process would wait."""
+    from torchmetrics.functional import classification
+
+    return classification
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,7 @@ def test_ranking_scores_agree_with_their_definitions(images: int, classes: int, 
         assert average_precision[number].item() == pytest.approx(_average_precision(column, is_positive), nan_ok=True)
 
 
-def test_ranking_scores_agree_with_torchmetrics() -> None:
+def test_ranking_scores_agree_with_torchmetrics(classification: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(300) % 5
     probabilities = (torch.randn(300, 5, generator=generator) + torch.eye(5)[labels]).softmax(dim=1)
@@ -81,7 +89,7 @@ def test_ranking_scores_agree_with_torchmetrics() -> None:
     assert average_precision.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
-def test_scores_by_class_by_hand() -> None:
+def test_scores_by_class_by_hand(classification: Any) -> None:
     """Class b is never predicted, class d has no images, and is predicted once."""
     labels, predicted = torch.tensor([0, 0, 0, 1, 2, 2]), torch.tensor([0, 0, 2, 2, 2, 3])
     matrix = classification.multiclass_confusion_matrix(predicted, labels, num_classes=4)

@@ -74,19 +74,22 @@ def wait_for_a_run(command: Command, process: subprocess.Popen[str], file: str =
 
 def test_a_killed_worker(command: Command) -> None:
     process = start(command, "--steps", 5000, "--seeds", 1, "--workers", 1)
-    wait_for_a_run(command, process)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    workers = list[int]()
+    while not workers:  # it need not have begun to train
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     os.kill(workers[-1], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
     assert "killed" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize(("everyone", "since"), [(False, "*/run/metrics.jsonl"), (True, "study.json")])
-def test_ctrl_c_ends_a_study_and_its_workers(everyone: bool, since: str, command: Command) -> None:
+@pytest.mark.parametrize(("everyone", "since", "workers"), [(False, "*/run/metrics.jsonl", 1), (True, "study.json", 2)])
+def test_ctrl_c_ends_a_study_and_its_workers(everyone: bool, since: str, workers: int, command: Command) -> None:
     """In a terminal the signal reaches the workers too, while they train or still start."""
-    process = start(command, "--steps", 5000, "--seeds", 1, "--workers", 2)
+    process = start(command, "--steps", 5000, "--seeds", 1, "--workers", workers)
     wait_for_a_run(command, process, since)
     time.sleep(0.5)
     (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)

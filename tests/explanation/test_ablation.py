@@ -35,11 +35,11 @@ def labeled_by(net: GoogLeNet, count: int) -> ImageSplit:
 def test_an_ablated_branch_is_one_with_zero_weights(variant: str) -> None:
     torch.manual_seed(0)
     net = with_info(create_model(variant, num_classes=4, in_channels=2, initialization="he"), CLASSES, 32)
-    split = labeled_by(net, 24)
-    ablation = ablate(net, split, precision="fp32", batch_size=10)
+    split = labeled_by(net, 16)
+    ablation = ablate(net, split, precision="fp32", batch_size=7)
     assert ablation.accuracy == 1
     assert ablation.accuracy_drop.max() > 0
-    for block, branch in ((0, 0), (1, 1), (4, 2), (6, 3), (8, 0), (8, 3)):
+    for block, branch in ((0, 0), (1, 1), (4, 2), (8, 3)):
         changed = copy.deepcopy(net)
         layer = getattr(getattr(changed, f"inception{TABLE_1[block].name}"), f"branch{branch + 1}")
         last = layer if branch == 0 else layer[-1]
@@ -79,8 +79,8 @@ def test_the_intact_accuracy_is_that_of_evaluate(tmp_path: Path) -> None:
     assert ablation.accuracy == evaluate(net, split, precision="fp32").accuracy > 0.5
     assert ablation.ablated.shape == (9, 4, 40)
     save(net, net.info, tmp_path / "model.safetensors")
-    assert torch.equal(ablate(tmp_path, split, precision="fp32").ablated, ablation.ablated)
     spread = ablate(net, split, precision="fp32", max_images=8)
+    assert torch.equal(ablate(tmp_path, split, precision="fp32", max_images=8).ablated, spread.ablated)
     assert len(ablate(net, split.spread(4), precision="fp32", max_images=1000).intact) == 4
     assert torch.equal(spread.intact, ablate(net, split.spread(8), precision="fp32").intact)
     assert split.spread(8).labels.bincount().tolist() == [2, 2, 2, 2]

@@ -1,41 +1,46 @@
-"""A trained model exported to every format, each once per session."""
+"""A network exported to every format, each once per session."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from googlenet import Exported, TrainingResult, export, load_dataset
+from googlenet import Exported, GoogLeNet, ImageDataset, evaluate, export, load_dataset
 from googlenet.data import fashion_mnist
 from googlenet.inference.backends import SUFFIXES, Format
+from tests.networks import fitted, one_block
 
 
 class Exports:
-    """`trained` as an exported file, made when first asked for."""
+    """`net` as an exported file, made when first asked for."""
 
-    def __init__(self, model: Path, folder: Path, data: tuple[Path, dict[str, str]]) -> None:
-        self.model, self.folder, self.data = model, folder, data
+    def __init__(self, net: GoogLeNet, data: ImageDataset, folder: Path) -> None:
+        self.net, self.data, self.folder = net, data, folder
         self.made = dict[tuple[Format, bool, bool], Exported]()
 
     def __call__(self, to: Format, *, preprocessing: bool = False, int8: bool = False) -> Exported:
         key = (to, preprocessing, int8)
         if key not in self.made:
             target = self.folder / f"{to} {preprocessing} {int8}" / f"x{SUFFIXES[to]}"
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(fashion_mnist, "DIGESTS", self.data[1])
-                self.made[key] = export(
-                    self.model, to, target, preprocessing=preprocessing, int8=int8, data_dir=self.data[0], force=int8
-                )
+            options = {"preprocessing": preprocessing, "int8": int8, "force": int8}
+            self.made[key] = export(self.net, to, target, calibration_data=self.data, **options)
         return self.made[key]
 
 
 @pytest.fixture(scope="session")
-def exports(
-    trained: TrainingResult, small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> Exports:
-    return Exports(trained.model, tmp_path_factory.mktemp("exported"), small_files)
+def exports(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Of a network that is right for most images and takes half of them for known. Others export all of GoogLeNet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fashion_mnist, "DIGESTS", small_files[1])
+        data = load_dataset("fashion-mnist", data_dir=small_files[0])
+    net = fitted(data.test, data.classes, create=one_block, temperature=1.5)
+    rule = evaluate(net, data, precision="fp32").fit_known("test")
+    scores = rule.scores(net(net.info.input.prepare(data.test.images)).detach())
+    net.info = replace(net.info, known=replace(rule, threshold=float(scores.median())))
+    return Exports(net, data, tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture

@@ -14,11 +14,14 @@ from googlenet.inference import compiled
 from googlenet.inference.compiled import compiled_backend
 from googlenet.model.fuse import folded
 from googlenet.model.layers import Convolution, GlobalAveragePool, LocalResponseNorm
-from tests.networks import fitted
+from tests.networks import tiny, with_info
 
-needs_compiler = pytest.mark.skipif(
-    compile_error(torch.device("cpu")) is not None, reason="no C++ compiler, or PyTorch in a path with a space"
-)
+
+@pytest.fixture
+def compiler() -> None:
+    """Asked for, and not a mark: to know takes seconds, for which every test process would wait."""
+    if problem := compile_error(torch.device("cpu")):
+        pytest.skip(f"no C++ compiler, or PyTorch in a path with a space: {problem}")
 
 
 def used_net(norm: str) -> nn.Module:
@@ -39,27 +42,32 @@ def used_net(norm: str) -> nn.Module:
     return net.eval()
 
 
-def test_compiled_again_for_larger_batches_and_other_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a compiler: what would be compiled runs as it is, and takes only batches of the shape it was made for."""
-    calls: list[Any] = []
+@pytest.fixture
+def exported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What would be compiled: it runs as it is, and takes only batches of the shape it was made for."""
+    programs: list[Any] = []
 
-    def package(exported: Any, **_: Any) -> Path:
-        calls.append(exported)
+    def package(program: Any, **_: Any) -> Path:
+        programs.append(program)
         return Path("network.pt2")
 
     monkeypatch.setattr(compiled, "compile_error", lambda _: None)
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", package)
-    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda _: calls[-1].module())
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda _: programs[-1].module())
+    return programs
+
+
+def test_compiled_again_for_larger_batches_and_other_sizes(exported: list[Any]) -> None:
     net, images = used_net("batch"), torch.rand(3, 3, 64, 64)
     run = compiled_backend(folded(net), torch.float32)
     # compiled, compiled again for four, padded, compiled again for another size
     for batch, compilations in ((images[:1], 1), (images, 2), (images[1:], 2), (images[:1, :, :48, :56], 3)):
         with torch.inference_mode():
             torch.testing.assert_close(run(batch), net(batch), atol=1e-4, rtol=1e-4)
-        assert len(calls) == compilations
+        assert len(exported) == compilations
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_a_compiled_network_equals_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, compile_and_package = [], torch._inductor.aoti_compile_and_package
 
@@ -97,12 +105,12 @@ def test_a_failing_compiler_is_a_run_error(
         compiled_backend(folded(create_model("bn").eval()), torch.float32)(torch.rand(1, 3, 64, 64))
 
 
-@needs_compiler
-def test_predictor_with_the_compiled_backend(files: list[Path]) -> None:
+def test_predictor_with_the_compiled_backend(exported: list[Any], files: list[Path]) -> None:
     data = googlenet.load_dataset("fashion-mnist")
-    net = fitted(data.test, data.classes, is_thin=True)
+    net = with_info(tiny(10, 1), data.classes, 28)
     expected = Predictor(net, precision="fp32").predict(files[:2])
     found = Predictor(net, precision="fp32", backend="compiled").predict(files[:2])
+    assert len(exported) == 1
     for one, other in zip(found, expected, strict=True):
         assert one.classes == other.classes
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)

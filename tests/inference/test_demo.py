@@ -1,4 +1,7 @@
-"""What the page accepts, and where it listens; tests/end_to_end/test_demo.py opens it in a browser."""
+"""What the page accepts, and where it listens; tests/end_to_end/test_demo.py opens it in a browser.
+
+Gradio is imported where it is used: every test process would wait seconds for it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ import signal
 import socket
 from typing import Any
 
-import gradio
 import pytest
-from gradio.data_classes import ImageData
 
 import googlenet
 from googlenet import TrainingResult, UserError
@@ -19,18 +20,25 @@ from googlenet.inference.demo import make_page, serve
 
 @pytest.fixture
 def image(trained: TrainingResult) -> Any:
+    import gradio
+
     page = make_page(googlenet.load(trained.model), title="a model")
     return next(block for block in page.blocks.values() if isinstance(block, gradio.Image))
 
 
 def test_a_url_is_not_fetched(image: Any) -> None:
-    with pytest.raises(gradio.Error):
+    from gradio import Error
+
+    with pytest.raises(Error):
         asyncio.run(image.async_move_resource_to_block_cache("HTTPS://example.org/huge.png"))
 
 
 @pytest.mark.parametrize("payload", [{"url": "data:image/png;base64,AAAA"}, {"path": "x.png", "url": "data:,"}])
 def test_an_image_inside_a_request_is_not_decoded(payload: dict[str, str], image: Any) -> None:
-    with pytest.raises(gradio.Error):
+    from gradio import Error
+    from gradio.data_classes import ImageData
+
+    with pytest.raises(Error):
         image.preprocess(ImageData(**payload))
 
 

@@ -19,7 +19,7 @@ from googlenet.data.decode import decode_resized, image_files
 from googlenet.inference import predictor as predictor_module
 from googlenet.inference.backends import BackendName, open_exported
 from tests.inference.conftest import Exports
-from tests.networks import fitted
+from tests.networks import fitted, thin
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -147,13 +147,14 @@ def test_threads_share_a_predictor(trained: TrainingResult, files: list[Path]) -
     """Each with other images; one image, whose file is not read yet, is shared too."""
     predictor, shared = Predictor(trained.model, precision="fp32"), Image.open(files[0])
     tasks: list[list[Any]] = [[shared, *files[number : number + 5], shared] for number in range(8)]
-    alone = [Predictor(trained.model, precision="fp32").predict(task[1:-1]) for task in tasks]
+    other = Predictor(trained.model, precision="fp32")
+    alone = [other.predict(task[1:-1]) for task in tasks]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda task: (predictor.predict(task), predictor.embed(task)), tasks))
     for (found, features), expected in zip(together, alone, strict=True):
         assert [each.classes for each in found[1:-1]] == [each.classes for each in expected]
-        for one, other in zip(found[1:-1], expected, strict=True):
-            assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+        for mine, its in zip(found[1:-1], expected, strict=True):
+            assert mine.probabilities == pytest.approx(its.probabilities, abs=1e-5)
         np.testing.assert_allclose(features[0], features[-1], atol=1e-5)
 
 
@@ -293,7 +294,7 @@ def test_decoding_in_threads_keeps_the_warnings_filters(trained: TrainingResult,
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_a_network_in_any_mode_and_type(backend: BackendName, files: list[Path]) -> None:
     data = googlenet.load_dataset("fashion-mnist")
-    net = fitted(data.test, data.classes, is_thin=True).train().bfloat16()
+    net = fitted(data.test, data.classes, create=thin).train().bfloat16()
     predictor = Predictor(net, backend=backend, precision="fp32")
     rounded = copy.deepcopy(net).float().eval()
     for found, expected in zip(

@@ -17,6 +17,7 @@ from googlenet.model import fuse
 from googlenet.model.architecture import TABLE_1
 from googlenet.model.fuse import folded, pointwise
 from tests.model.test_googlenet import EVERY_VARIANT, output
+from tests.networks import one_block
 
 fused = functools.partial(fuse.fused, merge=True)
 
@@ -57,7 +58,7 @@ def merged_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @EVERY_VARIANT
 def test_fused_equals_plain_in_bf16(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In output, gradients and running statistics; bf16 differs by rounding, since sums have another order."""
-    net, images, calls, results = training_net(variant), batch(), merged_blocks(monkeypatch), []
+    net, images, calls, results = training_net(variant), batch(4), merged_blocks(monkeypatch), []
     for context, merged in ((contextlib.nullcontext, 0), (fused, len(TABLE_1))):
         twin = copy.deepcopy(net)
         with context(twin):
@@ -73,7 +74,7 @@ def test_fused_equals_plain_in_bf16(variant: str, monkeypatch: pytest.MonkeyPatc
 @EVERY_VARIANT
 def test_fused_equals_plain_in_fp32(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every output, gradient and statistic on its own, in the precision in which the two forms differ least."""
-    net, images, results = training_net(variant), batch(), []
+    net, images, results = training_net(variant), batch(4), []
     monkeypatch.setattr(fuse, "_is_faster", lambda x: True)
     for context in (contextlib.nullcontext, fused):
         twin = copy.deepcopy(net)
@@ -195,7 +196,7 @@ def test_a_batch_norm_in_eval_mode_keeps_its_statistics() -> None:
     for norm in frozen:
         norm.eval()
     with fused(net):
-        train_step(net, batch())
+        train_step(net, batch(2))
     for norm, state in zip(frozen, before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in norm.state_dict().items())
 
@@ -209,9 +210,9 @@ def test_a_cumulative_batch_norm_updates() -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None
         with context(net):
-            train_step(net, batch())
+            train_step(net, batch(2))
             torch.manual_seed(1)
-            train_step(net, batch())
+            train_step(net, batch(2))
         results.append(net.inception4a.branch1.bn.running_mean.clone())
     assert results[0].abs().sum() > 0
     torch.testing.assert_close(results[1], results[0], rtol=0.05, atol=0.05)
@@ -264,7 +265,7 @@ def test_folding_keeps_a_module_in_place_of_a_convolution() -> None:
 
 
 def test_the_plain_network_compiles_and_transforms() -> None:
-    net = create_model("bn", num_classes=4, in_channels=1).eval()
+    net = one_block(4, 1).eval()  # one Inception block is enough: they are alike
     images = torch.randn(2, 1, 48, 48)
     compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(output(compiled, images), output(net, images), rtol=1e-4, atol=1e-5)

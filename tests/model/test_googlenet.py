@@ -127,7 +127,9 @@ def test_auxiliary_heads_take_every_size_that_the_network_takes(variant: str) ->
 def test_any_size_channels_and_classes(
     variant: str, height: int, width: int, channels: int, classes: int, stride: int
 ) -> None:
-    net = create_model(variant, in_channels=channels, num_classes=classes, stem_stride=stride).to("meta").eval()
+    settings = {"in_channels": channels, "num_classes": classes, "stem_stride": stride, "initialization": "default"}
+    with torch.device("meta"):  # shapes only: to draw weights takes longest
+        net = create_model(variant, **settings).eval()
     x = torch.empty(2, channels, height, width, device="meta")
     smallest = net.architecture.smallest_input()
     if min(height, width) < smallest:
@@ -151,7 +153,7 @@ def test_every_precision_and_memory_format(variant: str, dtype: torch.dtype) -> 
     torch.testing.assert_close(channels_last, contiguous, rtol=0.05, atol=0.05)
 
 
-@EVERY_VARIANT
+@pytest.mark.parametrize("variant", ["paper", "torchvision"])  # which have every kind of layer
 def test_traced_exported_and_copied_networks_compute_the_same(variant: str) -> None:
     net = create_model(variant, num_classes=4, in_channels=1).eval()
     x = torch.randn(2, 1, 48, 48)

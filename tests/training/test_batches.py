@@ -41,7 +41,7 @@ def batches(
 
 
 @settings(max_examples=60, deadline=None)
-@given(count=st.integers(1, 200), batch=st.integers(1, 64), seed=st.integers(0, 5), epoch=st.integers(0, 3))
+@given(count=st.integers(1, 60), batch=st.integers(1, 64), seed=st.integers(0, 5), epoch=st.integers(0, 3))
 def test_every_image_once_an_epoch(count: int, batch: int, seed: int, epoch: int) -> None:
     batch = min(batch, count)
     indices = batches(count, batch, seed, epoch=epoch)
@@ -50,7 +50,7 @@ def test_every_image_once_an_epoch(count: int, batch: int, seed: int, epoch: int
 
 
 @settings(max_examples=30, deadline=None)
-@given(count=st.integers(8, 200), batch=st.integers(2, 8), world=st.integers(1, 3), data=st.data())
+@given(count=st.integers(8, 60), batch=st.integers(2, 8), world=st.integers(1, 3), data=st.data())
 def test_processes_share_each_batch_and_a_late_start_continues(
     count: int, batch: int, world: int, data: st.DataObject
 ) -> None:

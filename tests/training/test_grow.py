@@ -22,7 +22,7 @@ from googlenet.training.folds import cross_validate
 from googlenet.training.grow import check_same_split, growth_lines, growth_recipe, start_new_rows
 from googlenet.weights.model_file import save
 from tests.conftest import TINY, bundled
-from tests.networks import fitted, with_info
+from tests.networks import fitted, thin, with_info
 from tests.training.helpers import assert_same_weights, rows_without_times
 
 OLD = load_recipe("fast", **TINY, seed=3).model_dump(exclude_none=True)
@@ -151,7 +151,7 @@ def some_images(count: int) -> ImageSplit:
 
 def test_new_rows_recognize_their_class() -> None:
     images = some_images(24)
-    source = fitted(images.subset(torch.nonzero(images.labels < 3).squeeze(1)), ("a", "b", "c"), is_thin=True)
+    source = fitted(images.subset(torch.nonzero(images.labels < 3).squeeze(1)), ("a", "b", "c"), create=thin)
     net, before = source, source.state_dict()
     kept = {name: before[f"fc.{name}"].clone() for name in ("weight", "bias")}
     net.reset_classifier(4)
