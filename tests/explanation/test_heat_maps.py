@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import googlenet
-from googlenet import TrainingResult, UserError, create_model, explain
+from googlenet import InputSpec, TrainingResult, UserError, create_model, explain
 from googlenet.explanation.heat_maps import hide, hide_hot_area, log_odds, masked_gradients, normalize, occlusion
 from tests.conftest import bundled
 from tests.explanation.pass_through import pass_through
@@ -20,12 +20,11 @@ def test_a_planted_object_is_found(method: str) -> None:
     image[0, 5:11, 40:46] = 255
     image[1, 40:46, 5:11] = 200
     net = pass_through("bn", 56)
-    for name, corner in (("first channel", (slice(28), slice(28, 56))), ("second channel", (slice(28, 56), slice(28)))):
-        explanation = explain(net, image, class_name=name, method=method)
-        assert (explanation.method, explanation.explained) == (method, name)
-        assert explanation.heat_map.max() == 1
-        assert explanation.heat[corner].sum() > 0.9 * explanation.heat.sum()
-        assert explanation.trust.lost > max(0, explanation.trust.lost_elsewhere)
+    explanation = explain(net, image, class_name="second channel", method=method)  # the less likely one
+    assert (explanation.method, explanation.explained) == (method, "second channel")
+    assert explanation.heat_map.max() == 1
+    assert explanation.heat[28:, :28].sum() > 0.9 * explanation.heat.sum()
+    assert explanation.trust.lost > max(0, explanation.trust.lost_elsewhere)
 
 
 def test_hiding_the_hot_area_costs_more_than_hiding_another(trained: TrainingResult) -> None:
@@ -43,7 +42,7 @@ def test_randomized_weights_change_the_map(trained: TrainingResult) -> None:
     random = create_model("bn", num_classes=10, in_channels=1)
     random.info = net.info
     correlations = []
-    for image in bundled("t10k-images-idx3-ubyte")[100:106]:
+    for image in bundled("t10k-images-idx3-ubyte")[100:103]:
         name = explain(net, image).explained
         first, again, other = (explain(each, image, class_name=name).heat_map for each in (net, net, random))
         assert torch.equal(first, again)
@@ -78,15 +77,15 @@ def _probability(odds: float) -> float:
     return float(torch.tensor(odds).sigmoid())
 
 
-def test_hidden_is_the_color_of_the_border() -> None:
+def test_hidden_is_the_color_of_a_dark_border_or_gray() -> None:
     x = torch.zeros(2, 3, 6, 6)
     x[0, :, 1:5, 1:5] = 9
     x[1, 0] = 2
     x[1, :, 2, 2] = 7
-    hidden = hide(x)
+    hidden = hide(x, InputSpec(3, 6, (0.4, 0.4, 0.4), (0.1, 0.1, 0.1)))
     assert hidden.shape == x.shape
     assert not hidden[0].any()
-    assert torch.equal(hidden[1, :, 3, 3], torch.tensor([2.0, 0, 0]))
+    assert hidden[1, :, 3, 3].tolist() == pytest.approx([1, 0, 0])
 
 
 def test_log_odds() -> None:

@@ -145,7 +145,7 @@ def explain(
         target = int(logits.argmax()) if target is None else target
         gradients = torch.autograd.grad(logits[target], list(outputs.values()))
     maps = {name: (output.detach(), grad) for (name, output), grad in zip(outputs.items(), gradients, strict=True)}
-    hidden = heat_maps.hide(batch.detach())
+    hidden = heat_maps.hide(batch.detach(), info.input)
     with eval_mode(net), torch.inference_mode(False):
         if method == "grad-cam":
             block = block or _default_block(maps)
