@@ -116,7 +116,7 @@ def test_summary(call: Call, run: Path) -> None:
 
 def test_explain(call: Call, run: Path, image: Path) -> None:
     out, _ = call("explain", run, image, "--top", 2)
-    assert "boot-explained.png" in out and "hidden" in out
+    assert "boot-explained.png" in out and "hiding" in out
     assert min(plot_size("boot-explained.png")) > 500
     arguments = ("--class", "sandal", "--method", "grad-cam", "--block", "4a", "--output", "plots/why.png", "--json")
     explanation = json.loads(call("explain", run, image, *arguments)[0])

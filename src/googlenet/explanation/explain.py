@@ -232,7 +232,8 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         whole = (rows.stop - rows.start, columns.stop - columns.start) == tuple(explanation.image.shape[1:])
         cropped = "" if whole else "; dark: cropped away"
         method = explanation.method + (f", block {explanation.block}" if explanation.block else "")
-        heat.set_xlabel(f"{scale}{cropped} ({method})\n{trust_line(explanation.trust)}", color=GRAY)
+        trust = trust_line(explanation.trust).replace("; ", ";\n")
+        heat.set_xlabel(f"{scale}{cropped} ({method})\n{trust}", color=GRAY, fontsize=9)
         _draw_classes(figure.add_subplot(grid[0, 2]), explanation, top)
         _draw_shares(figure.add_subplot(grid[1, :]), explanation)
         predicted, probability = shorten(explanation.classes[0], 40), explanation.probabilities[0]
@@ -242,8 +243,8 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
 def trust_line(trust: Trust) -> str:
     """How far to trust a heat map, for people."""
     return (
-        f"{trust.lost:.0%} of the probability is lost if the hottest {trust.area:.0%} of the image is hidden, "
-        f"{trust.lost_elsewhere:.0%} if as much elsewhere"
+        f"hiding the hottest {trust.area:.0%} loses {trust.lost:.0%} of the probability; "
+        f"hiding as much elsewhere loses {trust.lost_elsewhere:.0%}"
     )
 
 

@@ -23,6 +23,7 @@ CELLS = 28  # of a heat map per side, at most: finer ones follow single pixels, 
 BLUR = 1.5  # standard deviation in cells
 MASK_CELLS = 10  # of a random mask per side
 MASKS = 16
+LARGE = 160 * 160  # pixels; larger images get half of the masks, which take as long
 BATCH_PIXELS = 16 * 224 * 224  # pixels of the images that pass through the network at once
 HOT_AREA = 0.2
 
@@ -58,7 +59,8 @@ def masked_gradients(net: Network, x: Tensor, hidden: Tensor, target: int) -> Te
     masks are always the same, and so is the result.
     """
     generator = torch.Generator().manual_seed(0)
-    keep = (torch.arange(MASKS // 2) + 0.5) / (MASKS // 2)
+    pairs = MASKS // 2 if x[0, 0].numel() <= LARGE else MASKS // 4
+    keep = (torch.arange(pairs) + 0.5) / pairs
     masks = torch.cat([_random_mask(x.shape[2:], float(fraction), generator) for fraction in keep])
     masks = torch.cat([masks, 1 - masks]).to(x.device)
     evidence = []
@@ -68,7 +70,7 @@ def masked_gradients(net: Network, x: Tensor, hidden: Tensor, target: int) -> Te
             seen = torch.lerp(nothing, image, some).detach().requires_grad_()
             with torch.enable_grad():
                 total += torch.autograd.grad(log_odds(net(seen), target).sum(), seen)[0].sum(dim=0)
-        evidence.append((total / MASKS * (image - nothing)).sum(dim=0))
+        evidence.append((total / len(masks) * (image - nothing)).sum(dim=0))
     return _smooth(_pool(torch.stack(evidence)))
 
 
