@@ -17,7 +17,7 @@ _MODULES = {
     "evaluation.metrics": ("Coverage", "Evaluation"),
     "evaluation.report": ("evaluate",),
     "explanation.ablation": ("Ablation", "ablate"),
-    "explanation.gradcam": ("Explanation", "explain"),
+    "explanation.explain": ("Explanation", "explain"),
     "explanation.summary": ("Summary", "summarize"),
     "inference.export": ("Exported", "export"),
     "inference.predictor": ("Prediction", "Predictor"),

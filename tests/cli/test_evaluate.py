@@ -138,11 +138,12 @@ def test_summary(call: Call, run: Path) -> None:
 
 def test_explain(call: Call, run: Path, image: Path) -> None:
     out, _ = call("explain", run, image, "--top", 2)
-    assert "boot-explained.png" in out
+    assert "boot-explained.png" in out and "hiding" in out
     assert min(plot_size("boot-explained.png")) > 500
-    arguments = ("--class", "sandal", "--block", "4a", "--output", "plots/why.png", "--json")
+    arguments = ("--class", "sandal", "--method", "grad-cam", "--block", "4a", "--output", "plots/why.png", "--json")
     explanation = json.loads(call("explain", run, image, *arguments)[0])
     assert (explanation["explained"], explanation["block"]) == ("Sandal", "4a")
+    assert explanation["trust"]["lost"] <= 1 and set(explanation["trust"]) == {"area", "lost", "lost_elsewhere"}
     assert (explanation["file"], explanation["plot"]) == (str(image), "plots/why.png")
     assert plot_size("plots/why.png")
 
@@ -179,6 +180,7 @@ def test_draw(call: Call) -> None:
         (("explain", "missing", "taken", "-o", "taken"), "taken"),
         (("explain", "missing", "taken", "-o", "why.jpg"), ".png"),
         (("explain", "missing", "taken", "--top", 0), "top"),
+        (("explain", "missing", "taken", "--method", "cam"), "--method"),
         (("ablate", "missing", "--max-images", 10), "missing"),
         (("ablate", "missing", "--max-images", 0), "max_images"),
         (("ablate", "missing", "-o", "branches.svg"), ".png"),

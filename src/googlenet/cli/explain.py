@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -66,16 +66,20 @@ def explain(
     class_: Annotated[
         str | None, Parameter(name="--class", help="The class to explain; default: the most likely one.")
     ] = None,
+    method: Annotated[
+        Literal["masked-gradients", "occlusion", "grad-cam"],
+        Parameter(help="How to compute the heat map; docs/explanations.md compares them."),
+    ] = "masked-gradients",
     block: Annotated[
         str | None,
-        Parameter(help="Inception block for the heat map, like 4e; default: the last with maps of at least 7x7 cells."),
+        Parameter(help="Inception block for grad-cam, like 4e; default: the last with maps of at least 7x7 cells."),
     ] = None,
     top: Annotated[int, Parameter(help="Number of classes to show, the most likely first.")] = 5,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> int:
-    """Explain a prediction in one plot: a heat map (Grad-CAM), probabilities, and the share of each branch."""
-    from googlenet.explanation.gradcam import draw_explanation, explain as explain_image
+    """Explain a prediction in one plot: a heat map, probabilities, and the share of each branch."""
+    from googlenet.explanation.explain import draw_explanation, explain as explain_image, trust_line
     from googlenet.weights.load import load
 
     check_counts(top=top)
@@ -83,7 +87,7 @@ def explain(
     if plot.resolve() == image.resolve():
         raise UserError(f"{plot} is the image itself: name another file with --output")
     check_output(plot, ".png")
-    explanation = explain_image(load(model, device), image, class_name=class_, block=block)
+    explanation = explain_image(load(model, device), image, class_name=class_, method=method, block=block)
     draw_explanation(explanation, plot, top=top, name=image.name)
     if json:
         options.print_json({"file": str(image), "plot": str(plot), **explanation.to_dict()})
@@ -92,6 +96,7 @@ def explain(
     mark = "none of these? " if explanation.known is False else ""
     print(f"{printable(image)}  {mark}" + "  ".join(f"{name} {probability:.1%}" for name, probability in most_likely))
     print(f"evidence for {explanation.explained}: {plot}")
+    print(trust_line(explanation.trust))
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from googlenet.device import require, resolve_device
 from googlenet.errors import RunError, UserError, check_counts, reason_of
-from googlenet.explanation.gradcam import explain, heat_map_image
+from googlenet.explanation.explain import explain, heat_map_image, trust_line
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load, title_of
 from googlenet.weights.model_file import model_info
@@ -104,16 +104,16 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
 
     info = model_info(net)
 
-    def classify(file: str | None) -> tuple[dict[str, float] | None, Any, str]:
+    def classify(file: str | None) -> tuple[dict[str, float] | None, Any, str, str]:
         if file is None:
-            return None, None, ""
+            return None, None, "", ""
         try:
             explanation = explain(net, file)
         except UserError as error:
             raise gradio.Error(str(error).replace(file, Path(file).name)) from error
         shares = dict(zip(explanation.classes, explanation.probabilities, strict=True))
         notice = "**This image looks like none of the classes.**" if explanation.known is False else ""
-        return shares, heat_map_image(explanation), notice
+        return shares, heat_map_image(explanation), trust_line(explanation.trust), notice
 
     # Uploads and heat maps are deleted after an hour
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=(600, 3600)) as page:
@@ -130,13 +130,14 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
                 notice = gradio.Markdown()
                 label = gradio.Label(label="Prediction", num_top_classes=top)
                 heat_map = gradio.Image(
-                    label="Where the network looked (Grad-CAM): warm colors support the prediction",
+                    label="Where the network looked: warm colors support the prediction",
                     format="png",
                     interactive=False,
                     buttons=["download", "fullscreen"],
                 )
+                trust = gradio.Markdown()
         _accept_uploads_only(image)
-        image.change(classify, image, [label, heat_map, notice], api_name="classify")
+        image.change(classify, image, [label, heat_map, trust, notice], api_name="classify")
     return page
 
 

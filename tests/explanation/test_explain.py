@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet import GoogLeNet, Predictor, UserError, create_model, explain, save
-from googlenet.explanation.gradcam import _default_block, draw_explanation
-from googlenet.model.architecture import TABLE_1
+from googlenet.explanation.explain import _default_block, draw_explanation
+from googlenet.model.tables import TABLE_1
 from tests.explanation.pass_through import connect, pass_through
 from tests.networks import GOOGLENETS, with_info
 
+grad_cam = partial(explain, method="grad-cam")
 EVERY_VARIANT = pytest.mark.parametrize("variant", GOOGLENETS)
 
 
@@ -49,14 +51,14 @@ def center_of(heat: Tensor) -> tuple[float, float]:
 @EVERY_VARIANT
 def test_heat_is_where_the_class_is(variant: str) -> None:
     net = pass_through(variant, 112)
-    first = explain(net, two_corners())
+    first = grad_cam(net, two_corners())
     assert first.explained == first.classes[0] == "first channel"
     assert first.block == "4e"
-    assert first.grad_cam.shape == (7, 7)
-    assert first.grad_cam.max() == 1
+    assert first.heat_map.shape == (7, 7)
+    assert first.heat_map.max() == 1
     assert first.heat.shape == (112, 112)
     assert first.heat[:56, -56:].sum() / first.heat.sum() > 0.99
-    other = explain(net, two_corners(), class_name="Second Channel")
+    other = grad_cam(net, two_corners(), class_name="Second Channel")
     assert other.explained == "second channel"
     assert other.probability == other.probabilities[1] < other.probabilities[0]
     assert other.heat[-56:, :56].sum() / other.heat.sum() > 0.99
@@ -67,18 +69,18 @@ def test_grad_cam_of_the_last_block_equals_class_activation_maps(variant: str) -
     """As it must before a global average pool (Selvaraju et al. 2017, section 3.1)."""
     net = random_network(variant, size=96)
     image = random_image(3, 96, 96)
-    explanation = explain(net, image, class_name="c", block="5b")
+    explanation = grad_cam(net, image, class_name="c", block="5b")
     with torch.no_grad():
         maps = net.forward_features(net.info.input.prepare(image[None]))[0]
         expected = F.relu((net.fc.weight[2][:, None, None] * maps).sum(dim=0))
     assert expected.max() > 0
-    torch.testing.assert_close(explanation.grad_cam, expected / expected.max(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(explanation.heat_map, expected / expected.max(), rtol=1e-3, atol=1e-4)
 
 
 @EVERY_VARIANT
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_shares_of_every_block_sum_to_1(variant: str, channels: int) -> None:
-    explanation = explain(random_network(variant, channels), random_image(channels, 40, 50))
+    explanation = grad_cam(random_network(variant, channels), random_image(channels, 40, 50))
     assert tuple(explanation.shares) == tuple(row.name for row in TABLE_1)
     for shares in explanation.shares.values():
         assert tuple(shares) == ("1x1", "3x3", "3x3 (third)" if variant == "torchvision" else "5x5", "pool")
@@ -97,7 +99,7 @@ def test_shares_by_hand() -> None:
         connect(above, target, 0, weight)
     above.bias.data[0] = 10
     image = torch.full((3, 64, 64), 100, dtype=torch.uint8)
-    explanation = explain(net, image, class_name="first channel")
+    explanation = grad_cam(net, image, class_name="first channel")
     shares = explanation.shares["3a"]
     assert shares == pytest.approx({"1x1": 0.2, "3x3": 0.6, "5x5": 0, "pool": 0.2}, abs=1e-6)
     assert explanation.shares["4a"] == pytest.approx({"1x1": 1, "3x3": 0, "5x5": 0, "pool": 0})
@@ -109,28 +111,28 @@ def test_shares_by_hand() -> None:
 def test_the_default_block_is_the_last_with_enough_cells(size: int, stem_stride: int, block: str) -> None:
     net = with_info(create_model("bn", num_classes=2, stem_stride=stem_stride), ("a", "b"), size)
     image = random_image(3, size, size)
-    assert explain(net, image).block == block
-    assert explain(net, image, block="4c").block == "4c"
+    assert grad_cam(net, image).block == block
+    assert grad_cam(net, image, block="4c").block == "4c"
 
 
 @pytest.mark.parametrize(("height", "width"), [(112, 300), (300, 112)])
 def test_heat_stays_in_the_window(height: int, width: int) -> None:
     """`crop` removes the corners of the image, `stretch` does not."""
     image = two_corners(height, width)
-    cropped = explain(pass_through("bn", 112, resize="crop", crop_pct=0.875), image, class_name="first channel")
+    cropped = grad_cam(pass_through("bn", 112, resize="crop", crop_pct=0.875), image, class_name="first channel")
     assert cropped.window.height == cropped.window.width == pytest.approx(98)
     assert not cropped.heat.any()
     top, left = height // 2 - 40, width // 2 + 20
     image[0, top : top + 20, left : left + 20] = 255
-    cropped = explain(pass_through("bn", 112, resize="crop", crop_pct=0.875), image)
+    cropped = grad_cam(pass_through("bn", 112, resize="crop", crop_pct=0.875), image)
     one_cell = 14
     row, column = center_of(cropped.heat)
     assert row == pytest.approx(top + 10, abs=one_cell)
     assert column == pytest.approx(left + 10, abs=one_cell)
-    whole = explain(pass_through("bn", 112), image)
+    whole = grad_cam(pass_through("bn", 112), image)
     assert whole.window == (0, 0, height, width)
     assert whole.heat[: height // 4, -width // 4 :].max() > 0.5
-    padded = explain(pass_through("bn", 112, resize="pad"), image)
+    padded = grad_cam(pass_through("bn", 112, resize="pad"), image)
     assert min(padded.window) < 0 and padded.heat.shape == (height, width)
     assert padded.seen == (slice(0, height), slice(0, width))
     assert padded.heat[: height // 4, -width // 4 :].max() > 0.5
@@ -165,7 +167,7 @@ def test_images_of_every_kind_are_explained_alike(tmp_path: Path) -> None:
         explanation = explain(tmp_path, source)
         assert torch.equal(explanation.image, image)
         assert explanation.probabilities == expected.probabilities
-        assert torch.equal(explanation.grad_cam, expected.grad_cam)
+        assert torch.equal(explanation.heat_map, expected.heat_map)
     gray = explain(random_network("bn", channels=1), np.zeros((20, 30), np.uint8))
     assert gray.image.shape == (1, 20, 30)
 
@@ -176,7 +178,7 @@ def test_a_network_is_left_as_it_was(context: type) -> None:
     net.inception3a.eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with context():
-        explanation = explain(net, random_image(3, 64, 64))
+        explanation = explain(net, random_image(3, 32, 32))
     assert sum(explanation.shares["5b"].values()) == pytest.approx(1)
     assert net.training and not net.inception3a.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
@@ -184,7 +186,7 @@ def test_a_network_is_left_as_it_was(context: type) -> None:
 
 
 def test_a_large_image_is_reduced_with_its_heat() -> None:
-    explanation = explain(pass_through("bn", 112), two_corners(3000, 1500, 600), class_name="first channel")
+    explanation = grad_cam(pass_through("bn", 112), two_corners(3000, 1500, 600), class_name="first channel")
     assert explanation.image.shape == (3, 1024, 512)
     assert explanation.heat.shape == (1024, 512)
     assert explanation.heat[:512, -256:].sum() / explanation.heat.sum() > 0.9
@@ -192,7 +194,7 @@ def test_a_large_image_is_reduced_with_its_heat() -> None:
 
 def test_an_image_without_evidence_is_drawn(tmp_path: Path) -> None:
     explanation = explain(pass_through("tutorial", 64), torch.zeros(3, 3, 900, dtype=torch.uint8))
-    assert not explanation.grad_cam.any()
+    assert not explanation.heat_map.any()
     assert set(explanation.shares["3a"].values()) == {0}
     draw_explanation(explanation, tmp_path / "dark.png")
 

@@ -1,4 +1,4 @@
-"""Why a network predicts a class for one image: where it looks (Grad-CAM) and the share of each branch, in a figure."""
+"""Why a network predicts a class for one image: a heat map and the share of each branch, in a figure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib
 import numpy as np
@@ -21,6 +21,8 @@ from googlenet.data.transforms import Window
 from googlenet.errors import UserError, check_counts
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.evaluation.plots import drawing, shorten
+from googlenet.explanation import heat_maps
+from googlenet.explanation.heat_maps import Method, Trust
 from googlenet.model.features import find_block
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
@@ -38,12 +40,14 @@ class Explanation:
     image: Tensor  # uint8 (C, H, W), reduced to at most 1024 pixels per side
     classes: tuple[str, ...]  # all classes, the most likely first
     probabilities: tuple[float, ...]  # of `classes`, at the temperature of the model file
-    explained: str  # the class that `grad_cam` and `shares` are about
-    block: str  # the Inception block whose maps `grad_cam` is computed from
-    grad_cam: Tensor
-    """float32, (h, w), 0 to 1: the evidence for the class in each cell of the maps, 1 for the cell with the most. All 0
-    if there is none."""
-    window: Window  # the part of `image` that the network saw, which `grad_cam` covers
+    explained: str  # the class that `heat_map`, `trust` and `shares` are about
+    method: Method  # how `heat_map` was computed
+    block: str | None  # for Grad-CAM, the Inception block whose maps `heat_map` is computed from: 3a to 5b
+    heat_map: Tensor
+    """float32, (h, w), 0 to 1: the evidence for the class in each cell, 1 for the cell with the most. All 0 if there is
+    none. At most 28x28 cells."""
+    trust: Trust  # what the class loses if the hottest pixels are hidden
+    window: Window  # the part of `image` that the network saw, which `heat_map` covers
     shares: dict[str, dict[str, float]]
     """By block and branch, see `explain`; each block's shares sum to 1, or are all 0 if no gradient arrives."""
     known: bool | None = None  # whether the image belongs to one of the classes; None if the model has no rule for that
@@ -55,11 +59,11 @@ class Explanation:
 
     @property
     def heat(self) -> Tensor:
-        """`grad_cam` resized to the image: float32 (H, W), 0 to 1; 0 outside of the window."""
+        """`heat_map` resized to the image: float32 (H, W), 0 to 1; 0 outside of the window."""
         heat = torch.zeros(self.image.shape[1:])
         top, left, height, width = map(round, self.window)
         rows, columns = self.seen
-        resized = F.interpolate(self.grad_cam[None, None], size=(max(1, height), max(1, width)), mode="bilinear")[0, 0]
+        resized = F.interpolate(self.heat_map[None, None], size=(max(1, height), max(1, width)), mode="bilinear")[0, 0]
         heat[rows, columns] = resized[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         return heat
 
@@ -74,39 +78,49 @@ class Explanation:
         """Everything but the image, ready for JSON. The window is in fractions of the image's height and width."""
         height, width = self.image.shape[1:]
         window = Window(*(value / side for value, side in zip(self.window, (height, width) * 2, strict=True)))
-        fields = {name: getattr(self, name) for name in ("classes", "probabilities", "explained", "block", "shares")}
-        grad_cam = [[round(value, 4) for value in row] for row in self.grad_cam.tolist()]
+        names = ("classes", "probabilities", "explained", "method", "block", "shares")
+        fields = {name: getattr(self, name) for name in names}
+        heat_map = [[round(value, 4) for value in row] for row in self.heat_map.tolist()]
         known = {} if self.known is None else {"known": self.known}
-        return {**fields, **known, "grad_cam": grad_cam, "window": window._asdict()}
+        trust = self.trust._asdict()
+        return {**fields, **known, "trust": trust, "heat_map": heat_map, "window": window._asdict()}
 
 
 def explain(
-    net: GoogLeNet | str | Path, image: Any, *, class_name: str | None = None, block: str | None = None
-) -> Explanation:
-    """Where in an image the network sees a class, and how much each branch contributes.
+    net: GoogLeNet | str | Path, image: Any, *, class_name: str | None = None, method: Method = "masked-gradients",
+    block: str | None = None,
+) -> Explanation:  # fmt: skip
+    """Where in an image the network sees a class, how far to trust that, and how much each branch contributes.
 
-    **Where: Grad-CAM** (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391, section 3). Each map A_k of a block
-    is weighted by the mean over its cells of the gradient of the class's logit y. The heat is the positive part of the
-    weighted sum, ReLU(sum over k of mean(dy / dA_k) A_k), divided by its maximum.
+    **Where: a heat map.** The positive part of the evidence that `method` finds, divided by its maximum:
+
+    - `masked-gradients`: what each pixel contributes while random parts of the image are hidden, by its gradients.
+    - `occlusion`: what is lost while one square at a time is hidden. It needs no gradients, and takes longer.
+    - `grad-cam`: the maps of a block, weighted by their mean gradients. Coarse, and often wrong about the place.
+
+    docs/explanations.md has the tests of these and other methods. **How far to trust it**: `trust` is the part of the
+    class's probability that is lost when the hottest fifth of the input is hidden, and when a fifth elsewhere is.
 
     **How much: activation times gradient.** The share of a branch is the sum of |A dy/dA| over all channels and cells
     of its output A, divided by the sum over the whole block. To first order, A dy/dA is what the logit loses if that
     value is set to 0. Absolute values keep evidence for and against the class from canceling out. A branch with a large
     share may still be replaceable by another one: `googlenet.ablate` measures that.
 
-    Both are computed in float32 and eval mode on the network's device; the network is left as it was.
+    All are computed in float32 and eval mode on the network's device; the network is left as it was.
 
     Args:
         net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
         image: a path, the bytes of a file, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (H, W) or
             (C, H, W); arrays and tensors are uint8. Any size.
         class_name: the class to explain, in upper or lower case. Default: the most likely.
-        block: the block for Grad-CAM, `3a` to `5b` in version 1. Default: the last with at least 7 cells per side, or
+        method: how to compute the heat map.
+        block: the block for `grad-cam`, `3a` to `5b` in version 1. Default: the last with at least 7 cells per side, or
             if none has (inputs of 28x28 at stride 2), the last of those with the largest maps. If its maps hold no
             evidence for the class, the next best block whose maps do.
 
     Raises:
-        UserError: if the image cannot be read, the class or block does not exist, or the network has no `info`.
+        UserError: if the image cannot be read, the class, method or block does not exist, the method takes no block, or
+            the network has no `info`.
     """
     net, info = load_or_check(net)
     channels = info.input.channels
@@ -119,6 +133,10 @@ def explain(
         raise UserError(f"the image has no pixels: its shape is {tuple(image.shape)}")
     if block is not None:
         find_block(net.architecture, block)
+        if method != "grad-cam":
+            raise UserError(f"a block is for the method grad-cam, not {method}")
+    if method not in get_args(Method):
+        raise UserError(f"unknown method {method!r}; use one of: {', '.join(get_args(Method))}")
     target = None if class_name is None else _class_index(class_name, info.classes)
     with _block_outputs(net) as outputs, torch.inference_mode(False), torch.enable_grad():
         batch = info.input.prepare(seen[None].to(net.conv1.conv.weight.device)).requires_grad_()
@@ -126,7 +144,16 @@ def explain(
         target = int(logits.argmax()) if target is None else target
         gradients = torch.autograd.grad(logits[target], list(outputs.values()))
     maps = {name: (output.detach(), grad) for (name, output), grad in zip(outputs.items(), gradients, strict=True)}
-    block = block or _default_block(maps)
+    hidden = heat_maps.hide(batch.detach(), info.input)
+    with eval_mode(net), torch.inference_mode(False):
+        if method == "grad-cam":
+            block = block or _default_block(maps)
+            evidence = heat_maps.grad_cam(*maps[block])
+        else:
+            compute = heat_maps.masked_gradients if method == "masked-gradients" else heat_maps.occlusion
+            evidence = compute(net, batch.detach(), hidden, target)
+        heat = heat_maps.normalize(evidence[0])
+        trust = heat_maps.hide_hot_area(net, batch.detach(), hidden, target, heat, info.temperature)
     probabilities, order = (logits.detach() / info.temperature).softmax(dim=0).sort(descending=True, stable=True)
     shown = _reduce(image.cpu(), MAX_IMAGE_SIDE)
     scales = 2 * tuple(after / before for after, before in zip(shown.shape[1:], image.shape[1:], strict=True))
@@ -135,11 +162,12 @@ def explain(
         row.name: dict(zip(row.branches, _shares(*maps[row.name], row.branch_channels), strict=True))
         for row in net.architecture.blocks
     }
-    classes, grad_cam = tuple(info.classes[index] for index in order.tolist()), _grad_cam(*maps[block]).cpu()
+    classes = tuple(info.classes[index] for index in order.tolist())
     known = None if info.known is None else bool(info.known.accepts(info.known.scores(logits.detach()[None])))
     return Explanation(
-        shown, classes, tuple(probabilities.tolist()), info.classes[target], block, grad_cam, window, shares, known
-    )
+        shown, classes, tuple(probabilities.tolist()), info.classes[target], method, block, heat.cpu(), trust, window,
+        shares, known,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -155,12 +183,6 @@ def _block_outputs(net: GoogLeNet) -> Iterator[dict[str, Tensor]]:
         yield outputs
 
 
-def _grad_cam(maps: Tensor, gradients: Tensor) -> Tensor:
-    """Maps and their gradients (1, K, h, w) -> heat (h, w), 0 to 1."""
-    heat = F.relu((gradients.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1))[0]
-    return heat / heat.max() if heat.any() else heat
-
-
 def _shares(maps: Tensor, gradients: Tensor, channels: tuple[int, ...]) -> list[float]:
     """Each branch's share of the block's sum of |activation times gradient|."""
     sums = torch.stack([part.sum() for part in (maps * gradients).cpu().double().abs().split(channels, dim=1)])
@@ -172,7 +194,7 @@ def _default_block(maps: dict[str, tuple[Tensor, Tensor]]) -> str:
     """The last block with enough cells; if it holds no evidence for the class, the next best that does."""
     cells = {name: min(MIN_MAP_SIDE, *output.shape[2:]) for name, (output, _) in maps.items()}
     best_first = sorted(maps, key=cells.__getitem__)[::-1]
-    return next((name for name in best_first if _grad_cam(*maps[name]).any()), best_first[0])
+    return next((name for name in best_first if (heat_maps.grad_cam(*maps[name]) > 0).any()), best_first[0])
 
 
 def _class_index(name: str, classes: tuple[str, ...]) -> int:
@@ -204,16 +226,25 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
         image.set_xlabel(shorten(name, 40), color=GRAY)
         heat.imshow(heat_map_image(explanation))
         heat.set(title=f"Evidence for {shorten(explanation.explained, 28)}", xticks=[], yticks=[], anchor="N")
-        scale = "brighter: more evidence" if explanation.grad_cam.any() else "Grad-CAM finds no evidence"
+        scale = "brighter: more evidence" if explanation.heat_map.any() else f"{explanation.method} finds no evidence"
         rows, columns = explanation.seen
         whole = (rows.stop - rows.start, columns.stop - columns.start) == tuple(explanation.image.shape[1:])
         cropped = "" if whole else "; dark: cropped away"
-        cells = "x".join(map(str, explanation.grad_cam.shape))
-        heat.set_xlabel(f"{scale}{cropped}\n(Grad-CAM, block {explanation.block}, {cells} cells)", color=GRAY)
+        method = explanation.method + (f", block {explanation.block}" if explanation.block else "")
+        trust = trust_line(explanation.trust).replace("; ", ";\n")
+        heat.set_xlabel(f"{scale}{cropped} ({method})\n{trust}", color=GRAY, fontsize=9)
         _draw_classes(figure.add_subplot(grid[0, 2]), explanation, top)
         _draw_shares(figure.add_subplot(grid[1, :]), explanation)
         predicted, probability = shorten(explanation.classes[0], 40), explanation.probabilities[0]
         figure.suptitle(f"Predicted: {predicted} ({probability:.1%})", fontsize=16, fontweight="bold")
+
+
+def trust_line(trust: Trust) -> str:
+    """How far to trust a heat map, for people."""
+    return (
+        f"hiding the hottest {trust.area:.0%} loses {trust.lost:.0%} of the probability; "
+        f"hiding as much elsewhere loses {trust.lost_elsewhere:.0%}"
+    )
 
 
 def heat_map_image(explanation: Explanation) -> NDArray[np.uint8]:
