@@ -34,6 +34,7 @@ from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNet, GoogLeNetOutput
 from googlenet.recipe import Recipe, stored_recipe
 from googlenet.training.auto import resolve_recipe
+from googlenet.training.film import start_film
 from googlenet.training.graph import GraphedStep, Step
 from googlenet.training.grow import growth_lines
 from googlenet.training.optim import learning_rate_at, set_learning_rate, training_loss, update_ema
@@ -138,7 +139,7 @@ def train(
 def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> TrainingResult:
     """Train to the end or until interrupted, save the best network, write its predictions, draw the plots."""
     accelerator, state, evaluation, old_classes = trainer.accelerator, trainer.state, None, None
-    take_step = make_step(trainer, on_step)
+    take_step, film = make_step(trainer, on_step), start_film(trainer, folder)
     with fused(trainer.net, merge=trainer.precision == "bf16"):
         with _Interruption() as interruption, progress("training", trainer.total_steps, state.step) as bar:
             while not (_is_over(trainer) or interruption.requested_anywhere(accelerator)):
@@ -156,6 +157,8 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
                         f"{row['accuracy']:.2%}  time {seconds:.1f} s"
                     )
                     save_best(trainer, folder, row)
+                    if film is not None:
+                        film.record(row)
                 elif state.best_accuracy < 0:
                     save_best(trainer, folder, None)
                 if accelerator.is_main_process:
@@ -171,6 +174,8 @@ def fit(trainer: Trainer, folder: RunFolder, on_step: OnStep | None) -> Training
             old_classes = broadcast_object_list([old_classes])[0]
         if accelerator.is_main_process and trainer.recipe.plots:
             draw_plots(trainer, folder, evaluation, evaluated)
+    if film is not None:
+        film.write()
     for tracker in accelerator.trackers:
         tracker.finish()  # accelerator.end_training would end the other processes too, which may train again
     temperature = 1.0 if evaluation is None else evaluation.temperature
