@@ -20,8 +20,8 @@ def visualize(
     unit: Annotated[
         str,
         Parameter(
-            help="A channel 4c:447, a neuron 4c:447:3,5 (row, column), a branch 4c:3x3, a block 4c, conv1 to conv3, a "
-            "class by its name, or class for all of them."
+            help="A channel 4c:447, a neuron 4c:447:3,5 (row, column), a branch 4c:3x3, a class by its name; 4c for "
+            "every channel of a block, or of conv1 to conv3; class for every class."
         ),
     ],
     /,
@@ -42,9 +42,7 @@ def visualize(
     skip_unreadable: options.SkipUnreadable = False,
     examples: Annotated[int, Parameter(help="How many images of --data to show.")] = 6,
     max_images: Annotated[int | None, Parameter(help="Most images of --data to search; default: all.")] = None,
-    max_units: Annotated[
-        int, Parameter(help="Most units to show of a block, branch or the classes, spread evenly.")
-    ] = 64,
+    max_units: Annotated[int, Parameter(help="Most channels of a block, or classes, to show, spread evenly.")] = 64,
     seed: Annotated[int, Parameter(help="Decides the noise that images start from.")] = 0,
     device: options.Device = "auto",
     json: options.Json = False,

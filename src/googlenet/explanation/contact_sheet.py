@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,8 +85,7 @@ def _many_units(result: Visualization) -> list[tuple[str, list[_Cell]]]:
         images += [] if result.examples is None else [result.examples[number][:EXAMPLES]]
         label = f"{name.rpartition(':')[2]}   {float(result.activations[number].max()):.3g}"
         groups.setdefault(result.branches[number], []).append(_Cell(label, torch.cat(images)))
-    title = f"{result.unit}: {', '.join(parts)}"
-    headings: Iterable[str] = (f"{title}   {branch}" if branch else title for branch in groups)
+    headings = (f"{result.unit}{f', branch {name}' if name else ''}: {', '.join(parts)}" for name in groups)
     return list(zip(headings, groups.values(), strict=True))
 
 

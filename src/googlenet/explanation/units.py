@@ -39,9 +39,9 @@ class Unit:
         """How much each image excites the unit: maps (N, C, h, w), or logits (N, C) -> (N,).
 
         The logit of a class; the value of a neuron before its ReLU; the mean over the map of a channel after the ReLU;
-        the mean of the squares over a branch or layer, with which a few strong channels count more than many weak ones
-        (the objective of DeepDream). `sign` -1 asks for the opposite: how far values are below 0. A `slope` lets
-        values that the ReLU cuts off count a little, so that they have a gradient.
+        the mean of the squares over a branch or layer, where a few strong channels count more than many weak ones (the
+        objective of DeepDream). `sign` -1 asks for the opposite: how far values are below 0. A `slope` lets values that
+        the ReLU cuts off count a little, so that they have a gradient.
         """
         values = sign * maps[:, self.channels].float()
         if self.kind == "class":
@@ -126,11 +126,12 @@ def channel_unit(layer: str, channel: int, cell: tuple[int, int] | None = None) 
 
 
 def units_of(unit: Unit, classes: Sequence[str], count: int) -> list[Unit]:
-    """The units in a layer or branch, at most `count`, spread evenly: channels or classes. Else the unit itself."""
-    if unit.kind not in ("layer", "branch"):
+    """The channels of a layer or the classes, at most `count`, spread evenly. Else the unit itself."""
+    if unit.kind != "layer":
         return [unit]
-    numbers = range(unit.channels.start, unit.channels.stop)
-    chosen = [numbers[index * len(numbers) // min(count, len(numbers))] for index in range(min(count, len(numbers)))]
+    total = unit.channels.stop
+    count = min(count, total)
+    chosen = [index * total // count for index in range(count)]
     if unit.layer == CLASS:
         return [Unit(classes[number], "class", CLASS, slice(number, number + 1)) for number in chosen]
     return [channel_unit(unit.layer, number) for number in chosen]

@@ -40,7 +40,7 @@ class Visualization:
     """The result of `visualize`: of U units, K images each, and of M images of a data set."""
 
     unit: str  # what was asked for: `4c:447`, `4c`, a class
-    units: tuple[str, ...]  # it, or the U channels or classes in it
+    units: tuple[str, ...]  # it, or U channels or classes in it
     branches: tuple[str, ...]  # the branch that each is in, empty if none
     images: Tensor  # uint8 (U, K, C, size, size): those that excite each unit most
     activations: Tensor  # float32 (U, K), see `Unit.activation`
@@ -80,9 +80,9 @@ def visualize(
 
     Args:
         net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
-        unit: `4c:447` is channel 447 of block 4c; `4c:447:3,5` its neuron at row 3, column 5; `4c:3x3` the channels of
-            a branch, `4c` those of a block, `class` the classes; `conv1` to `conv3` are the stem. Else the name of a
-            class, in upper or lower case; `class:NAME` is a class that is called like a layer.
+        unit: `4c:447` is channel 447 of block 4c; `4c:447:3,5` its neuron at row 3, column 5; `4c:3x3` a branch as a
+            whole. `4c` stands for each channel of the block, `class` for each class; `conv1` to `conv3` are the stem.
+            Else the name of a class, in upper or lower case; `class:NAME` is a class that is called like a layer.
         steps: of the optimization.
         size: height and width of the images, pixels. Default: the size that the network was trained on.
         diversity: how many images per unit, made different from each other.
@@ -93,7 +93,7 @@ def visualize(
         skip_unreadable: skip image files that cannot be read.
         examples: how many images of the data to find.
         max_images: search at most this many images, spread evenly over the classes. Default: all.
-        max_units: of a branch, block or the classes: how many, spread evenly.
+        max_units: at most this many channels of a block or classes, spread evenly.
         seed: decides the noise at the start.
         device: auto, cpu, cuda, cuda:1 or mps.
 
@@ -120,9 +120,9 @@ def visualize(
     with progress(f"visualizing {target.name}", steps * len(units) * len(signs)) as bar:
         made = [_optimize(net, probe, units, sign, canvas, steps, diversity, bar) for sign in signs]
     branches = branches_of(net, target.layer)
-    names = [next((name for name, part in branches.items() if each.is_in(part)), "") for each in units]
-    units_named = tuple(each.name for each in units)
-    return Visualization(target.name, units_named, tuple(names), *made[0], *(made[1:] and made[1]), **found)
+    parts = tuple(next((name for name, part in branches.items() if each.is_in(part)), "") for each in units)
+    names = tuple(each.name for each in units)
+    return Visualization(target.name, names, parts, *made[0], *(made[1] if negative else ()), **found)
 
 
 class Canvas:
@@ -234,7 +234,7 @@ def _most_exciting(
         maps = probe(x.float())
         return torch.stack([unit.activation(maps) for unit in units], dim=1)
 
-    at_once = max(1, 16 * PIXELS_AT_ONCE // (16 * info.input.size**2))
+    at_once = max(1, PIXELS_AT_ONCE // info.input.size**2)
     values = run_on_split(
         net, info, split, device=device, precision="fp32", batch_size=min(256, at_once), forward=forward
     )
