@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from googlenet.evaluation.plots import drawing, shorten
 from googlenet.explanation.visualize import Visualization
 
-WIDTH = 1180  # pixels of a sheet
+WIDTH, LEAST_WIDTH = 1080, 620  # pixels of a sheet, if one unit's images are not wider; room for the headings
 TILE, SMALL_TILE = 170, 92  # sides of an image: of one unit; of many
 EXAMPLES = 3  # images of the data next to each unit of many
 GAP, LABEL, HEADING = 8, 17, 34
@@ -42,15 +42,17 @@ def draw_visualization(result: Visualization, path: Path) -> None:
             row, column = divmod(number, columns)
             y, x = top + row * (tile + LABEL + GAP), GAP + column * width
             placed += [(y, x + index * (tile + 2), image) for index, image in enumerate(_tiles(cell.images, tile))]
-            texts.append((x, y + tile + LABEL - 4, shorten(cell.label, max(10, width // 7)), "label"))
+            texts.append((x, y + tile + LABEL - 4, shorten(cell.label, max(10, width // 6)), "label"))
         top += -(-len(cells) // columns) * (tile + LABEL + GAP)
-    canvas = torch.full((top + GAP, WIDTH, 3), 255, dtype=torch.uint8)
+    right = max(x for _, x, _ in placed) + tile + GAP
+    wide = max(right, LEAST_WIDTH)
+    canvas = torch.full((top + GAP, wide, 3), 255, dtype=torch.uint8)
     for y, x, image in placed:
-        canvas[y : y + tile, x : x + tile] = image[:, : WIDTH - x]
-    with drawing(path, WIDTH / DPI, len(canvas) / DPI) as figure:
+        canvas[y : y + tile, x : x + tile] = image
+    with drawing(path, wide / DPI, len(canvas) / DPI) as figure:
         figure.set_layout_engine("none")  # one image for the whole figure, pixel for pixel
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.imshow(canvas.numpy(), aspect="auto", interpolation="none", extent=(0, WIDTH, len(canvas), 0))
+        axes.imshow(canvas.numpy(), aspect="auto", interpolation="none", extent=(0, wide, len(canvas), 0))
         axes.set_axis_off()
         for x, y, text, kind in texts:
             is_heading = kind == "heading"
@@ -75,7 +77,7 @@ def _cells(images: Tensor, activations: Tensor) -> list[_Cell]:
 
 
 def _many_units(result: Visualization) -> list[tuple[str, list[_Cell]]]:
-    parts = ["made to excite it"]
+    parts = ["made to excite each"]
     groups: dict[str, list[_Cell]] = {}
     parts += ["made to do the opposite"] if result.negative is not None else []
     parts += ["found in the data"] if result.examples is not None else []

@@ -25,7 +25,7 @@ from googlenet.weights.load import load_or_check
 
 OCTAVE_SCALE = 1.4  # of the sides, from one octave to the next
 LARGEST_SHIFT = 32  # pixels, between two steps, so that no seams of the network's strides appear
-LEAK = 0.1
+LONGEST_WAVE = 16  # pixels
 # Brightness and color differences of RGB (ITU-R BT.601)
 BRIGHTNESS = (0.299, 0.587, 0.114)
 
@@ -101,12 +101,21 @@ def _climb(
     for _ in range(steps):
         shift = (torch.randint(-LARGEST_SHIFT, LARGEST_SHIFT + 1, (2,), generator=generator)).tolist()
         x = torch.roll(x, shift, (2, 3)).requires_grad_()
-        activation = unit.activation(probe((x - mean) / std), slope=LEAK)
+        activation = unit.activation(probe((x - mean) / std))
         (gradient,) = torch.autograd.grad(activation.sum(), x)
+        gradient = _smoothed(gradient)
         x = x.detach() + rate * gradient / gradient.abs().mean().clamp(min=1e-12)
         x = torch.roll(x.clamp(0, 1), [-amount for amount in shift], (2, 3))
         bar.advance(height * width)
     return x
+
+
+def _smoothed(gradient: Tensor) -> Tensor:
+    """With long waves stronger than short ones, as in natural images; up to waves of `LONGEST_WAVE` pixels."""
+    size = gradient.shape[2:]
+    down, right = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None, :]
+    frequency = (down.square() + right.square()).sqrt().clamp(min=1 / LONGEST_WAVE).to(gradient.device)
+    return torch.fft.irfft2(torch.fft.rfft2(gradient) / frequency, s=tuple(size))
 
 
 def _octave_sizes(base: Tensor, octaves: int, least: int) -> list[list[int]]:

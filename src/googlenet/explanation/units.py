@@ -40,17 +40,17 @@ class Unit:
 
         The logit of a class; the value of a neuron before its ReLU; the mean over the map of a channel after the ReLU;
         the mean of the squares over a branch or layer, where a few strong channels count more than many weak ones (the
-        objective of DeepDream). `sign` -1 asks for the opposite: how far values are below 0. A `slope` lets values that
-        the ReLU cuts off count a little, so that they have a gradient.
+        objective of DeepDream). `sign` -1 asks for the opposite: how far values are below 0. A `slope` lets values of
+        a channel that the ReLU cuts off count a little, so that they have a gradient.
         """
         values = sign * maps[:, self.channels].float()
         if self.kind == "class":
             return values[:, 0]
         if self.cell is not None:
             return values[:, 0, self.cell[0], self.cell[1]]
-        positive = values.clamp(min=0)
-        positive = positive if self.kind == "channel" else positive.square()
-        return (positive + slope * values.clamp(max=0)).mean(dim=(1, 2, 3))
+        if self.kind == "channel":
+            return torch.where(values > 0, values, slope * values).mean(dim=(1, 2, 3))
+        return values.clamp(min=0).square().mean(dim=(1, 2, 3))
 
 
 class Probe(nn.Module):

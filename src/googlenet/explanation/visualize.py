@@ -26,7 +26,7 @@ from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
 from googlenet.weights.model_file import ModelInfo
 
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.2  # at first; it falls to 0, and what differs from step to step averages out
 LEAK = 0.1  # of values that a ReLU cuts off, so that a unit that nothing excites yet has a gradient
 DIVERSITY = 0.5  # weight of the similarity between images, relative to their activation
 PIXELS_AT_ONCE = 4 * 224 * 224  # in a batch, to bound the memory
@@ -183,18 +183,20 @@ def _optimize(
         group = units[first : first + together]
         waves = canvas.noise(len(group) * diversity)
         optimizer = torch.optim.Adam([waves], LEARNING_RATE)
-        largest = torch.full((len(group), 1), 1e-6, device=canvas.device)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
         for _ in range(steps):
             maps = fast.maps(canvas.disturbed(canvas.normalized(canvas.pixels(waves))))
             excitement = _activations(group, fast.head(maps), diversity, sign, LEAK)
-            # Relative to the largest so far, so that the weight of diversity means the same for every unit
-            largest = torch.maximum(largest, excitement.detach().abs().amax(dim=1, keepdim=True))
-            loss = -(excitement / largest).sum()
+            loss = -excitement.sum()
             if diversity > 1:
-                loss = loss + DIVERSITY * diversity * sum(similarity(part) for part in maps.split(diversity))
+                # Relative to the excitement, so that the weight means the same for every unit
+                scales = DIVERSITY * excitement.detach().abs().sum(dim=1)
+                pairs = zip(scales, maps.split(diversity), strict=True)
+                loss = loss + torch.stack([scale * similarity(part) for scale, part in pairs]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             bar.advance(len(group))
         with torch.no_grad():
             pixels = (255 * canvas.pixels(waves)).round().to(torch.uint8)
