@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from googlenet.errors import UserError
-from googlenet.model.features import BLOCKS, layers_until
+from googlenet.model.features import layers_until
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import Convolution, GoogLeNet
 
-STEM = ("conv1", "conv2", "conv3")
 CLASS = "class"  # the layer of the class logits
 SYNTAX = "a channel 4c:447, a neuron 4c:447:3,5 (row, column), a branch 4c:3x3, a block 4c, a class by name, or class"
-_LAST_LAYERS = {CLASS: "fc"}
 
 
 @dataclass(frozen=True)
@@ -56,16 +54,18 @@ class Unit:
 class Probe(nn.Module):
     """The layers up to a unit's, as a copy made for speed: prepared images (N, C, H, W) -> maps (N, channels, h, w).
 
-    The last ReLUs are left out, so that `Unit.activation` sees values below 0. The logits are `head(maps)` for the
-    layer `class`, whose maps are those of block 5b. Parameters need no gradient.
+    The last ReLUs are left out, so that `Unit.activation` sees values below 0. For the layer `class`, the maps are
+    those of the last block, and `head` makes logits of them. Parameters need no gradient.
     """
 
     def __init__(self, net: GoogLeNet, layer: str, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         copied = folded(net, dtype).requires_grad_(False)
-        last = layer if layer in STEM else f"inception{'5b' if layer == CLASS else layer}"
+        blocks = list(block_channels(net))
+        last = blocks[-1] if layer == CLASS else layer
+        last = f"inception{last}" if last in blocks else last
         body = layers_until(copied, last)
-        layers = layers_until(copied, _LAST_LAYERS.get(layer, last))
+        layers = layers_until(copied, "fc" if layer == CLASS else last)
         self.body = nn.Sequential(*(module for _, module in body))
         self.head = nn.Sequential(*(module for _, module in layers[len(body) :]))
         if layer != CLASS:
@@ -98,10 +98,11 @@ def parse_unit(text: str, net: GoogLeNet, classes: Sequence[str], *, option: str
     if layer == CLASS:
         if not rest:
             return Unit(CLASS, "layer", CLASS, slice(0, len(classes)))
-        return _class_unit(rest, classes, option)
-    if layer not in (*STEM, *BLOCKS):
-        return _class_unit(text, classes, option)
-    count = _count(net, layer)
+        return _class_unit(rest, classes, option, ())
+    layers = stem_channels(net) | {name: sum(channels) for name, channels in block_channels(net).items()}
+    if layer not in layers:
+        return _class_unit(text, classes, option, layers)
+    count = layers[layer]
     if not rest:
         return Unit(layer, "layer", layer, slice(0, count))
     branches = branches_of(net, layer)
@@ -137,13 +138,20 @@ def units_of(unit: Unit, classes: Sequence[str], count: int) -> list[Unit]:
     return [channel_unit(unit.layer, number) for number in chosen]
 
 
+def stem_channels(net: GoogLeNet) -> dict[str, int]:
+    """The convolutions of the stem, and their channels."""
+    return {name: layer.conv.out_channels for name, layer in net.named_children() if isinstance(layer, Convolution)}
+
+
+def block_channels(net: GoogLeNet) -> dict[str, tuple[int, ...]]:
+    """The Inception blocks by name, and the channels of their branches."""
+    return {block.name: block.branch_channels for block in net.architecture.blocks}
+
+
 def branches_of(net: GoogLeNet, layer: str) -> dict[str, slice]:
     """The channels of each branch of a block, by the branch's name; empty for a layer of the stem."""
-    rows = {row.name: row for row in net.architecture.blocks}
-    if layer not in rows:
-        return {}
     branches, start = {}, 0
-    for name, count in zip(net.architecture.branch_names, rows[layer].branch_channels, strict=True):
+    for name, count in zip(net.architecture.branch_names, block_channels(net).get(layer, ()), strict=False):
         branches[name.casefold()] = slice(start, start + count)
         start += count
     return branches
@@ -162,20 +170,14 @@ def check_cell(unit: Unit, probe: Probe, x: Tensor, *, option: str = "UNIT") -> 
         )
 
 
-def _count(net: GoogLeNet, layer: str) -> int:
-    if layer in BLOCKS:
-        return BLOCKS[layer]
-    convolution: nn.Conv2d = getattr(net, layer).conv
-    return convolution.out_channels
-
-
-def _class_unit(name: str, classes: Sequence[str], option: str) -> Unit:
+def _class_unit(name: str, classes: Sequence[str], option: str, layers: Collection[str]) -> Unit:
     matches = [index for index, known in enumerate(classes) if known.casefold() == name.strip().casefold()]
     if not matches:
         more = ", ..." if len(classes) > 10 else ""
+        neither = f"neither a layer ({', '.join(layers)}) nor" if layers else "not"
         raise UserError(
-            f"{option} {name!r} is neither a layer ({', '.join((*STEM, *BLOCKS))}) nor a class of the model "
-            f"({', '.join(classes[:10])}{more}); {option} is {SYNTAX}"
+            f"{option} {name!r} is {neither} a class of the model ({', '.join(classes[:10])}{more}); "
+            f"{option} is {SYNTAX}"
         )
     index = next((index for index in matches if classes[index] == name.strip()), matches[0])
     return Unit(classes[index], "class", CLASS, slice(index, index + 1))

@@ -36,8 +36,9 @@ RIGHT, WRONG = "#15803D", "#C2410C"
 class Film:
     """The frames of one run: `film/STEP.png` in its folder, and `film.webp` made from them.
 
-    Recording draws no random numbers and leaves the network as it is, so the run is the same with and without it. A
-    frame's name is its step: a resumed run writes the frames after its checkpoint again, and keeps those before it.
+    Recording leaves the network as it is, and each training step starts its own random stream, so the run is the same
+    with and without it. A frame's name is its step: a resumed run writes the frames after its checkpoint again, and
+    keeps those before it.
     """
 
     def __init__(self, trainer: Trainer, folder: RunFolder) -> None:
