@@ -15,7 +15,7 @@ from googlenet.explanation.units import Probe, parse_unit, similarity
 from tests.conftest import Call, bundled
 from tests.networks import fitted, with_info
 
-STEPS = 40
+STEPS = 30
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def split() -> ImageSplit:
     return ImageSplit(torch.from_numpy(images.copy())[:, None], torch.from_numpy(labels.astype("int64")))
 
 
-@pytest.mark.parametrize("unit", ["conv2:3", "3a:70", "3a:70:1,2", "class:sandal"])
+@pytest.mark.parametrize("unit", ["conv2:3", "3a:70:1,2", "class:sandal"])
 def test_a_made_image_excites_a_unit_more_than_data_and_noise(unit: str, net: GoogLeNet, split: ImageSplit) -> None:
     if unit == "class:sandal":
         net = fitted(split, net.info.classes, is_thin=True)
@@ -75,7 +75,7 @@ def test_negative_images_are_below_those_of_the_data(net: GoogLeNet, split: Imag
 
 def test_diverse_images_differ_in_style(net: GoogLeNet, monkeypatch: pytest.MonkeyPatch) -> None:
     def mean_similarity() -> float:
-        images = visualize(net, "conv3:20", steps=STEPS, diversity=3).images[0]
+        images = visualize(net, "conv3:20", steps=20, diversity=2).images[0]
         return float(similarity(Probe(net, "conv3").maps(net.info.input.prepare(images))))
 
     diverse = mean_similarity()
@@ -84,13 +84,13 @@ def test_diverse_images_differ_in_style(net: GoogLeNet, monkeypatch: pytest.Monk
 
 
 def test_a_block_is_a_sheet_of_channels_from_every_branch(net: GoogLeNet, split: ImageSplit, tmp_path: Path) -> None:
-    result = visualize(net, "3a", steps=2, max_units=16, data=split, examples=2, negative=True)
-    assert len(result.units) == len(set(result.units)) == 16 and result.units[0] == "3a:0"
+    result = visualize(net, "3a", steps=1, max_units=8, data=split, examples=2, negative=True)
+    assert len(result.units) == len(set(result.units)) == 8 and result.units[0] == "3a:0"
     assert list(dict.fromkeys(result.branches)) == ["1x1", "3x3", "5x5", "pool"]
-    assert result.images.shape == (16, 1, 1, 28, 28) and result.examples.shape == (16, 2, 1, 28, 28)
+    assert result.images.shape == (8, 1, 1, 28, 28) and result.examples.shape == (8, 2, 1, 28, 28)
     draw_visualization(result, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width > 1000
+        assert min(sheet.size) > 500
     assert visualize(net, "class", steps=1, max_units=99).units == net.info.classes
 
 
