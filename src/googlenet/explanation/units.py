@@ -54,7 +54,7 @@ class Unit:
 class Probe(nn.Module):
     """The layers up to a unit's, as a copy made for speed: prepared images (N, C, H, W) -> maps (N, channels, h, w).
 
-    The last ReLUs are left out, so that `Unit.activation` sees values below 0. For the layer `class`, the maps are
+    The last ReLUs are skipped, so that `Unit.activation` sees values below 0. For the layer `class`, the maps are
     those of the last block, and `head` makes logits of them. Parameters need no gradient.
     """
 
@@ -69,7 +69,7 @@ class Probe(nn.Module):
         self.body = nn.Sequential(*(module for _, module in body))
         self.head = nn.Sequential(*(module for _, module in layers[len(body) :]))
         if layer != CLASS:
-            _leave_out_relus(body[-1][1])
+            _skip_relus(body[-1][1])
         self.dtype = dtype
 
     def maps(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Probe(nn.Module):
         return values
 
 
-def _leave_out_relus(layer: nn.Module) -> None:
+def _skip_relus(layer: nn.Module) -> None:
     """Of a convolution, or of the last convolution of each branch of a block."""
     branches = [layer] if isinstance(layer, Convolution) else list(layer.children())
     for branch in branches:

@@ -81,7 +81,7 @@ def visualize(
     Args:
         net: a network from `googlenet.load` or `googlenet.import_weights`, or the path of a model file or run folder.
         unit: `4c:447` is channel 447 of block 4c; `4c:447:3,5` its neuron at row 3, column 5; `4c:3x3` a branch as a
-            whole. `4c` stands for each channel of the block, `class` for each class; `conv1` to `conv3` are the stem.
+            whole. `4c` is each channel of the block, `class` for each class; `conv1` to `conv3` are the stem.
             Else the name of a class, in upper or lower case; `class:NAME` is a class that is called like a layer.
         steps: of the optimization.
         size: height and width of the images, pixels. Default: the size that the network was trained on.
