@@ -52,7 +52,7 @@ def test_a_made_image_excites_a_unit_more_than_data_and_noise(unit: str, net: Go
 
 
 def test_activations_are_what_the_network_computes(net: GoogLeNet, split: ImageSplit) -> None:
-    outputs = {}
+    outputs: dict[str, torch.Tensor] = {}
     hook = net.inception4c.register_forward_hook(lambda _net, _x, output: outputs.update(maps=output))
     x = net.info.input.prepare(split.images)
     with hook, torch.no_grad():
