@@ -48,7 +48,7 @@ class Unit:
             return values[:, 0, self.cell[0], self.cell[1]]
         if self.kind == "channel":
             return torch.where(values > 0, values, slope * values).mean(dim=(1, 2, 3))
-        return values.clamp(min=0).square().mean(dim=(1, 2, 3))
+        return values.clamp(min=0).square().flatten(1).mean(dim=1)
 
 
 class Probe(nn.Module):
