@@ -7,8 +7,10 @@ from googlenet.errors import DivergedError as DivergedError, RunError as RunErro
 from googlenet.evaluation.metrics import Coverage as Coverage, Evaluation as Evaluation
 from googlenet.evaluation.report import evaluate as evaluate
 from googlenet.explanation.ablation import Ablation as Ablation, ablate as ablate
+from googlenet.explanation.dream import dream as dream
 from googlenet.explanation.explain import Explanation as Explanation, explain as explain
 from googlenet.explanation.summary import Summary as Summary, summarize as summarize
+from googlenet.explanation.visualize import Visualization as Visualization, visualize as visualize
 from googlenet.inference.export import Exported as Exported, export as export
 from googlenet.inference.predictor import Prediction as Prediction, Predictor as Predictor
 from googlenet.inference.web import export_web as export_web

@@ -144,6 +144,7 @@ class Recipe(BaseModel):
     # Logging
     log_every: int = Field(20, ge=1, description="steps between two rows of metrics.jsonl")
     plots: bool = Field(True, description="draw curves, confusion matrix and sample predictions, and write a report")
+    film: bool = Field(False, description="write film.webp: filters, predictions and a heat map at each evaluation")
     tracker: Tracker = Field("none", description="also send the metrics to this tracker")
 
     @model_validator(mode="before")

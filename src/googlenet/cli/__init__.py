@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from cyclopts import CycloptsError, UnusedCliTokensError
 
 # These add their commands
-from googlenet.cli import convert, data, embed, evaluate, explain, export, predict, report, train, weights  # noqa: F401
+from googlenet.cli import convert, data, embed, evaluate, explain, export, predict, report, train, visualize, weights  # noqa: F401
 from googlenet.cli.options import app
 from googlenet.errors import TERMINATED, RunError, Terminated, UserError, is_out_of_memory, reason_of
 

@@ -25,6 +25,7 @@ from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNetOutput
 from googlenet.recipe import Recipe
 from googlenet.training.divergence import Watch, roll_back
+from googlenet.training.film import start_film
 from googlenet.training.finish import draw_plots, finish
 from googlenet.training.graph import GraphedStep, Step
 from googlenet.training.interruption import Interruption, Stopped
@@ -129,7 +130,7 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
     accelerator, state, recipe = trainer.accelerator, trainer.state, trainer.recipe
     evaluation, old_classes, start = None, None, (state.step, state.epoch)
     watch = Watch(trainer, folder)
-    take_step = make_step(trainer, watch, on_step)
+    take_step, film = make_step(trainer, watch, on_step), start_film(trainer, folder)
     with (
         fused(trainer.net, merge=trainer.precision == "bf16"),
         progress("training", trainer.total_steps, state.step) as bar,
@@ -146,10 +147,14 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
                     # Several processes wait for each other in an evaluation, so none may leave it
                     between = interruption.check if accelerator.num_processes == 1 else None
                     evaluation = evaluate(trainer, trainer.eval_split, between)
-                    finish_epoch(trainer, folder, evaluation, trained, time.perf_counter() - started)
+                    row = finish_epoch(trainer, folder, evaluation, trained, time.perf_counter() - started)
+                    if film is not None:
+                        film.record(row)
             except DivergedError as error:
                 roll_back(trainer, folder, error)
                 bar.advance(state.step - step)
+                if film is not None:
+                    film.rewind()
             except Stopped:
                 log.info("the evaluation is left out; the resumed run begins with it")
             if not (trainer.is_over or interruption.requested):
@@ -164,6 +169,8 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
         (evaluation, old_classes), evaluated = finish(trainer, folder, evaluation), "test"
     if accelerator.is_main_process and recipe.plots and folder.rows():
         draw_plots(trainer, folder, evaluation, evaluated)
+    if film is not None:
+        film.write()
     for tracker in accelerator.trackers:
         tracker.finish()  # accelerator.end_training would end the other processes too, which may train again
     temperature = 1.0 if evaluation is None else evaluation.temperature
@@ -308,7 +315,7 @@ def set_backbone_frozen(net: nn.Module, heads: list[nn.Module], frozen: bool) ->
 
 def finish_epoch(
     trainer: Trainer, folder: RunFolder, evaluation: Evaluation, trained: Row | None, seconds: float
-) -> None:
+) -> Row:
     """Record the evaluation of an epoch, and save its model if it is the best one. `trained` is of its steps."""
     state = trainer.state
     figures = (evaluation.loss, evaluation.accuracy, evaluation.images_per_second)
@@ -323,6 +330,7 @@ def finish_epoch(
         f"{row['accuracy']:.2%}  time {seconds:.1f} s"
     )
     save_best(trainer, folder, row)
+    return row
 
 
 def save_checkpoint(trainer: Trainer, folder: RunFolder, *, if_cheap: bool = False) -> None:

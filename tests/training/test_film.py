@@ -1,0 +1,45 @@
+"""`film`: one frame before training and one per evaluation, also of a resumed run, which trains as without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from googlenet import TrainingResult, train
+from tests.conftest import QUICK, TINY
+from tests.training.helpers import assert_same_weights, small_net
+from tests.training.test_resume import Killed, killed_at
+
+pytestmark = pytest.mark.usefixtures("small_data")
+
+
+def frames(result: TrainingResult) -> list[int]:
+    """The steps of the frames; the film has as many."""
+    steps = sorted(int(path.stem) for path in (result.folder / "film").iterdir())
+    with Image.open(result.folder / "film.webp") as film:
+        assert getattr(film, "n_frames", 0) == len(steps)
+    return steps
+
+
+def test_a_killed_run_neither_loses_nor_repeats_frames(tmp_path: Path) -> None:
+    plain = train(output=tmp_path / "plain", model=small_net(), **QUICK)
+    settings = {**QUICK, "film": True}
+    with pytest.raises(Killed):
+        train(output=tmp_path / "killed", model=small_net(), on_step=killed_at(14), **settings)
+    killed = tmp_path / "killed" / "film"
+    # As if the kill had come between the frame of an evaluation and its checkpoint
+    (killed / "000000020.png").write_bytes(b"half a frame")
+    resumed = train(output=tmp_path / "killed", model=small_net(), resume=True)
+    assert frames(resumed) == [0, 10, 20]
+    assert_same_weights(plain.folder, resumed.folder)
+    assert not (plain.folder / "film").exists() and not (plain.folder / "film.webp").exists()
+
+
+def test_a_film_changes_nothing_in_the_training_of_a_googlenet(tmp_path: Path) -> None:
+    settings = {**TINY, "max_steps": 3, "ema_decay": 0.9, "validation": 0.1}
+    plain = train(output=tmp_path / "plain", **settings)
+    filmed = train(output=tmp_path / "filmed", film=True, **settings)
+    assert frames(filmed) == [0, 3]
+    assert_same_weights(plain.folder, filmed.folder)
