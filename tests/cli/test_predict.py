@@ -14,7 +14,7 @@ from PIL import Image
 
 from googlenet import TrainingResult, UserError
 from googlenet.cli.predict import parse_shard, take_shard
-from googlenet.inference import predictor
+from googlenet.inference import compiled
 from tests.conftest import Call
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -111,7 +111,7 @@ def test_links_to_themselves_in_a_folder(call: Call, images: Path, trained: Trai
 
 def test_compiled(call: Call, images: Path, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """tests/inference/test_compiled.py compiles; this is about the command."""
-    monkeypatch.setattr(predictor, "compiled_backend", lambda net, dtype: lambda batch: net(batch.to(dtype)).float())
+    monkeypatch.setattr(compiled, "compiled_backend", lambda net, dtype: lambda batch: net(batch.to(dtype)).float())
     out, err = call("predict", trained.folder, images / "0.png", "--backend", "compiled", "--json")
     assert len(json.loads(out)) == 1 and "compil" in err
 

@@ -11,10 +11,9 @@ from cyclopts import Parameter
 from googlenet.cli import options
 from googlenet.files import check_output
 from googlenet.model.architecture import Variant
-from googlenet.recipe import Resize
+from googlenet.choices import Resize
 
 
-@options.app.command(name="import")
 def import_(
     file: Annotated[
         Path,

@@ -32,6 +32,7 @@ app = App(
     name="googlenet",
     help="GoogLeNet (Inception v1): train it, understand it, ship it.",
     help_format="plaintext",
+    version_flags=(),  # `doctor` has one that prints more
     suppress_keyboard_interrupt=False,  # `main` reports it in one line
 )
 data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show, cache.")

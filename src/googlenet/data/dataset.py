@@ -24,7 +24,7 @@ from googlenet.data.store import Content, Decoding, PixelStore, open_store, pixe
 from googlenet.data.table import is_table, list_table
 from googlenet.errors import UserError, check_counts
 from googlenet.files import expand, printable
-from googlenet.recipe import Resize
+from googlenet.choices import Resize
 
 _CHUNK = 128  # images that are processed at a time
 

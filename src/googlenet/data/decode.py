@@ -23,7 +23,7 @@ from googlenet.data.formats import SUFFIXES, open_file
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir, printable
-from googlenet.recipe import Resize
+from googlenet.choices import Resize
 
 _SYSTEM_NAMES = frozenset(
     ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found", "thumbs.db",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from googlenet.data.decode import borders, center_crop, make_square, scaled_sides
-from googlenet.recipe import Resize
+from googlenet.choices import Resize
 
 
 class Window(NamedTuple):

@@ -13,7 +13,7 @@ from googlenet.errors import UserError, reason_of
 from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.recipe import Resize
+from googlenet.choices import Resize
 from googlenet.weights.catalog import imagenet_classes
 from googlenet.weights.model_file import ModelInfo, build, save, unnamed_classes, unreadable_as_user_error
 from googlenet.weights.readers import Weights, read_tensors
