@@ -33,8 +33,10 @@ def expand(path: str | Path) -> Path:
 
 
 def cache_dir() -> Path:
-    """The folder for downloads, compiled code and decoded images: `$XDG_CACHE_HOME/googlenet` or the system's like of
-    it; one for temporary files if the user has no home folder."""
+    """The folder for downloads, compiled code and decoded images: `$XDG_CACHE_HOME/googlenet`, on any system, else the
+    system's own; one for temporary files if the user has no home folder."""
+    if (named := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
+        return named / "googlenet"
     with contextlib.suppress(RuntimeError, KeyError, OSError):
         folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
         if folder.is_absolute():

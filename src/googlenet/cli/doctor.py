@@ -51,7 +51,7 @@ class Check(NamedTuple):
 
 @options.app.command
 def doctor(*, json: options.Json = False) -> int:
-    """Check this machine: PyTorch, GPU, compiler, data, cache, disk and optional packages, and what to install for what.
+    """Check this machine: PyTorch, GPU, compiler, data, cache, disk, optional packages; says what to install for what.
 
     The exit code is 1 if something is missing that googlenet needs.
     """
@@ -191,7 +191,12 @@ def _cache() -> Check:
     try:
         check_writable(folder / "pixels" / "x")
     except RunError as error:
-        return Check("cache", "missing", f"{error}: every run decodes images again", "export XDG_CACHE_HOME=FOLDER")
+        return Check(
+            "cache",
+            "missing",
+            f"{error}: every run decodes images again",
+            "set the variable XDG_CACHE_HOME to a folder of yours",
+        )
     return Check("cache", "ok", str(folder))
 
 

@@ -18,12 +18,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.choices import Resize
 from googlenet.console import log, progress
 from googlenet.data.formats import SUFFIXES, open_file
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir, printable
-from googlenet.choices import Resize
 
 _SYSTEM_NAMES = frozenset(
     ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found", "thumbs.db",

@@ -22,12 +22,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from googlenet.choices import Resize
 from googlenet.console import log
 from googlenet.data.decode import Header, decode_resized, map_threads
 from googlenet.device import available_cores, memory_bytes
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir, printable
-from googlenet.choices import Resize
 
 _VERSION = 1  # of the pixels and their layout; another one never reads these files
 _DEFAULT_LIMIT_GB = 20.0

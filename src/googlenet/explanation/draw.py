@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, plural
 from googlenet.model.architecture import TABLE_1, VARIANTS, Architecture, InceptionRow
 
 INK, MUTED, LINE = "#1f2933", "#5f6c7b", "#8a97a6"
@@ -63,7 +63,9 @@ def draw(variant: str, *, input_size: tuple[int, int, int] = (3, 224, 224), num_
     left = Column(canvas, net, MARGIN + BLOCK_WIDTH / 2, TOP)
     right = Column(canvas, net, left.center + BLOCK_WIDTH + gap, TOP)
     follows = "batch normalization and ReLU" if net.normalization == "batch" else "ReLU"
-    subtitle = f"From an image of {_shape(*input_size)} to {num_classes} classes. After every convolution: {follows}."
+    subtitle = (
+        f"From an image of {_shape(*input_size)} to {plural(num_classes, 'class')}. After every convolution: {follows}."
+    )
     canvas.text(MARGIN, 38, f"GoogLeNet, variant {variant}", size=24, anchor="start", more=BOLD)
     canvas.text(MARGIN, 66, subtitle, color=MUTED, anchor="start")
     for column, layers, direction in zip((left, right), _layers(net, input_size), (1, -1), strict=True):

@@ -77,7 +77,7 @@ def _class_folders(classes: tuple[str, ...]) -> dict[str, str]:
     by_folder: dict[str, str] = {}
     for name, folder in folders.items():
         if folder.startswith(".") or folder in (UNSURE, UNKNOWN) or not folder.strip():
-            raise UserError(f"the class {name!r} cannot be a folder")
+            raise UserError(f"the class {name!r} cannot be a folder: write a table with --output FILE.csv instead")
         other = by_folder.setdefault(folder.casefold(), name)
         if other != name:
             raise UserError(f"the classes {other!r} and {name!r} would have the same folder")
