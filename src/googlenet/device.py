@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from googlenet.errors import UserError, reason_of
@@ -150,11 +151,8 @@ def available_cores() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory of this machine; 0 if the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return 0
+    """Memory of this machine."""
+    return int(psutil.virtual_memory().total)
 
 
 def _processor_name() -> str:

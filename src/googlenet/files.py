@@ -76,6 +76,18 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise RunError(f"cannot write {path}: {reason_of(error)}") from error
 
 
+def reserve_space(descriptor: int, size: int) -> None:
+    """Give an open file its bytes on the disk, where the system can: mapped into memory, a file for which the disk has
+    no room later kills the process. Raises `OSError` if there is no room now."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except AttributeError:  # macOS, Windows
+        return
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # some file systems
+            raise
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary name next to `path` to write to. It becomes `path` at the end, or is deleted after an error.

@@ -146,8 +146,7 @@ def _device() -> Iterator[Check]:
 
     device = resolve_device("auto")
     facts = describe(device)
-    memory = f", {facts['memory_gib']} GiB" if facts["memory_gib"] else ""
-    yield Check("processor", "ok", f"{facts['processor']}, {facts['cores']} cores{memory}")
+    yield Check("processor", "ok", f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB")
     if device.type != "cpu":
         yield Check("GPU", "ok", facts["device_name"])
     elif shutil.which("nvidia-smi"):

@@ -114,7 +114,7 @@ def export(
     calibration, verification, labels = _load_images(exportable, calibration_data, data_dir, skip_unreadable, int8=int8)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-", ignore_cleanup_errors=True) as folder:
             written = Path(folder) / target.name
             write_graph(exportable, to, written)
             if int8:
