@@ -20,7 +20,7 @@ RUN apt-get update \
  && mkdir /work && chown googlenet /work
 COPY --from=build /opt/googlenet /opt/googlenet
 ENV PATH=/opt/googlenet/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/work/.cache
-USER googlenet
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["googlenet"]
 CMD ["--help"]

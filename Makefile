@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test check bench study compare clean
+.PHONY: train test wheel-test check bench study compare clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
@@ -26,6 +26,10 @@ compare: $(VENV)/installed
 
 test: check
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal $(ARGS)
+
+# The wheel in an empty environment, with nothing of the checkout. It takes a minute, mostly to install PyTorch.
+wheel-test:
+	scripts/wheel_test.sh "$(PYTHON)" "$(WHEELS)"
 
 check: $(VENV)/installed-dev
 	"$(BIN)/python" -m ruff format --check .

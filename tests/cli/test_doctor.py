@@ -40,7 +40,11 @@ def test_the_report_names_each_check_and_its_advice(call: Call, monkeypatch: pyt
     found = [Check("a", "ok", "fine"), Check("b c", "problem", "broken", "pip install b")]
     monkeypatch.setattr(doctor, "run_checks", lambda: found)
     lines = call("doctor", code=1)[0].splitlines()
-    assert [line.split() for line in lines[:3]] == ["ok a fine".split(), "problem b c broken".split(), "pip install b".split()]
+    assert [line.split() for line in lines[:3]] == [
+        ["ok", "a", "fine"],
+        ["problem", "b", "c", "broken"],
+        ["pip", "install", "b"],
+    ]
 
 
 def test_what_to_install_for_what(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
