@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test check soak bench study compare clean
+.PHONY: train test wheel-test check soak bench study compare clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
@@ -30,6 +30,9 @@ test: check
 # Kills runs at 100 random points, resumes them, and compares them with whole ones. ARGS="--kills 20"
 soak: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.kills $(ARGS)
+# The wheel in an empty environment, with nothing of the checkout. It takes a minute, mostly to install PyTorch.
+wheel-test:
+	scripts/wheel_test.sh "$(PYTHON)" "$(WHEELS)"
 
 check: $(VENV)/installed-dev
 	"$(BIN)/python" -m ruff format --check .

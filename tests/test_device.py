@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -79,3 +80,14 @@ def test_compile_error_is_the_compilers(monkeypatch: pytest.MonkeyPatch) -> None
         assert compile_error(CPU) == "no C++ compiler"
     finally:
         compile_error.cache_clear()
+
+
+def test_capabilities_in_pytorch_before_2_11(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {name for name, has in device.cpu_capabilities().items() if has is True and name.endswith("bf16")}
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    flags = device.cpu_capabilities()
+    assert known <= set(flags)
+    if sys.platform.startswith("linux"):
+        assert flags
+    monkeypatch.setattr(device, "Path", lambda _: (_ for _ in ()).throw(OSError("no /proc")))
+    assert device.cpu_capabilities() == {}

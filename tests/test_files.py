@@ -3,11 +3,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from googlenet import RunError, UserError
+from googlenet.errors import plural
 from googlenet.files import (
     atomic_write,
     cache_dir,
@@ -16,6 +18,7 @@ from googlenet.files import (
     disk_errors,
     expand,
     printable,
+    reserve_space,
     write_json,
     write_text,
 )
@@ -83,3 +86,35 @@ def test_disk_errors_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file"):
         write_text(tmp_path / "file" / "a.txt", "")
+
+
+def test_a_named_cache_folder_on_any_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda *_, **__: "/elsewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "googlenet"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_dir() == Path("/elsewhere")
+
+
+def test_space_is_reserved_where_the_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        reserve_space(file.fileno(), 5000)
+        assert os.fstat(file.fileno()).st_size in (0, 5000)
+        for number, is_raised in ((errno.EOPNOTSUPP, False), (errno.ENOSPC, True)):
+
+            def fail(*_: int, number: int = number) -> None:
+                raise OSError(number, os.strerror(number))
+
+            monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
+            with pytest.raises(OSError, match="space") if is_raised else nullcontext():
+                reserve_space(file.fileno(), 5000)
+        monkeypatch.delattr(os, "posix_fallocate")
+        reserve_space(file.fileno(), 5000)
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(1, "class", "1 class"), (2, "class", "2 classes"), (0, "image", "0 images"), (2000, "image", "2,000 images")],
+)
+def test_plurals(count: int, noun: str, text: str) -> None:
+    assert plural(count, noun) == text

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
-
-__version__ = version("googlenet")
 
 # Imported when first used, so that `import googlenet` and `googlenet --help` do not wait for torch.
 _MODULES = {
@@ -42,6 +39,10 @@ __all__ = sorted((*_HOME, "__version__"))  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("googlenet")
     if name not in _HOME:
         raise AttributeError(f"module 'googlenet' has no attribute {name!r}")
     value = getattr(import_module(f"googlenet.{_HOME[name]}"), name)

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from googlenet.errors import UserError, reason_of
@@ -52,9 +53,19 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
 
 
+def cpu_capabilities() -> dict[str, Any]:
+    """What this processor can do, by name. bf16 is avx512_bf16 or amx_bf16 (x86), bf16 or sve_bf16 (ARM)."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return dict(torch.cpu.get_capabilities())
+    with contextlib.suppress(OSError):  # PyTorch before 2.11, on Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next((line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))), "")
+        return dict.fromkeys(flags.split(), True)
+    return {}
+
+
 def _cpu_has_bf16() -> bool:
-    # x86: avx512_bf16, amx_bf16; ARM: bf16, sve_bf16
-    return any(bool(has) for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    return any(bool(has) for name, has in cpu_capabilities().items() if name.endswith("bf16"))
 
 
 @contextlib.contextmanager
@@ -140,11 +151,8 @@ def available_cores() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory of this machine; 0 if the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return 0
+    """Memory of this machine."""
+    return int(psutil.virtual_memory().total)
 
 
 def _processor_name() -> str:

@@ -62,6 +62,11 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
     except UserError as error:
         part.unlink(missing_ok=True)
         raise DownloadError(f"{url} answered with a different file: its SHA-256 is not the expected one") from error
+    except PermissionError as error:
+        place = error.filename or target.parent
+        raise DownloadError(
+            f"cannot write {place}: {reason_of(error)}; set XDG_CACHE_HOME to a folder of yours"
+        ) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {getattr(error, 'reason', None) or reason_of(error)}") from error
     finally:

@@ -41,6 +41,12 @@ def check_confidence(confidence: float) -> None:
         raise UserError(f"confidence must be a probability from 0 to 1, not {confidence}")
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `2,000 images`, `1 class`, `2 classes`."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, on any device, or Python could not allocate memory."""
     message = str(error)

@@ -36,8 +36,10 @@ def expand(path: str | Path) -> Path:
 
 
 def cache_dir() -> Path:
-    """The folder for downloads, compiled code and decoded images: `$XDG_CACHE_HOME/googlenet` or the system's like of
-    it; one for temporary files if the user has no home folder."""
+    """The folder for downloads, compiled code and decoded images: `$XDG_CACHE_HOME/googlenet`, on any system, else the
+    system's own; one for temporary files if the user has no home folder."""
+    if (named := Path(os.environ.get("XDG_CACHE_HOME", ""))).is_absolute():
+        return named / "googlenet"
     with contextlib.suppress(RuntimeError, KeyError, OSError):
         folder = Path(platformdirs.user_cache_dir("googlenet", appauthor=False))
         if folder.is_absolute():
@@ -75,6 +77,18 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"cannot write {path}: {reason_of(error)}") from error
+
+
+def reserve_space(descriptor: int, size: int) -> None:
+    """Give an open file its bytes on the disk, where the system can: mapped into memory, a file for which the disk has
+    no room later kills the process. Raises `OSError` if there is no room now."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except AttributeError:  # macOS, Windows
+        return
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # some file systems
+            raise
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from googlenet.choices import Augment, Precision, Resize, Schedule, SelectBy, Tracker
 from googlenet.errors import UserError, reason_of
 from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Initialization, Variant
@@ -32,14 +33,6 @@ ARCHITECTURE_SETTINGS = ("dropout", "auxiliary", "initialization", "stem_stride"
 
 _NEW_NETWORK_SETTINGS = ("variant", "whiten", "auxiliary", "initialization", "stem_stride")
 """Settings that weights to start from decide."""
-
-Augment = Literal["none", "light", "medium", "strong"]
-Schedule = Literal["constant", "step", "polynomial", "linear", "cosine"]
-SelectBy = Literal["auto", "last", "validation", "test"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Resize = Literal["stretch", "crop", "pad"]
-"""How an image of another shape is made square: stretched, its middle cut out, or gray borders added."""
-Tracker = Literal["none", "tensorboard", "wandb", "mlflow", "trackio"]
 
 RENAMED = {
     "accumulate": "gradient_accumulation", "colour": "color_jitter", "ema": "ema_decay", "erasing": "random_erasing",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from googlenet import TrainingResult, UserError
 from googlenet.cli.predict import parse_shard, take_shard
-from googlenet.inference import predictor
+from googlenet.inference import compiled
 from tests.conftest import Call
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -111,7 +111,7 @@ def test_links_to_themselves_in_a_folder(call: Call, images: Path, trained: Trai
 
 def test_compiled(call: Call, images: Path, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """tests/inference/test_compiled.py compiles; this is about the command."""
-    monkeypatch.setattr(predictor, "compiled_backend", lambda net, dtype: lambda batch: net(batch.to(dtype)).float())
+    monkeypatch.setattr(compiled, "compiled_backend", lambda net, dtype: lambda batch: net(batch.to(dtype)).float())
     out, err = call("predict", trained.folder, images / "0.png", "--backend", "compiled", "--json")
     assert len(json.loads(out)) == 1 and "compil" in err
 
@@ -152,3 +152,40 @@ def test_a_shard_is_parsed_or_an_error(text: str) -> None:
 def test_usage_errors(arguments: tuple[object, ...], name: str, call: Call, trained: TrainingResult) -> None:
     assert name in call("predict", trained.folder, *arguments, code=2)[1]
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["predict", "embed", "explain"])
+def test_a_model_after_the_image_is_pointed_out(
+    command: str, call: Call, images: Path, trained: TrainingResult
+) -> None:
+    _, err = call(command, images / "0.png", trained.folder, code=2)
+    assert f"googlenet {command} {trained.folder} {images / '0.png'}" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "--top", 0),
+        ("predict", "--confidence", 80),
+        ("predict", "--shard", "0/4"),
+        ("predict", "--output", "a.txt"),
+        ("predict", "--output", "taken.csv"),
+        ("embed", "--output", "a.txt"),
+        ("embed", "--output", "taken.npy"),
+        ("embed", "--output", "of-names.npy"),
+    ],
+)
+def test_options_are_checked_before_the_model_is_loaded(
+    arguments: tuple[object, ...], call: Call, trained: TrainingResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("taken.csv", "taken.npy", "of-names.npy.txt"):
+        Path(name).write_text("precious")
+    monkeypatch.setattr("googlenet.inference.predictor.Predictor.__init__", lambda *_, **__: pytest.fail("loaded"))
+    call(arguments[0], trained.folder, "x.png", *arguments[1:], code=2)
+    assert {path.read_text() for path in Path().iterdir()} == {"precious"}
+
+
+def test_fewer_classes_than_asked_for_are_announced(call: Call, images: Path, trained: TrainingResult) -> None:
+    out, err = call("predict", trained.folder, images / "0.png", "--top", 50, "--json")
+    assert len(json.loads(out)[0]["classes"]) == 10
+    assert "--top 50" in err and "10 classes" in err

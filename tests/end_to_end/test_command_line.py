@@ -38,7 +38,7 @@ def test_help_and_version(command: Command) -> None:
     out, _ = command("--help")
     for name in ("train", "evaluate", "predict", "export", "import", "summary", "explain", "ablate", "draw", "data"):
         assert f" {name} " in out
-    assert command("--version")[0].strip() == googlenet.__version__
+    assert command("--version")[0].startswith(f"googlenet {googlenet.__version__}, ")
     assert command()[0] == out
     program = "import sys, googlenet.cli; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from googlenet import Prediction, Predictor, RunError, TrainingResult, UserError
+from googlenet.inference import sorting
 from googlenet.inference.sorting import UNKNOWN, UNSURE, sort_images
 from tests.conftest import Call, bundled
 
@@ -210,3 +211,12 @@ def test_shards_of_a_real_folder(call: Call, trained: TrainingResult, tmp_path: 
     assert [line.split(",")[:3] for line in lines] == [line.split(",")[:3] for line in whole]
     _, err = call("predict", trained.folder, tmp_path / "images", "--shard", "2/2", "-o", "1.csv", "--resume", code=2)
     assert "1/2" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("a:b", "a_b"), ("what?", "what_"), ("etc.", "etc_"), ("Con", "_Con"), ("nul.x", "_nul.x"), ("boot", "boot")],
+)
+def test_folders_on_windows(name: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "_IS_WINDOWS", True)
+    assert sorting._folder_name(name) == folder

@@ -13,9 +13,16 @@ from io import TextIOWrapper
 from cyclopts import CycloptsError, UnusedCliTokensError
 
 # These add their commands
-from googlenet.cli import convert, data, embed, evaluate, explain, export, predict, report, train, visualize, weights  # noqa: F401
+from googlenet.cli import data, doctor, embed, evaluate, explain, export, predict, report, visualize, weights  # noqa: F401
 from googlenet.cli.options import app
 from googlenet.errors import TERMINATED, RunError, Terminated, UserError, is_out_of_memory, reason_of
+
+# Importing these takes as long as all others together; `help` is the first line of their docstrings
+app.command(
+    "googlenet.cli.train:train", name="train",
+    help="Train a network. Every setting of a recipe is an option; the others are the recipe's.",
+)  # fmt: skip
+app.command("googlenet.cli.convert:import_", name="import", help="Convert other people's weights to a model file.")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from googlenet.choices import Resize
 from googlenet.cli import options
+from googlenet.errors import plural
 from googlenet.files import check_output
 from googlenet.model.architecture import Variant
-from googlenet.recipe import Resize
 
 
-@options.app.command(name="import")
 def import_(
     file: Annotated[
         Path,
@@ -71,7 +71,8 @@ def import_(
         options.print_json({"model": str(target), **json_module.loads(info.to_json())})
         return 0
     spec = info.input
-    print(f"{target}: {info.architecture.variant}, {len(info.classes)} classes: {', '.join(info.classes[:3])}, ...")
+    names = ", ".join(info.classes[:3]) + (", ..." if len(info.classes) > 3 else "")
+    print(f"{target}: {info.architecture.variant}, {plural(len(info.classes), 'class')}: {names}")
     print(  # weights do not contain these
         f"assumed unless you set it: input {spec.channels}x{spec.size}x{spec.size} ({spec.resize}), mean {spec.mean}, "
         f"std {spec.std}, stride {info.architecture.stem_stride} of the first convolution"

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from googlenet.cli import options
-from googlenet.errors import UserError
+from googlenet.console import on_stderr
+from googlenet.errors import UserError, check_counts, plural
 
 
 @options.app.command
@@ -36,15 +37,18 @@ def embed(
 
     An image that cannot be read is reported, the others are embedded, and the exit code is 1.
     """
-    from googlenet.console import on_stderr
-    from googlenet.data.decode import image_files
-    from googlenet.inference.embed import embed_files
-    from googlenet.inference.predictor import Predictor
-
+    options.check_order("embed", model, images)
     if not images:
         raise UserError("embed needs IMAGE: files or folders")
     if output is None and nearest is None:
         raise UserError("embed needs --output to write the features to, or --nearest IMAGE to find similar images")
+    check_counts(top=top, batch_size=batch_size)
+    from googlenet.data.decode import image_files
+    from googlenet.inference.embed import check_features_output, embed_files
+    from googlenet.inference.predictor import Predictor
+
+    if output is not None:
+        check_features_output(output)
     predictor = Predictor(model, device=device, precision=precision)
     with on_stderr():
         files = list(image_files(images))
@@ -57,7 +61,7 @@ def embed(
         options.print_json({**summary, "nearest": neighbors})
     else:
         if output is not None:
-            print(f"{output}: features of {result.embedded:,} images, {result.failed:,} cannot be read")
+            print(f"{output}: features of {plural(result.embedded, 'image')}, {result.failed:,} cannot be read")
         for neighbor in result.nearest:
             print(f"{neighbor.similarity:.4f}  {neighbor.file}")
     return 1 if result.failed else 0

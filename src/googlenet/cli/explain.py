@@ -32,19 +32,21 @@ def summary(
     """List every layer: output shape, parameters, multiply-adds and activation memory."""
     from googlenet.console import print_table
     from googlenet.explanation.summary import parse_input_size, summarize
-    from googlenet.weights.create import create_model
-    from googlenet.weights.load import NAMES, is_named, load
 
     size = parse_input_size(input_size) if input_size else None
     if model in VARIANTS:
+        from googlenet.weights.create import create_model
+
         side = VARIANTS[model].usual_size
         size = size or (3, side, side)
         net = create_model(model, in_channels=size[0], num_classes=num_classes)
-    elif not (is_named(model) or Path(model).exists()):
-        raise UserError(
-            f"{model} is neither a model nor a variant; variants and names: {', '.join((*VARIANTS, *NAMES))}"
-        )
     else:
+        from googlenet.weights.load import NAMES, is_named, load
+
+        if not (is_named(model) or Path(model).exists()):
+            raise UserError(
+                f"{model} is neither a model nor a variant; variants and names: {', '.join((*VARIANTS, *NAMES))}"
+            )
         net = load(model)
         size = size or (net.info.input.channels, net.info.input.size, net.info.input.size)
     result = summarize(net, size, batch_size=batch_size)
@@ -83,6 +85,7 @@ def explain(
     from googlenet.weights.load import load
 
     check_counts(top=top)
+    options.check_order("explain", model, [image])
     plot = output or Path(f"{image.stem}-explained.png")
     if plot.resolve() == image.resolve():
         raise UserError(f"{plot} is the image itself: name another file with --output")

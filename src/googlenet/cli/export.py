@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from googlenet.cli import options
+from googlenet.errors import UserError, plural
 
 
 @options.app.command
@@ -46,7 +47,6 @@ def export(
 ) -> int:
     """Write a model for other programs, verified against PyTorch on real images."""
     from googlenet.console import on_stderr
-    from googlenet.errors import UserError
     from googlenet.inference.export import export as export_model
     from googlenet.inference.web import export_web
 
@@ -69,7 +69,7 @@ def export(
         return 0
     print(f"{exported.file}: {exported.megabytes:.1f} MB")
     print(
-        f"verified on {exported.images_compared:,} images: same class as PyTorch for {exported.agreement:.2%}, "
+        f"verified on {plural(exported.images_compared, 'image')}: same class as PyTorch for {exported.agreement:.2%}, "
         f"probabilities within {exported.largest_difference:.1g}"
     )
     if exported.accuracy_before is not None:

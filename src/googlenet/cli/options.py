@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from googlenet.errors import UserError
 from googlenet.files import expand
 
 Output = Parameter(name=["--output", "-o"], converter=lambda _, tokens: expand(tokens[0].value))
@@ -32,10 +34,25 @@ app = App(
     name="googlenet",
     help="GoogLeNet (Inception v1): train it, understand it, ship it.",
     help_format="plaintext",
+    version_flags=(),  # `doctor` has one that prints more
     suppress_keyboard_interrupt=False,  # `main` reports it in one line
 )
 data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show, cache.")
 app.command(data_app)
+
+
+def check_order(command: str, model: Path, images: Iterable[Path]) -> None:
+    """Raises `UserError` with the right order if an image is where the model should be, and a model after it."""
+    swapped = next((path for path in images if _is_model(path)), None)
+    if swapped is not None and not _is_model(model) and model.exists():
+        raise UserError(
+            f"{swapped} is a model and {model} is not: the model comes first: googlenet {command} {swapped} {model}"
+        )
+
+
+def _is_model(path: Path) -> bool:
+    """Whether this looks like a run folder, a model file or an exported file."""
+    return path.suffix in (".safetensors", ".onnx", ".xml", ".pt2") or (path / "model.safetensors").is_file()
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from googlenet.cli import options
-from googlenet.errors import UserError
+from googlenet.console import on_stderr
+from googlenet.errors import UserError, check_confidence, check_counts, plural
 
 
 @options.app.command
@@ -22,7 +23,9 @@ def predict(
     /,
     *images: Annotated[Path, Parameter(name="IMAGE", help="Image files, or folders of them.")],
     stdin: Annotated[bool, Parameter(help="Read file names from standard input, one per line.", negative="")] = False,
-    top: Annotated[int, Parameter(help="How many classes to print, the most probable first.")] = 3,
+    top: Annotated[
+        int | None, Parameter(help="How many classes to print, the most probable first. Default: 3.")
+    ] = None,
     confidence: Annotated[float, Parameter(help="Mark predictions below this probability as not confident.")] = 0.0,
     format: Annotated[Literal["table", "json", "csv"], Parameter(help="Format to print in.")] = "table",
     json: Annotated[bool, Parameter(help="Print JSON; with --output, a summary.", negative="")] = False,
@@ -50,12 +53,7 @@ def predict(
     precision: options.Precision = "auto",
 ) -> int:
     """Classify images. An image that cannot be read is reported, the others are classified, and the exit code is 1."""
-    from googlenet.console import on_stderr
-    from googlenet.data.decode import image_files
-    from googlenet.inference.predictor import Predictor
-    from googlenet.inference.sorting import check_apart, sort_images
-    from googlenet.inference.writers import csv_lines, header, write_predictions
-
+    options.check_order("predict", model, images)
     if not images and not stdin:
         raise UserError("predict needs IMAGE: files or folders, or --stdin with file names on standard input")
     if resume and output is None:
@@ -64,24 +62,35 @@ def predict(
         raise UserError(f"--format is for printing; the format of --output is in its name: {output}")
     if copy and sort_into is None:
         raise UserError("--copy is for --sort-into DIR")
+    if sort_into is not None and (output is not None or format != "table"):
+        raise UserError("--sort-into writes no file and prints no predictions: run it without --output and --format")
+    part = None if shard is None else parse_shard(shard)
+    check_counts(top=top, batch_size=batch_size)
+    check_confidence(confidence)
+    from googlenet.data.decode import image_files
+    from googlenet.inference.predictor import Predictor
+
+    if output is not None:
+        from googlenet.inference.writers import check_predictions_output, write_predictions
+
+        check_predictions_output(output, resume=resume)
     if sort_into is not None:
-        if output is not None or format != "table":
-            raise UserError(
-                "--sort-into writes no file and prints no predictions: run it without --output and --format"
-            )
+        from googlenet.inference.sorting import check_apart, sort_images
+
         for path in images:
             check_apart(path, sort_into.resolve())
-    part = None if shard is None else parse_shard(shard)
     if backend == "compiled":
         print("compiling the network for this processor at the first batch: 20 to 40 s", file=sys.stderr)
     predictor = Predictor(model, device=device, precision=precision, backend=backend)
+    if top is not None and top > (count := len(predictor.info.classes)):
+        print(f"--top {top}: the model has {plural(count, 'class')}", file=sys.stderr)
     with on_stderr():
         listed = list(image_files(images))
     if part is not None:
         listed = take_shard([*listed, *_read_names()] if stdin else listed, *part)
         stdin = False
     files, total = chain(listed, _read_names() if stdin else ()), None if stdin else len(listed)
-    settings: dict[str, Any] = {"top": top, "batch_size": batch_size, "confidence": confidence}
+    settings: dict[str, Any] = {"top": top or 3, "batch_size": batch_size, "confidence": confidence}
     if sort_into is not None:
         del settings["top"]
         with on_stderr():
@@ -101,6 +110,8 @@ def predict(
         result = {"output": str(output), "predicted": predicted, "failed": failed}
         options.print_json(result) if json else print(f"{output}: {predicted:,} predicted, {failed:,} cannot be read")
         return 1 if failed else 0
+    from googlenet.inference.writers import csv_lines, header
+
     predictions, failed, format = [], 0, "json" if json else format
     if format == "csv":
         print(header(predictor.info.known is not None), end="")

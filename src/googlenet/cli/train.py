@@ -46,7 +46,6 @@ def _options() -> dict[str, Any]:
 Settings = TypedDict("Settings", _options(), total=False)  # type: ignore[misc]
 
 
-@options.app.command
 def train(
     *,
     recipe: Annotated[

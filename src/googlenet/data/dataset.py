@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
+from googlenet.choices import Resize
 from googlenet.console import log
 from googlenet.data import fashion_mnist
 from googlenet.data.decode import anonymous_memmap
@@ -22,9 +23,8 @@ from googlenet.data.folder import SPLITS, ImageFile, Listing, list_folder, scan
 from googlenet.data.splits import choose_held_out, find_units, split_files
 from googlenet.data.store import Content, Decoding, PixelStore, open_store, pixel_sums
 from googlenet.data.table import is_table, list_table
-from googlenet.errors import UserError, check_counts
+from googlenet.errors import UserError, check_counts, plural
 from googlenet.files import expand, printable
-from googlenet.recipe import Resize
 
 _CHUNK = 128  # images that are processed at a time
 
@@ -232,7 +232,7 @@ def split_validation(
     grouped = split.units is not None and "group" in split.columns
     held_out = choose_held_out(split.labels, split.content_units(), fraction, seed, grouped=grouped)
     if not may_be_empty and (not held_out.any() or held_out.all()):
-        raise UserError(f"validation = {fraction} of {len(split)} images leaves one of the two sides empty")
+        raise UserError(f"validation = {fraction} of {plural(len(split), 'image')} leaves one of the two sides empty")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
 
 
@@ -345,7 +345,7 @@ def load_dataset(
         name=source.resolve().name, classes=listing.classes, source=str(source), digest=report.digest,
         train=decoded["train"], test=decoded["test"],
         validation=decoded["validation"] if len(decoded["validation"]) else None,
-        note=f"skipped {len(unreadable):,} files that cannot be read" if unreadable else "",
+        note=f"skipped {plural(len(unreadable), 'file')} that cannot be read" if unreadable else "",
         skipped=tuple(unreadable.values()), folder=listing.folder,
     )  # fmt: skip
 

@@ -18,12 +18,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.choices import Resize
 from googlenet.console import log, progress
 from googlenet.data.formats import SUFFIXES, open_file
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import cache_dir, printable
-from googlenet.recipe import Resize
+from googlenet.files import cache_dir, printable, reserve_space
 
 _SYSTEM_NAMES = frozenset(
     ("@eadir", "#recycle", "$recycle.bin", "system volume information", "__macosx", "lost+found", "thumbs.db",
@@ -381,8 +381,7 @@ def anonymous_memmap(shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.d
         if not os.access(folder, os.W_OK | os.X_OK):
             folder = Path(tempfile.gettempdir())
         with tempfile.TemporaryFile(dir=folder) as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # if the disk filled up later, the process would be killed
+            reserve_space(file.fileno(), size)
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError as error:
         raise RunError(f"no room for {size / 2**20:,.0f} MiB of pixels in {folder}: {reason_of(error)}") from error

@@ -20,7 +20,7 @@ from googlenet.data.decode import Header, is_dir, is_ignored, walk
 from googlenet.data.folder_layout import SPLITS as SPLITS, SplitName, class_name, find_layout
 from googlenet.data.formats import SUFFIXES
 from googlenet.data.store import FileIndex, file_times
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import UserError, plural, reason_of
 from googlenet.files import expand, printable
 
 
@@ -197,7 +197,7 @@ class FolderReport:
         """One line for each finding."""
         counts = self.listing.counts()
         classes = ", ".join(f"{name} {count:,}" for name, count in zip(self.listing.classes, counts, strict=True))
-        lines = [f"{len(self.listing.files):,} images in {len(counts)} classes: {classes}"]
+        lines = [f"{plural(len(self.listing.files), 'image')} in {plural(len(counts), 'class')}: {classes}"]
         if self.files:
             sides = sorted(min(file.header.size) for file in self.files)
             modes = Counter(file.header.mode for file in self.files).most_common()

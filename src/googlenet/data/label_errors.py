@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from googlenet.data.folder import Listing
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import UserError, plural, reason_of
 from googlenet.files import printable
 
 PREFIX = "probability:"
@@ -84,7 +84,9 @@ def _parse(rows: Iterator[list[str]], path: Path, listing: Listing) -> OutOfFold
         labels.append(label)
         probabilities.append(_probabilities([values[PREFIX + each] for each in listing.classes], f"{place}, {name!r}"))
     if len(set(labels)) < 2:
-        raise UserError(f"{path} has predictions for images of {len(set(labels))} classes; at least two are needed")
+        raise UserError(
+            f"{path} has predictions for images of {plural(len(set(labels)), 'class')}; at least two are needed"
+        )
     return OutOfFold(paths, np.array(labels), np.array(probabilities))
 
 

@@ -22,12 +22,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from googlenet.choices import Resize
 from googlenet.console import log
 from googlenet.data.decode import Header, decode_resized, map_threads
 from googlenet.device import available_cores, memory_bytes
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import cache_dir, printable
-from googlenet.recipe import Resize
+from googlenet.files import cache_dir, printable, reserve_space
 
 _VERSION = 1  # of the pixels and their layout; another one never reads these files
 _DEFAULT_LIMIT_GB = 20.0
@@ -121,7 +121,7 @@ def open_store(
                 _make_room(path.parent, needed)
                 store = _build(path, paths, digests, shape, decoding)
             return store
-    except (OSError, RunError) as error:
+    except (OSError, RunError, NotImplementedError) as error:  # the last one: a file system without locks
         reason = f"decoded images cannot be stored in {path.parent} ({reason_of(error)})"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each would keep them
     if needed <= memory_bytes() / 4 / processes:
@@ -241,9 +241,8 @@ def _build(
     try:
         temporary.mkdir()
         pixels = np.lib.format.open_memmap(temporary / "pixels.npy", "w+", np.uint8, shape)
-        if hasattr(os, "posix_fallocate"):
-            with (temporary / "pixels.npy").open("rb+") as file:  # if the disk filled up later, the process would die
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        with (temporary / "pixels.npy").open("rb+") as file:
+            reserve_space(file.fileno(), os.fstat(file.fileno()).st_size)
         sums, errors = _decode_into(pixels, files, digests, decoding)
         pixels.flush()
         np.save(temporary / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from googlenet.choices import Resize
 from googlenet.data.decode import borders, center_crop, make_square, scaled_sides
-from googlenet.recipe import Resize
 
 
 class Window(NamedTuple):

@@ -16,7 +16,7 @@ from googlenet.data.decode import decode_images, image_files
 from googlenet.data.folder import scan
 from googlenet.data.joined import load_joined, relabeled
 from googlenet.device import resolve_device, resolve_precision
-from googlenet.errors import RunError, UserError, check_confidence, check_counts
+from googlenet.errors import RunError, UserError, check_confidence, check_counts, plural
 from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_device
 from googlenet.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_predictions, plot_reliability
 from googlenet.files import expand, printable, write_columns, write_json
@@ -96,7 +96,8 @@ def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unre
         raise UserError("none of the images of none of the classes can be read")
     if split.channels != info.input.channels:
         raise UserError(
-            f"the images of none of the classes have {split.channels} channel(s); the model needs {info.input.channels}"
+            f"the images of none of the classes have {plural(split.channels, 'channel')}; the model needs "
+            f"{info.input.channels}"
         )
     return split
 
@@ -125,11 +126,16 @@ def eval_split(
     if not isinstance(data, ImageSplit):
         data = load_eval_data(info, data, data_dir, skip_unreadable=skip_unreadable).test
     if not len(data):
-        raise UserError("the data has no test images")
+        raise UserError("the data has no test images: name other data (--data)")
     if data.channels != info.input.channels:
-        raise UserError(f"the model takes images with {info.input.channels} channel(s), the data has {data.channels}")
+        raise UserError(
+            f"the model takes images with {plural(info.input.channels, 'channel')}, the data has {data.channels}: "
+            "name other data (--data)"
+        )
     if (last := int(data.labels.max())) >= len(info.classes):
-        raise UserError(f"the model has {len(info.classes)} classes, the data has {last + 1}")
+        raise UserError(
+            f"the model has {plural(len(info.classes), 'class')}, the data has {last + 1}: name other data (--data)"
+        )
     return data
 
 

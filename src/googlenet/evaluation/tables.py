@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from googlenet.errors import plural
 from googlenet.evaluation.comparison import Comparison
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.files import printable
@@ -24,7 +25,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     )
     auc, precision = (_decimal(metrics[name]) for name in ("roc_auc", "average_precision"))
     caption = (
-        f"{metrics['images']:,} images: accuracy {accuracy}, top 3 {top_3}\n"
+        f"{plural(metrics['images'], 'image')}: accuracy {accuracy}, top 3 {top_3}\n"
         f"balanced accuracy {balanced}, AUC {auc}, AP {precision}\n"
         f"loss {metrics['loss']:.4f}, calibration error {metrics['expected_calibration_error']:.2%}, "
         f"{metrics['images_per_second']:,.0f} images/s"

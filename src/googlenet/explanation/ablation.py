@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from googlenet.errors import check_counts
+from googlenet.errors import check_counts, plural
 from googlenet.evaluation.plots import drawing
 from googlenet.evaluation.report import EvalData, eval_split, run_on_split
 from googlenet.model.googlenet import GoogLeNet
@@ -71,7 +71,7 @@ class Ablation:
 
     def to_table(self) -> Table:
         """One row per block, one column per branch: percentage points lost, dimmed if not significant."""
-        caption = f"{len(self.intact):,} images, intact network: {self.accuracy:.2%}\n~ not significant"
+        caption = f"{plural(len(self.intact), 'image')}, intact network: {self.accuracy:.2%}\n~ not significant"
         table = Table("block", title="accuracy lost without each branch (percentage points)", caption=caption)
         table.title_justify = table.caption_justify = "left"
         for name in self.branches:
@@ -165,5 +165,7 @@ def draw_ablation(ablation: Ablation, path: Path) -> None:
             ink = "white" if color[row, column] > 0.6 else "black"
             axes.text(column, row, f"{100 * value:.2f}{text}", ha="center", va="center", color=ink, style=style)
         figure.suptitle("Accuracy lost without each branch (percentage points)", fontsize=13, fontweight="bold")
-        caption = f"{len(ablation.intact):,} images, intact network: {ablation.accuracy:.2%}.   ~ not significant"
+        caption = (
+            f"{plural(len(ablation.intact), 'image')}, intact network: {ablation.accuracy:.2%}.   ~ not significant"
+        )
         figure.supxlabel(caption, fontsize=10)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from googlenet.errors import UserError
+from googlenet.errors import UserError, plural
 from googlenet.model.architecture import VARIANTS, Architecture, Version
 from googlenet.model.tables import (
     Block,
@@ -80,7 +80,8 @@ def draw(variant: str, *, input_size: tuple[int, int, int] | None = None, num_cl
     right = Column(canvas, net, left.center + BLOCK_WIDTH + gap, TOP)
     follows = "batch normalization and ReLU" if net.normalization == "batch" else "ReLU"
     subtitle = (
-        f"From an image of {_shape(channels, *sides)} to {num_classes} classes. After every convolution: {follows}."
+        f"From an image of {_shape(channels, *sides)} to {plural(num_classes, 'class')}. After every convolution: "
+        f"{follows}."
     )
     canvas.text(MARGIN, 38, name, size=24, anchor="start", more=BOLD)
     canvas.text(MARGIN, 66, subtitle, color=MUTED, anchor="start")

@@ -1,4 +1,4 @@
-"""Every layer's output shape, parameters and cost, from a forward pass that computes nothing but shapes."""
+"""Every layer's output shape, parameters and cost, from a forward pass of one image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from googlenet.errors import UserError, check_counts
 from googlenet.model.googlenet import GoogLeNet
@@ -86,7 +85,7 @@ def parse_input_size(text: str) -> tuple[int, int, int]:
 
 
 def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), *, batch_size: int = 1) -> Summary:
-    """Shapes, parameters and costs of every layer of a network in eval mode, without computing.
+    """Shapes, parameters and costs of every layer of a network in eval mode.
 
     Multiply-adds are those of convolutions and fully connected layers: half of what `torch.utils.flop_counter` counts.
     Activations are the outputs of all layers that do not work in place, in the network's precision.
@@ -102,59 +101,64 @@ def summarize(net: nn.Module, input_size: tuple[int, int, int] = (3, 224, 224), 
     check_counts(batch_size=batch_size)
     if len(input_size) != 3 or min(input_size) < 1:
         raise UserError(f"an input size is C,H,W, each at least 1, not {','.join(map(str, input_size))}")
-    shadow = copy.deepcopy(net).to("meta").eval()
+    shadow = copy.deepcopy(net).eval()
     outputs: dict[str, Tensor] = {}
+    multiply_adds: dict[str, int] = {}  # of each layer that multiplies
+
+    def record(module: nn.Module, output: Tensor, name: str) -> None:
+        outputs[name] = output
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            each = module.weight[0].numel()
+            multiply_adds[name] = multiply_adds.get(name, 0) + batch_size * output.numel() * each
+
     for name, module in shadow.named_modules():
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output))
-    example = torch.empty(batch_size, *input_size, device="meta", dtype=next(shadow.parameters()).dtype)
-    with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
-            shadow(example)
-        flops = _flops(counter, "")
+        module.register_forward_hook(lambda module, _, output, name=name: record(module, output, name))
+    # One image is computed for real, since PyTorch needs longer to import what computes shapes only. The costs of a
+    # batch are proportional.
+    weight = next(shadow.parameters())
+    with torch.inference_mode():
+        shadow(torch.zeros(1, *input_size, device=weight.device, dtype=weight.dtype))
+        total = sum(multiply_adds.values())
         for name, head in shadow.architecture.heads.items() if isinstance(shadow, GoogLeNet) else ():
-            with FlopCounterMode(display=False) as head_counter:
-                getattr(shadow, name)(outputs[f"inception{head.block}"])
-            flops |= _flops(head_counter, name)
-    rows = tuple(_rows(shadow, "", outputs, flops))
+            getattr(shadow, name)(outputs[f"inception{head.block}"])
+    rows = tuple(_rows(shadow, "", outputs, multiply_adds, batch_size))
     heads = [row for row in rows if row.name in ("aux1", "aux2")]
     return Summary(
         input_shape=(batch_size, *input_size),
         rows=rows,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
-        multiply_adds=counter.get_total_flops() // 2,
+        multiply_adds=total,
         activation_bytes=sum(row.activation_bytes for row in rows if row.depth == 1 and row not in heads),
         auxiliary_parameters=sum(row.parameters for row in heads),
         auxiliary_multiply_adds=sum(row.multiply_adds for row in heads),
     )
 
 
-def _flops(counter: FlopCounterMode, path: str) -> dict[str, int]:
-    """Operations by module name; `path` is the name of the counted module, empty for the network."""
-    by_name = {}
-    for name, operations in counter.get_flop_counts().items():
-        inner = name.partition(".")[2]
-        if inner or name != "Global":
-            by_name[f"{path}.{inner}".strip(".")] = sum(operations.values())
-    return by_name
-
-
-def _rows(module: nn.Module, path: str, outputs: dict[str, Tensor], flops: dict[str, int]) -> Iterator[LayerSummary]:
+def _rows(
+    module: nn.Module, path: str, outputs: dict[str, Tensor], multiply_adds: dict[str, int], batch_size: int
+) -> Iterator[LayerSummary]:
     """Everything in a module: parents before their children, the concatenation of a block after its branches."""
     depth = path.count(".") + 2 if path else 1
+
+    def row(name: str, operation: str, parameters: int, cost: int, memory: int) -> LayerSummary:
+        shape = (batch_size, *outputs[name].shape[1:])
+        label = f"{path}.concat" if name == path else name
+        return LayerSummary(label, operation, depth, shape, parameters, cost, batch_size * memory)
+
     for child_name, child in module.named_children():
         name = f"{path}.{child_name}" if path else child_name
         if isinstance(child, nn.Identity) or name not in outputs:
             continue
-        shape, parameters = tuple(outputs[name].shape), sum(parameter.numel() for parameter in child.parameters())
-        multiply_adds, memory = flops.get(name, 0) // 2, _activation_bytes(child, name, outputs)
-        yield LayerSummary(name, _operation(child), depth, shape, parameters, multiply_adds, memory)
-        yield from _rows(child, name, outputs, flops)
+        parameters = sum(parameter.numel() for parameter in child.parameters())
+        cost = sum(count for layer, count in multiply_adds.items() if f"{layer}.".startswith(f"{name}."))
+        yield row(name, _operation(child), parameters, cost, _activation_bytes(child, name, outputs))
+        yield from _rows(child, name, outputs, multiply_adds, batch_size)
     if isinstance(module, Inception):
-        output = outputs[path]
-        yield LayerSummary(f"{path}.concat", "concatenation", depth, tuple(output.shape), 0, 0, output.nbytes)
+        yield row(path, "concatenation", 0, 0, outputs[path].nbytes)
 
 
 def _activation_bytes(module: nn.Module, name: str, outputs: dict[str, Tensor]) -> int:
+    """Of one image."""
     children = {f"{name}.{key}": child for key, child in module.named_children()}
     inside = sum(_activation_bytes(child, child_name, outputs) for child_name, child in children.items())
     if name not in outputs or isinstance(module, nn.Identity | nn.Flatten) or getattr(module, "inplace", False):

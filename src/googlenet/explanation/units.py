@@ -15,7 +15,7 @@ from googlenet.errors import UserError
 from googlenet.model.features import layers_until
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.model.layers import Convolution
+from googlenet.model.layers import Convolution, Inception
 
 CLASS = "class"  # the layer of the class logits
 SYNTAX = "a channel 4c:447, a neuron 4c:447:3,5 (row, column), a branch 4c:3x3, a block 4c, a class by name, or class"
@@ -84,12 +84,14 @@ class Probe(nn.Module):
 
 
 def _skip_relus(layer: nn.Module) -> None:
-    """Of a convolution, or of the last convolution of each branch of a block."""
-    branches = [layer] if isinstance(layer, Convolution) else list(layer.children())
-    for branch in branches:
-        convolutions = [module for module in branch.modules() if isinstance(module, Convolution)]
-        if convolutions:
-            convolutions[-1].relu = nn.Identity()
+    """The last ones of a convolution, a branch, or every branch of a block."""
+    if isinstance(layer, Convolution):
+        layer.add_module("relu", nn.Identity())
+    elif isinstance(layer, Inception):
+        for branch in layer.children():
+            _skip_relus(branch)
+    elif isinstance(layer, nn.Sequential):
+        _skip_relus(layer[-1])
 
 
 def parse_unit(text: str, net: GoogLeNet, classes: Sequence[str], *, option: str = "UNIT") -> Unit:

@@ -27,6 +27,7 @@ Features = Callable[[Tensor, str], Tensor]
 BackendName = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
 Format = Literal["onnx", "openvino", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # Of exported files
+MAX_SIDE = 30_000  # The longest side in pixels of an image for a file that includes the preprocessing
 METADATA_KEY = "googlenet"  # The key in the metadata of an exported file that has its `ModelInfo` as JSON
 _CUDA = "CUDAExecutionProvider"
 _BACKENDS = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".pt2": ("torch",)}

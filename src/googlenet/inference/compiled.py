@@ -40,7 +40,11 @@ def compiled_backend(net: nn.Module, dtype: torch.dtype) -> Backend:
 
     def compile_for(example: Tensor) -> Callable[[Tensor], Tensor]:
         # In this order: leaving inference mode turns gradients on, and with them weights would not be laid out
-        with torch.inference_mode(mode=False), quietly(), tempfile.TemporaryDirectory() as folder:
+        with (
+            torch.inference_mode(mode=False),
+            quietly(),
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        ):
             exported = torch.export.export(net, (example.clone(),))
             # Else the compiled code, weights and all, would stay in PyTorch's cache folder
             with torch._inductor.config.patch({"aot_inductor.output_path": folder}):

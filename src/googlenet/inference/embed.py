@@ -46,15 +46,17 @@ def embed_files(
     one per line. Files that cannot be read are in neither. The image itself is not among its nearest.
 
     Raises:
-        UserError: for another suffix, or if `nearest` cannot be read.
+        UserError: as `check_features_output`, or if `nearest` cannot be read.
         RunError: if the output cannot be written.
     """
     check_counts(top=top)
+    output = None if output is None else expand(output)
+    if output is not None:
+        check_features_output(output)
     query, itself = None, ""
     if nearest is not None:
         features = np.asarray(predictor.embed(nearest, block=block))
         query, itself = features / _length(features), printable(nearest.resolve())
-    output = None if output is None else expand(output)
     embedded = failed = 0
     best: list[Neighbor] = []
     embeddings = predictor.embeddings(files, block=block, batch_size=batch_size)
@@ -73,6 +75,16 @@ def embed_files(
     return Embedded(embedded, failed, best)
 
 
+def check_features_output(output: Path) -> None:
+    """Raises `UserError` for another suffix, or a file that exists; and whatever `check_writable` raises."""
+    if output.suffix.lower() not in _WRITERS:
+        raise UserError(f"{output}: the output is a .parquet or .npy file")
+    for file in (output, output.with_name(f"{output.name}.txt")):
+        if file.exists() and (file == output or output.suffix.lower() == ".npy"):
+            raise UserError(f"{file} exists already: use another --output, or delete it")
+    check_writable(output)
+
+
 def _length(features: NDArray[np.float32]) -> float:
     return max(float(np.linalg.norm(features)), 1e-12)
 
@@ -82,11 +94,7 @@ def _open_writer(output: Path | None) -> Iterator[Write]:
     if output is None:
         yield lambda _: None
         return
-    writers = {".npy": _write_npy, ".parquet": _write_parquet}
-    if output.suffix.lower() not in writers:
-        raise UserError(f"{output}: the output is a .parquet or .npy file")
-    check_writable(output)
-    with writers[output.suffix.lower()](output) as write:
+    with _WRITERS[output.suffix.lower()](output) as write:
         yield write
 
 
@@ -150,3 +158,6 @@ def _write_parquet(path: Path) -> Iterator[Write]:
         finally:
             if writer is not None:
                 writer.close()
+
+
+_WRITERS = {".npy": _write_npy, ".parquet": _write_parquet}

@@ -26,7 +26,15 @@ from googlenet.data.decode import decode_image, decode_images, image_files
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
-from googlenet.inference.backends import METADATA_KEY, SUFFIXES, Backend, Format, exported_files, open_exported
+from googlenet.inference.backends import (
+    MAX_SIDE,
+    METADATA_KEY,
+    SUFFIXES,
+    Backend,
+    Format,
+    exported_files,
+    open_exported,
+)
 from googlenet.inference.graph import ExportableModel
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check, output_stem
@@ -34,7 +42,6 @@ from googlenet.weights.model_file import KnownRule
 
 _quiet_lock = threading.RLock()
 TOLERANCE = 1e-3  # How far probabilities may differ from PyTorch's, unless in int8
-MAX_SIDE = 30_000  # The longest side in pixels of an image for a file that includes the preprocessing
 CALIBRATION_IMAGES = 300
 VERIFICATION_IMAGES = 64
 
@@ -107,7 +114,7 @@ def export(
     calibration, verification, labels = _load_images(exportable, calibration_data, data_dir, skip_unreadable, int8=int8)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-", ignore_cleanup_errors=True) as folder:
             written = Path(folder) / target.name
             write_graph(exportable, to, written)
             if int8:

@@ -24,10 +24,7 @@ from googlenet.device import DTYPES, available_cores, resolve_device, resolve_pr
 from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.files import expand, printable
 from googlenet.inference import backends
-from googlenet.inference.backends import SUFFIXES, Backend, BackendName, Format, OpenModel
-from googlenet.inference.compiled import compiled_backend
-from googlenet.inference.export import MAX_SIDE, require_packages, write_graph
-from googlenet.inference.graph import ExportableModel
+from googlenet.inference.backends import MAX_SIDE, SUFFIXES, Backend, BackendName, Format, OpenModel
 from googlenet.model.features import find_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
@@ -253,7 +250,10 @@ def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: 
     if backend not in ("auto", "torch"):
         backends.check_backend(backend, device, precision)
     info = model_info(net)
-    if backend in ("onnxruntime", "openvino"):
+    if backend in ("onnxruntime", "openvino"):  # the exporter is slow to import
+        from googlenet.inference.export import require_packages, write_graph
+        from googlenet.inference.graph import ExportableModel
+
         to: Format = "onnx" if backend == "onnxruntime" else "openvino"
         require_packages(to)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -264,6 +264,8 @@ def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: 
     dtype = DTYPES[resolve_precision(precision, used)]
     fast = folded(net, dtype).to(used)
     if backend == "compiled":
+        from googlenet.inference.compiled import compiled_backend
+
         return OpenModel(compiled_backend(fast, dtype), info)
 
     def placed(images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from googlenet.inference.writers import check_made_with
 
 UNSURE, UNKNOWN = "_unsure", "_unknown"
 _RECORD = ".googlenet.json"
+_IS_WINDOWS = os.name == "nt"
 
 
 def sort_images(
@@ -73,15 +75,23 @@ def check_apart(path: Path, folder: Path) -> None:
 
 def _class_folders(classes: tuple[str, ...]) -> dict[str, str]:
     """A name for each class's folder."""
-    folders = {name: printable(name).replace("/", "_").replace("\\", "_") for name in classes}
+    folders = {name: _folder_name(name) for name in classes}
     by_folder: dict[str, str] = {}
     for name, folder in folders.items():
         if folder.startswith(".") or folder in (UNSURE, UNKNOWN) or not folder.strip():
-            raise UserError(f"the class {name!r} cannot be a folder")
+            raise UserError(f"the class {name!r} cannot be a folder: write a table with --output FILE.csv instead")
         other = by_folder.setdefault(folder.casefold(), name)
         if other != name:
             raise UserError(f"the classes {other!r} and {name!r} would have the same folder")
     return folders
+
+
+def _folder_name(name: str) -> str:
+    folder = re.sub(r"[/\\]", "_", printable(name))
+    if not _IS_WINDOWS:
+        return folder
+    folder = re.sub(r'[<>:"|?*]|[. ]$', "_", folder)  # `a:b` would be a hidden part of the file `a`
+    return f"_{folder}" if re.fullmatch(r"(?i)(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?", folder) else folder
 
 
 def _prepare(folder: Path, made_with: dict[str, Any]) -> None:

@@ -41,15 +41,11 @@ def write_predictions(
     `UserError` if it was made with another model or other settings. `RunError` if it cannot be written.
     """
     output = expand(output)
-    if output.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
-        raise UserError(f"{output}: the output is a .csv, .jsonl or .parquet file")
-    check_writable(output)
+    check_predictions_output(output, resume=resume)
     top = min(top, len(predictor.info.classes))
     made_with = {"model_sha256": predictor.digest, "top": top, "confidence": confidence, "shard": shard}
     done, size = set[str](), None
     if output.exists():
-        if not resume:
-            raise UserError(f"{output} exists already: use --resume to continue it, or another --output")
         check_made_with(output, output.with_name(f"{output.name}.json"), made_with, "use another --output")
         done, size = read_predicted(output, top)
     remaining = (file for file in files if printable(file) not in done)
@@ -70,6 +66,15 @@ def write_predictions(
                 log.warning("%s: %s", prediction.file, prediction.error)
             bar.advance()
     return predicted, failed
+
+
+def check_predictions_output(output: Path, *, resume: bool) -> None:
+    """Raises `UserError` for another suffix, or a file that exists without `resume`; whatever `check_writable` does."""
+    if output.suffix.lower() not in (".csv", ".jsonl", ".parquet"):
+        raise UserError(f"{output}: the output is a .csv, .jsonl or .parquet file")
+    check_writable(output)
+    if output.exists() and not resume:
+        raise UserError(f"{output} exists already: use --resume to continue it, or another --output")
 
 
 def read_predicted(path: Path, top: int = 1) -> tuple[set[str], int]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from googlenet.device import cpu_capabilities
 from googlenet.files import cache_dir
 
 _DTYPES = {torch.bfloat16: "BFLOAT16", torch.float32: "FLOAT32"}
@@ -118,7 +119,7 @@ def library(dtype: str) -> ctypes.CDLL | None:
     bundled = [*folder.glob("lib/libgomp*.so*"), *folder.with_name("torch.libs").glob("libgomp*.so*")]
     openmp = str(bundled[0]) if bundled else "-fopenmp"
     # Machines with other processors may share a cache folder, and it may outlive this installation of torch
-    key = (source, dtype, compiler, torch.__version__, openmp, sorted(torch.cpu.get_capabilities().items()))
+    key = (source, dtype, compiler, torch.__version__, openmp, sorted(cpu_capabilities().items()))
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     target = cache_dir() / "kernels" / f"{dtype}-{digest}.so"
     try:

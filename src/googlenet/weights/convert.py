@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from googlenet.choices import Resize
 from googlenet.data import fashion_mnist
 from googlenet.data.transforms import InputSpec
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import UserError, plural, reason_of
 from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.recipe import Resize
 from googlenet.weights.catalog import imagenet_classes
 from googlenet.weights.model_file import ModelInfo, build, save, unnamed_classes, unreadable_as_user_error
 from googlenet.weights.readers import Weights, read_tensors
@@ -167,7 +167,7 @@ def _class_names(found: Architecture, source: Source, classes: Sequence[str] | N
             return imagenet_classes()
         return unnamed_classes(found.num_classes)
     if len(classes) != found.num_classes:
-        raise UserError(f"the weights have {found.num_classes} classes, but {len(classes)} class names are given")
+        raise UserError(f"the weights have {plural(found.num_classes, 'class')}, but {len(classes)} names are given")
     if repeated := [name for number, name in enumerate(classes) if name in classes[:number]]:
         raise UserError(f"the class name {repeated[0]!r} is given more than once: class names must be unique")
     return tuple(classes)

@@ -11,8 +11,6 @@ from googlenet.errors import UserError
 from googlenet.model.architecture import VARIANTS, Architecture
 from googlenet.model.features import FeatureNet
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.adapt import adapt
-from googlenet.weights.load import load_or_import
 
 _WITH_WEIGHTS = ("num_classes", "in_channels", "dropout")
 
@@ -62,6 +60,9 @@ def create_model(
 def _trained(variant: str | None, weights: str | Path, changes: dict[str, Any]) -> GoogLeNet:
     if decided := sorted(set(changes) - set(_WITH_WEIGHTS)):
         raise UserError(f"{decided[0]} is for a network with fresh weights: omit it, or weights")
+    from googlenet.weights.adapt import adapt  # fresh networks do not wait for them
+    from googlenet.weights.load import load_or_import
+
     source = load_or_import(weights)
     trained = source.architecture
     if variant not in (None, trained.variant):

@@ -14,7 +14,6 @@ from googlenet.files import expand, printable
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights import hub
 from googlenet.weights.catalog import CATALOG
-from googlenet.weights.convert import import_weights
 from googlenet.weights.model_file import ModelInfo, is_model_file, model_info, model_path, read_model
 
 NAMES = (*CATALOG, "hf:owner/name")
@@ -41,8 +40,11 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> GoogLeNet:
 def load_with_file(model: str | Path) -> tuple[GoogLeNet, Path]:
     """What `load` returns on the CPU, and the file that it is from. Raises like `load`."""
     file = find_model(model)
-    is_published = is_named(model) and not hub.is_hub_name(model)
-    return import_weights(file) if is_published else read_model(file), file
+    if is_named(model) and not hub.is_hub_name(model):
+        from googlenet.weights.convert import import_weights  # model files do not wait for it
+
+        return import_weights(file), file
+    return read_model(file), file
 
 
 def load_or_import(weights: str | Path) -> GoogLeNet:
@@ -50,6 +52,8 @@ def load_or_import(weights: str | Path) -> GoogLeNet:
     path = expand(weights)
     if is_named(weights) or not path.is_file() or is_model_file(path):
         return load(weights)
+    from googlenet.weights.convert import import_weights
+
     return import_weights(path)
 
 
