@@ -47,7 +47,7 @@ def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, *
 def python_reference() -> str:
     """A directive of mkdocstrings for every public name, by package."""
     lines, package = [], ""
-    for module, names in googlenet._MODULES.items():
+    for module, names in vars(googlenet)["_MODULES"].items():
         if (first := module.partition(".")[0]) != package:
             package = first
             lines.append(f"\n## {package}\n")
@@ -76,6 +76,8 @@ def with_links_of_site(markdown: str, page: str, repository: str | None) -> str:
 
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.DOTALL | re.MULTILINE)
     return "".join(
-        part if part.startswith("```") else re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)", lambda m: replaced(m), part)
+        part
+        if part.startswith("```")
+        else re.sub(r"\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)", lambda m: replaced(m), part)
         for part in parts
     )
