@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from pathlib import Path
@@ -35,6 +36,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
     name = page.file.src_uri
     if name == "reference/python.md":
         return markdown + python_reference()
+    if ".zh-CN." in name:  # a line break would become a space, which Chinese has not
+        markdown = re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9fff\uff00-\uffef])", "", markdown)
     return with_links_of_site(markdown, name, config.repo_url)
 
 
@@ -42,6 +45,16 @@ def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, *
     """The theme's own words (search, contents, next page) in the language of the page."""
     config.theme["language"] = "zh" if ".zh-CN." in page.file.src_uri else "en"
     return context
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Chinese text has no spaces: every character becomes a word of the search index, as the theme's search expects."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    for document in content["docs"]:
+        for name in ("title", "text"):
+            document[name] = re.sub(r"(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])", "\u200b", document[name])
+    index.write_text(json.dumps(content), encoding="utf-8")
 
 
 def python_reference() -> str:

@@ -27,7 +27,7 @@ PARSED_ONLY = {
     "evaluate": "takes seconds; tests/evaluation",
     "explain": "takes seconds; tests/explanation",
     "export": "takes seconds for each format; tests/inference",
-    "import": "needs other people's files; tests/weights",
+    "import": "needs weights from elsewhere; tests/weights",
     "push": "uploads; tests/weights/test_hub.py",
     "report": "needs finished runs; tests/evaluation",
     "train": "takes minutes; tests/training",
