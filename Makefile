@@ -59,8 +59,8 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt
 $(VENV)/installed-docs: pyproject.toml constraints.txt
 	$(call install,$$($(REQUIREMENTS) docs))
 
-# The variable silences an advertisement of the theme.
-MKDOCS = NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs
+# The variable silences an advertisement of the theme. With -m, the usage lines of the commands would contain it.
+MKDOCS = NO_MKDOCS_2_WARNING=1 "$(BIN)/python" "$(BIN)/mkdocs"
 
 REQUIREMENTS = "$(PYTHON)" scripts/requirements.py
 
