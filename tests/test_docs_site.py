@@ -6,9 +6,7 @@ import pytest
 
 import googlenet
 
-pytest.importorskip("mkdocs")
-
-from scripts import docs_site
+docs_site = pytest.importorskip("scripts.docs_site", reason="needs mkdocs")
 
 REPOSITORY = "https://git.example/googlenet"
 
