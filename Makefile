@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test wheel-test check soak bench study compare clean
+.PHONY: train test wheel-test check soak bench study compare docs docs-serve clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
@@ -23,6 +23,13 @@ study: $(VENV)/installed
 
 compare: $(VENV)/installed
 	"$(BIN)/python" -m experiments.comparison $(ARGS)
+
+# The documentation site, in site/; docs-serve shows it on http://127.0.0.1:8000 and follows changes.
+docs: $(VENV)/installed-docs
+	$(MKDOCS) build $(ARGS)
+
+docs-serve: $(VENV)/installed-docs
+	$(MKDOCS) serve $(ARGS)
 
 test: check
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal $(ARGS)
@@ -55,6 +62,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	$(call install,$$($(REQUIREMENTS) dev))
+
+$(VENV)/installed-docs: pyproject.toml constraints.txt
+	$(call install,$$($(REQUIREMENTS) docs))
+
+# The variable silences an advertisement of the theme. With -m, the usage lines of the commands would contain it.
+MKDOCS = NO_MKDOCS_2_WARNING=1 "$(BIN)/python" "$(BIN)/mkdocs"
 
 REQUIREMENTS = "$(PYTHON)" scripts/requirements.py
 
