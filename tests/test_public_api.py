@@ -115,8 +115,8 @@ def test_a_block_of_the_tutorial() -> None:
 
 
 def test_errors_are_public() -> None:
-    with pytest.raises(googlenet.UserError, match="v4"):
-        googlenet.create_model("v4")
+    with pytest.raises(googlenet.UserError, match="v9"):
+        googlenet.create_model("v9")
     with pytest.raises(googlenet.UserError, match="nothing"):
         googlenet.load("nothing")
     assert issubclass(googlenet.RunError, RuntimeError)

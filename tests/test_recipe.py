@@ -84,7 +84,7 @@ def test_any_valid_recipe_survives_toml(rate: float, epochs: int, clip: float | 
         ({"epochs": "1"}, "^epochs = '1'"),
         ({"batch_size": True}, "^batch_size = True"),
         ({"optimizer": "adamx"}, "'sgd', 'adam'"),
-        ({"variant": "v3"}, "^variant = 'v3'"),
+        ({"variant": "v9"}, "^variant = 'v9'"),
         ({"learning_rat": 0.1}, "learning_rat'.*'learning_rate'"),
         ({"validation": 1.0}, r"^validation = 1\.0"),
         ({"freeze_fraction": 0.5}, "^freeze_fraction.*weights"),

@@ -172,7 +172,7 @@ def test_draw(call: Call) -> None:
         (("evaluate", "missing"), "missing"),
         (("evaluate", "taken"), "taken"),
         (("evaluate", "taken", "--confidence", 80), "confidence"),
-        (("summary", "v4"), "v4"),
+        (("summary", "v9"), "v9"),
         (("summary", "--input-size", "3,3"), "C,H,W"),
         (("summary", "torchvision", "--input-size", "3,2,2"), "2x2"),
         (("summary", "--batch-size", 0), "batch_size"),
@@ -185,7 +185,7 @@ def test_draw(call: Call) -> None:
         (("ablate", "missing", "--max-images", 0), "max_images"),
         (("ablate", "missing", "-o", "branches.svg"), ".png"),
         (("draw", "-o", "net.png"), ".svg"),
-        (("draw", "v4"), "v4"),
+        (("draw", "v9"), "v9"),
         (("draw", "torchvision", "--input-size", "3,2,2"), "2x2"),
     ],
 )

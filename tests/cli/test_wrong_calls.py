@@ -23,7 +23,7 @@ from tests.conftest import Call
         (("train", "--epochs", "nan"), "epochs = nan"),
         (("train", "--recipe", "slow"), "'slow'"),
         (("train", "--recipe", "slow.toml"), "slow.toml"),
-        (("train", "--variant", "v4"), "v4"),
+        (("train", "--variant", "v9"), "v9"),
         (("train", "--optimizer", "sdg"), "--optimizer"),
         (("train", "--data", "mnist"), "'mnist'"),
         (("train", "--data", "taken"), "'taken'"),

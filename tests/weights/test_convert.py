@@ -125,8 +125,8 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(weights, tmp_path / "y.pt")
     with pytest.raises(UserError, match="'tutorial'"):
         googlenet.import_weights(tmp_path / "y.pt", variant="tutorial")
-    with pytest.raises(UserError, match="'v4'"):
-        googlenet.import_weights(tmp_path / "y.pt", variant="v4")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'v9'"):
+        googlenet.import_weights(tmp_path / "y.pt", variant="v9")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="2 classes"):
         googlenet.import_weights(tmp_path / "y.pt", classes=("a", "b", "c"))
     with pytest.raises(UserError, match="'a'"):
