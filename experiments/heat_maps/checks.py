@@ -43,7 +43,7 @@ def deletion_and_insertion(case: Case, evidence: Tensor, gray: float) -> tuple[f
 
 
 def on_clouds(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Box]:
-    """An object (uint8, (C, H, W)) in a random place on a cloudy background with twice its sides; and where it is.
+    """An object (uint8, (C, H, W)) at half of its size in a random place of a cloudy background; and its box.
 
     The object is what differs from the color of the image's border.
     """
@@ -53,17 +53,18 @@ def on_clouds(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Box]:
     color = border.median(dim=1).values[:, None, None]
     spots = torch.rand(1, channels, 8, 8, generator=generator)
     clouds = F.interpolate(spots, size=(2 * height, 2 * width), mode="bilinear")[0]
-    canvas = color + (127.5 - color) * 0.8 * clouds
+    canvas = color + (127.5 - color) * 0.3 * clouds
     mask = (pixels - color).abs().amax(dim=0) > 25
     top, left = (int(torch.randint(side + 1, (), generator=generator)) for side in (height, width))
     canvas[:, top : top + height, left : left + width][:, mask] = pixels[:, mask]
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     box = top + int(rows[0]), top + int(rows[-1]), left + int(columns[0]), left + int(columns[-1])
-    return canvas.round().to(torch.uint8), box
+    half = F.interpolate(canvas[None], size=(height, width), mode="bilinear", antialias=True)[0]
+    return half.round().to(torch.uint8), (box[0] // 2, box[1] // 2, box[2] // 2, box[3] // 2)
 
 
 def among_others(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Box]:
-    """Four images (4, C, H, W) as quarters of one, the first in a random place; and where that is."""
+    """Four images (4, C, H, W) as quarters of one, the first in a random place; and its box."""
     order = torch.randperm(4, generator=generator)
     place = int((order == 0).nonzero())
     height, width = images.shape[2:]

@@ -42,8 +42,8 @@ class Trust(NamedTuple):
 def hide(x: Tensor, spec: InputSpec) -> Tensor:
     """The input (N, C, H, W) with everything hidden: each image in the median color of its border, if that is dark.
 
-    Black is nothing around the objects of Fashion-MNIST, but white is no such nothing to networks that were trained on
-    white: channels brighter than a medium gray are that gray.
+    Channels brighter than a medium gray become that gray: on white paper, maps of what gray hides passed the deletion
+    test better than maps of what white hides.
     """
     gray = torch.tensor([(0.5 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)], device=x.device)
     border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=2).median(dim=2).values
