@@ -2,9 +2,9 @@
 
 python -m tests.soak.kills --kills 100
 
-A point is a moment after the first step, or a file operation (open, rename, delete, ...) in the run folder or the cache, before
-which the process kills itself. Every killed run is started again by the same call, and killed again, until it has
-finished: its weights, rows, predictions and evaluation must be those of the whole run, to the bit.
+A point is a moment after the first step, or a file operation (open, rename, delete, ...) in the run folder or the
+cache, before which the process kills itself. Every killed run is started again by the same call, and killed again,
+until it has finished: its weights, rows, predictions and evaluation must be those of the whole run, to the bit.
 """
 
 from __future__ import annotations
