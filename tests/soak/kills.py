@@ -211,7 +211,7 @@ def soak(kills: int, seed: int, scratch: Path, names: list[str], report: Callabl
         while True:
             by_time = draw.random() < 0.5
             may_kill = limit > 0 and total < kills
-            moment = draw.uniform(0, case.seconds / 2) if may_kill and by_time else None
+            moment = draw.uniform(0, case.seconds / 8) if may_kill and by_time else None
             operation = draw.randint(1, case.operations) if may_kill and not by_time else None
             status, stage, _ = in_child(work, moment, operation)
             if status != -signal.SIGKILL:
