@@ -2,9 +2,9 @@
 
 python -m tests.soak.kills --kills 100
 
-A point is a moment of the run, or a file operation (open, rename, delete, ...) in the run folder or the cache, before
-which the process kills itself. Every killed run is started again by the same call, and killed again, until it has
-finished: its weights, rows, predictions and evaluation must be those of the whole run, to the bit.
+A point is a moment after the first step, or a file operation (open, rename, delete, ...) in the run folder or the
+cache, before which the process kills itself. Every killed run is started again by the same call, and killed again,
+until it has finished: its weights, rows, predictions and evaluation must be those of the whole run, to the bit.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -88,7 +89,7 @@ def train(settings: dict[str, Any], photos: Path, folder: Path) -> None:
 
 
 def in_child(work: Callable[[], None], moment: float | None, operation: int | None) -> tuple[int, str, int]:
-    """Run `work` in a process that kills itself at a moment, in seconds, or before a file operation, counted from 1.
+    """Run `work` in a process that kills itself some seconds after its first step, or before its n-th file operation.
 
     Returns its exit status, where it was when it died or what it raised, and how many operations there were.
     """
@@ -106,6 +107,13 @@ def in_child(work: Callable[[], None], moment: float | None, operation: int | No
             os.write(writer, json.dumps([f"{stage}{what}", count]).encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
+        def die_in_training(moment: float) -> None:
+            """Most of a short run's time is its beginning, so the moments count from the first step."""
+            while not _is_training(sys._current_frames().get(main)):
+                time.sleep(0.001)
+            time.sleep(moment)
+            die()
+
         def watch(event: str, arguments: tuple[Any, ...]) -> None:
             nonlocal count
             if event in _OPERATIONS and "googlenet-soak" in str(arguments[0]):
@@ -119,9 +127,7 @@ def in_child(work: Callable[[], None], moment: float | None, operation: int | No
                 os.dup2(null.fileno(), 2)
             sys.addaudithook(watch)
             if moment is not None:
-                timer = threading.Timer(moment, die)
-                timer.daemon = True
-                timer.start()
+                threading.Thread(target=die_in_training, args=(moment,), daemon=True).start()
             work()
             os.write(writer, json.dumps(["finished", count]).encode())
         except BaseException:
@@ -134,6 +140,12 @@ def in_child(work: Callable[[], None], moment: float | None, operation: int | No
     _, status = os.waitpid(child, 0)
     stage, count = json.loads(said) if said else ("?", 0)
     return os.waitstatus_to_exitcode(status), stage, count
+
+
+def _is_training(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_qualname != "train_epoch":
+        frame = frame.f_back
+    return frame is not None
 
 
 def differences(whole: Path, other: Path) -> list[str]:
@@ -199,7 +211,7 @@ def soak(kills: int, seed: int, scratch: Path, names: list[str], report: Callabl
         while True:
             by_time = draw.random() < 0.5
             may_kill = limit > 0 and total < kills
-            moment = draw.uniform(0, case.seconds) if may_kill and by_time else None
+            moment = draw.uniform(0, case.seconds / 8) if may_kill and by_time else None
             operation = draw.randint(1, case.operations) if may_kill and not by_time else None
             status, stage, _ = in_child(work, moment, operation)
             if status != -signal.SIGKILL:

@@ -154,9 +154,11 @@ def block_channels(net: GoogLeNet) -> dict[str, tuple[int, ...]]:
 def branches_of(net: GoogLeNet, layer: str) -> dict[str, slice]:
     """The channels of each branch of a block, by the branch's name; empty for a layer of the stem."""
     branches, start = {}, 0
-    for name, count in zip(net.architecture.branch_names, block_channels(net).get(layer, ()), strict=False):
-        branches[name.casefold()] = slice(start, start + count)
-        start += count
+    for block in net.architecture.blocks:
+        if block.name == layer:
+            for name, count in zip(block.branches, block.branch_channels, strict=True):
+                branches[name.casefold()] = slice(start, start + count)
+                start += count
     return branches
 
 
