@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 from collections.abc import Iterator
 from importlib import resources
@@ -26,12 +27,13 @@ from googlenet.data import fashion_mnist
 os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())
 
 SMALL = {"train": 320, "t10k": 160}
+_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test looks into this machine's data folders or at its network."""
-    nowhere = tmp_path_factory.mktemp("isolated")
+    nowhere = tmp_path_factory.getbasetemp() / "isolated" / str(next(_numbers))  # `mktemp` would list all earlier ones
     monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere / "cache"))
     monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -19,7 +19,7 @@ from googlenet.data.decode import decode_resized, image_files
 from googlenet.inference import predictor as predictor_module
 from googlenet.inference.backends import BackendName, open_exported
 from tests.inference.conftest import Exports
-from tests.networks import fitted, thin
+from tests.networks import fitted, one_block
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -294,7 +294,7 @@ def test_decoding_in_threads_keeps_the_warnings_filters(trained: TrainingResult,
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 def test_a_network_in_any_mode_and_type(backend: BackendName, files: list[Path]) -> None:
     data = googlenet.load_dataset("fashion-mnist")
-    net = fitted(data.test, data.classes, create=thin).train().bfloat16()
+    net = fitted(data.test, data.classes, create=one_block).train().bfloat16()
     predictor = Predictor(net, backend=backend, precision="fp32")
     rounded = copy.deepcopy(net).float().eval()
     for found, expected in zip(

@@ -29,7 +29,7 @@ def training_net(variant: str = "bn", **changes: object) -> GoogLeNet:
     return net.to(memory_format=torch.channels_last)
 
 
-def batch(count: int = 8, side: int = 32) -> Tensor:
+def batch(count: int = 2, side: int = 24) -> Tensor:
     return torch.randn(count, 1, side, side).contiguous(memory_format=torch.channels_last)
 
 
@@ -104,7 +104,7 @@ def test_a_plain_network_calls_every_layer_in_bf16() -> None:
     net, seen = training_net(), set[str]()
     for name, module in net.named_modules():
         module.register_forward_hook(lambda *_, name=name: seen.add(name))
-    train_step(net, batch(2))
+    train_step(net, batch())
     assert seen == {name for name, _ in net.named_modules()}
 
 
@@ -118,12 +118,12 @@ def test_hooks_on_every_layer_fire_in_a_fused_network(kind: str) -> None:
         if isinstance(module, nn.ReLU):
             module.inplace = False
     with fused(net):
-        train_step(net, batch(2))
+        train_step(net, batch())
     assert seen == set(layers)
 
 
 def test_a_hook_sees_what_the_layer_gives_in_the_plain_network() -> None:
-    net, images, seen = training_net("tutorial"), batch(2), []
+    net, images, seen = training_net("tutorial"), batch(), []
     for name in ("conv1", "maxpool1", "conv3", "inception3a"):
         net.get_submodule(name).register_forward_hook(lambda _m, _i, output: seen.append(output.detach().clone()))
     train_step(net, images)
@@ -151,7 +151,7 @@ def test_a_module_in_place_of_a_convolution_is_called(where: str) -> None:
     unit = net.get_submodule(where)
     unit.conv = LowRank(unit.conv)
     with fused(net):
-        train_step(net, batch(2))
+        train_step(net, batch())
     assert unit.conv.calls == 1
 
 
@@ -169,7 +169,7 @@ REPLACEMENTS: dict[str, Callable[[GoogLeNet], object]] = {
 
 @pytest.mark.parametrize("change", REPLACEMENTS.values(), ids=REPLACEMENTS)
 def test_a_changed_network_computes_what_it_says(change: Callable[[GoogLeNet], object]) -> None:
-    net, images = training_net(), batch(2)
+    net, images = training_net(), batch()
     change(net)
     net.to(memory_format=torch.channels_last)
     twin = copy.deepcopy(net)
@@ -183,7 +183,7 @@ def test_global_hooks_fire_on_every_layer_of_a_fused_network() -> None:
     handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.add(module))
     try:
         with fused(net):
-            train_step(net, batch(2))
+            train_step(net, batch())
     finally:
         handle.remove()
     assert seen == set(net.modules())
@@ -196,7 +196,7 @@ def test_a_batch_norm_in_eval_mode_keeps_its_statistics() -> None:
     for norm in frozen:
         norm.eval()
     with fused(net):
-        train_step(net, batch(2))
+        train_step(net, batch())
     for norm, state in zip(frozen, before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in norm.state_dict().items())
 
@@ -210,9 +210,9 @@ def test_a_cumulative_batch_norm_updates() -> None:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None
         with context(net):
-            train_step(net, batch(2))
+            train_step(net, batch())
             torch.manual_seed(1)
-            train_step(net, batch(2))
+            train_step(net, batch())
         results.append(net.inception4a.branch1.bn.running_mean.clone())
     assert results[0].abs().sum() > 0
     torch.testing.assert_close(results[1], results[0], rtol=0.05, atol=0.05)

@@ -152,7 +152,7 @@ def test_log_every_and_max_test_images(tmp_path: Path) -> None:
 
 def test_the_fixed_tutorial_learns_at_once(tmp_path: Path) -> None:
     """docs/convergence.md: the recipe `tutorial` has not started to learn after a thousand steps."""
-    settings: dict[str, Any] = {"image_size": 32, "max_steps": 40, "plots": False, "max_test_images": 100}
+    settings: dict[str, Any] = {"image_size": 24, "max_steps": 40, "plots": False, "max_test_images": 100}
     result = train("tutorial-fixed", output=tmp_path / "run", **settings)
     assert result.metrics["test"]["loss"] < 2.1
 
