@@ -20,7 +20,17 @@ from tests.pages import DOCS, PAGES, ROOT, blocks_of, name_of, prose_of, text_of
 
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 TRANSLATIONS = [page for page in PAGES if page.name.endswith(".zh-CN.md")]
-OTHER_PROGRAMS = {"--array", "--gpus", "--help", "--node-rank", "--shm-size", "--user"}  # Slurm, Docker, torchrun
+OTHER_PROGRAMS = {
+    "--array",
+    "--extra-index-url",
+    "--gpus",
+    "--help",
+    "--node-rank",
+    "--recovery-interval",
+    "--shm-size",
+    "--user",
+    "--version",
+}  # of all commands, and of Slurm, Docker, pip, torchrun and timm
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 

@@ -31,6 +31,8 @@ PARSED_ONLY = {
     "push": "uploads; tests/weights/test_hub.py",
     "report": "needs finished runs; tests/evaluation",
     "train": "takes minutes; tests/training",
+    "dream": "takes a minute; tests/explanation/test_dream.py",
+    "visualize": "takes a minute; tests/explanation/test_visualize.py",
     "data fetch": "downloads; tests/data",
     "data show": "takes seconds; tests/data",
     "weights fetch": "downloads; tests/weights",

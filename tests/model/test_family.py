@@ -16,7 +16,7 @@ from torch import Tensor
 import googlenet
 from googlenet import GoogLeNet, GoogLeNetOutput, UserError, ablate, create_model
 from googlenet.explanation.draw import draw
-from googlenet.explanation.gradcam import explain
+from googlenet.explanation.explain import explain
 from googlenet.inference.predictor import Predictor
 from googlenet.model import fuse
 from googlenet.model.architecture import VARIANTS
