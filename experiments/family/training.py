@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 import googlenet
-from googlenet.files import write_json
 
 VARIANTS = ("bn", "v3")
 SETTINGS: dict[str, Any] = {
@@ -63,7 +62,7 @@ def main() -> None:
         }  # fmt: skip
         rows.append(row)
         print(json.dumps(row), flush=True)
-        write_json(arguments.output, {"settings": SETTINGS, "rows": rows})
+        arguments.output.write_text(json.dumps({"settings": SETTINGS, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

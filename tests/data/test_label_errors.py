@@ -55,7 +55,7 @@ def test_columns_may_be_in_any_order(file: Path, listing: Listing) -> None:
     [
         ([], "'file'"),
         ([HEADER], "0 classes"),
-        ([HEADER, ROWS[0]], "1 classes"),
+        ([HEADER, ROWS[0]], "1 class;"),
         ([HEADER[:-1], *(row[:-1] for row in ROWS)], "probability:mice"),
         ([[*HEADER, "probability:rats"], *([*row, "0"] for row in ROWS)], "'rats'"),
         ([[*HEADER, "file"], *([*row, "x"] for row in ROWS)], "row 1"),

@@ -9,8 +9,11 @@ import googlenet
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [*ROOT.glob("experiments/**/*.py"), *ROOT.glob("benchmarks/*.py")]
-# A checkout of before the rebuild has no `googlenet.Recipe`
-ALLOWED = {"before_after.py": {"googlenet.recipe"}}
+# A checkout of before the rebuild has no `googlenet.Recipe`; what is counted are the rows of the tables
+ALLOWED = {
+    "before_after.py": {"googlenet.recipe"},
+    "counts.py": {"googlenet.model.architecture", "googlenet.model.tables"},
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: str(script.relative_to(ROOT)))

@@ -13,7 +13,7 @@ from googlenet.explanation import visualize as module
 from googlenet.explanation.contact_sheet import draw_visualization
 from googlenet.explanation.units import Probe, parse_unit, similarity
 from tests.conftest import Call, bundled
-from tests.networks import fitted, with_info
+from tests.networks import fitted, thin, with_info
 
 STEPS = 30
 
@@ -32,7 +32,7 @@ def split() -> ImageSplit:
 @pytest.mark.parametrize("unit", ["conv2:3", "3a:70:1,2", "class:sandal"])
 def test_a_made_image_excites_a_unit_more_than_data_and_noise(unit: str, net: GoogLeNet, split: ImageSplit) -> None:
     if unit == "class:sandal":
-        net = fitted(split, net.info.classes, is_thin=True)
+        net = fitted(split, net.info.classes, create=thin)
     result = visualize(net, unit, steps=STEPS, data=split, examples=3)
     made = float(result.activations[0, 0])
     assert result.images.shape == (1, 1, 1, 28, 28) and result.images.dtype == torch.uint8
