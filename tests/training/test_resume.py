@@ -296,6 +296,9 @@ def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
     evaluate = loop.evaluate
 
+    def die(*_: object) -> None:
+        raise Killed
+
     def interrupted(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args)
@@ -304,6 +307,11 @@ def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(loop, "evaluate", interrupted)
         result = train(output=tmp_path / "run", model=small_net(), **QUICK)
     assert result.terminated and [row["split"] for row in rows(result)] == ["train"]
+    # Killed after the row of the evaluation, before a checkpoint
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "save_best", die)
+        train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert [row["split"] for row in rows(result)] == ["train", "test"]
     resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
     assert_same_weights(whole.folder, resumed.folder)
     assert rows_without_times(whole) == rows_without_times(resumed)

@@ -114,7 +114,7 @@ def prepare_folder(trainer: Trainer, folder: RunFolder, plan: Plan) -> None:
         if not plan.is_resumed:
             folder.check_new()
         elif folder.path.exists():
-            folder.rewind(trainer.state.step)
+            folder.rewind(trainer.state.step, trainer.state.epoch)
         if plan.checkpoint is None or any(
             settings.get(name) != plan.checkpoint["recipe"].get(name) for name in ("data", "also")
         ):

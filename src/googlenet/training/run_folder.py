@@ -105,11 +105,16 @@ class RunFolder:
         lines = self.metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
-    def rewind(self, step: int) -> None:
-        """Drop the rows and checkpoints that a run which continues at `step` will write again, and files that a kill
-        left half-written."""
+    def rewind(self, step: int, epoch: int) -> None:
+        """Drop what a run that continues at `step`, with so many epochs evaluated, will write again (rows, checkpoints,
+        what is kept in memory), and files that a kill left half-written."""
         self._lines.clear()
-        rows = [row for row in self.rows() if row["step"] <= step]
+        self._save_model = None
+        rows = [
+            row
+            for row in self.rows()
+            if row["step"] < step or (row["step"] == step and (row["split"] == "train" or row["epoch"] <= epoch))
+        ]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         for path in self.checkpoints():
             if _step_of(path) > step:
