@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from googlenet import RunError, RunFolder, Trainer, load_dataset, train
 from googlenet.errors import DivergedError
-from googlenet.training import divergence
+from googlenet.training import divergence, loop
 from tests.conftest import QUICK
 from tests.training.helpers import rows, small_net, weights
 
@@ -91,6 +91,14 @@ def test_a_rollback_continues_from_the_checkpoint_at_half_the_rate(tmp_path: Pat
     assert scales == [0.5] * 4 + [0.25] * 12 + [0.125] * 4
     assert all(tensor.isfinite().all() for tensor in weights(result.folder).values())
     assert len([row for row in rows(result) if row["split"] == "test"]) == 2
+
+
+def test_a_rollback_does_not_go_behind_the_saved_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if checkpoints are expensive."""
+    monkeypatch.setattr(loop, "SAVING_SHARE", 0)
+    settings = {**QUICK, "max_steps": 13, "learning_rate": 1e-9, "select_by": "test"}
+    result = train(output=tmp_path / "run", model=Poisoned(12), on_nan="rollback", **settings)
+    assert any(path.name.startswith("step-10-") for path in RunFolder(result.folder).checkpoints())
 
 
 @pytest.mark.parametrize("first", [1, 7])

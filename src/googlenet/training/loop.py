@@ -158,7 +158,9 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
             except Stopped:
                 log.info("the evaluation is left out; the resumed run begins with it")
             if not (trainer.is_over or interruption.requested):
-                save_checkpoint(trainer, folder, if_cheap=recipe.checkpoint_every is None)
+                # A rollback must not go behind the model that is saved
+                is_new_best = recipe.on_nan == "rollback" and state.best_metrics.get("step") == state.step
+                save_checkpoint(trainer, folder, if_cheap=recipe.checkpoint_every is None and not is_new_best)
         if not trainer.is_over and state.best_accuracy < 0:
             save_best(trainer, folder, None)
         if (state.step, state.epoch) != start:
