@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from googlenet import RunFolder, UserError
+from googlenet import RunError, RunFolder, UserError
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -87,6 +88,24 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, capsys
     older.write_bytes(b"half of a")
     with pytest.raises(UserError, match=rf"{older.name}.*--weights"):
         folder.load_checkpoint()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2):
+        folder.save_checkpoint(state_at(step), keep=2)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "read_bytes") if isinstance(error, OSError) else (torch, "load")), fail)
+        with pytest.raises(RunError if isinstance(error, OSError) else MemoryError):
+            folder.load_checkpoint()
+    assert folder.load_checkpoint()["progress"]["step"] == 2
 
 
 def test_without_checkpoints_there_is_nothing_to_resume(tmp_path: Path) -> None:
