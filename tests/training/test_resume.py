@@ -291,6 +291,22 @@ def test_training_goes_on_while_the_disk_is_full(
     assert rows_without_times(whole) == rows_without_times(resumed)
 
 
+def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the model is written once more, with its temperature."""
+
+    def full(*arguments: Any) -> Any:
+        monkeypatch.setattr(arguments[1], "_write_model", fail)
+        return finish(*arguments)
+
+    def fail() -> None:
+        raise RunError("cannot write model.safetensors")
+
+    finish = loop.finish
+    monkeypatch.setattr(loop, "finish", full)
+    with pytest.raises(RunError, match=r"model\.safetensors"):
+        train(output=tmp_path / "run", model=small_net(), on_save_error="continue", **{**QUICK, "max_steps": 1})
+
+
 def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The epoch is trained but not evaluated; the resumed run begins with the evaluation."""
     whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)

@@ -169,6 +169,7 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
     interrupted, evaluated = not trainer.is_over, trainer.eval_split
     if not interrupted:
         (evaluation, old_classes), evaluated = finish(trainer, folder, evaluation), "test"
+        folder.flush()
     if accelerator.is_main_process and recipe.plots and folder.rows():
         draw_plots(trainer, folder, evaluation, evaluated)
     if film is not None:
