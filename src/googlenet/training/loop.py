@@ -279,7 +279,8 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.
 
-    The loss is NaN if the gradient is not finite. The weights change only if `accepts`, which gets it, agrees.
+    The loss is NaN if the gradient, before it is clipped, is not finite. The weights change only if `accepts`, which
+    gets it, agrees.
 
     `inputs` are prepared images (N, C, H, W), `targets` labels (N,) or class probabilities (N, num_classes).
     """
@@ -294,13 +295,12 @@ def train_step(
             accelerator.backward(loss)
         total += loss.detach()
         logits.append((output[0] if isinstance(output, tuple) else output).detach())
-    if gradient_clip is not None:
-        norm = accelerator.clip_grad_norm_(model.parameters(), gradient_clip)
-    else:
-        norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
     if accelerator.scaler is None:  # a scaler tries scales at which the gradient overflows, and skips such steps
+        norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
         total = torch.where(norm.isfinite(), total, math.nan)
     if accepts is None or accepts(total):
+        if gradient_clip is not None:
+            accelerator.clip_grad_norm_(model.parameters(), gradient_clip)  # a scaler allows this once for each step
         optimizer.step()
     optimizer.zero_grad()
     return total, torch.cat(logits)
