@@ -334,6 +334,30 @@ def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_evaluation(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is trained; what is left is the evaluation of its model, with which the resumed run begins."""
+    settings = {**QUICK, "max_steps": 2}
+    whole = train(output=tmp_path / "whole", model=small_net(), **settings)
+    save_best = loop.save_best
+
+    def interrupted(*arguments: Any) -> None:
+        save_best(*arguments)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as error:
+        patch.setattr(loop, "save_best", interrupted)
+        train(output=tmp_path / "run", model=small_net(), **settings)
+    assert isinstance(error.value, Terminated) == (number == signal.SIGTERM)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+    assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_step_ends_the_run_at_once(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from googlenet.console import ProgressBar, log, progress
 from googlenet.device import describe, scoped_process_state
-from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
+from googlenet.errors import DivergedError, RunError, Terminated, UserError, is_out_of_memory
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNetOutput
@@ -165,6 +165,9 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
             save_best(trainer, folder, None)
         if (state.step, state.epoch) != start:
             save_checkpoint(trainer, folder)
+    if trainer.is_over and interruption.requested_anywhere(accelerator):
+        log.info("the evaluation of the saved model is left out; the resumed run begins with it")
+        raise Terminated if interruption.by_sigterm else KeyboardInterrupt
     folder.flush()
     interrupted, evaluated = not trainer.is_over, trainer.eval_split
     if not interrupted:
