@@ -90,7 +90,8 @@ def train(
         if model is not None:
             resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
         accelerator = make_accelerator(resolved)
-        path = broadcast_object_list([plan.folder.path])[0]  # a name made from the time differs between processes
+        # A name made from the time differs between processes, and so may the free memory
+        resolved, path = broadcast_object_list([resolved, plan.folder.path])
         folder = RunFolder(path, goes_on=resolved.on_save_error == "continue")
         with scoped_process_state(accelerator.device):
             trainer = Trainer(resolved, accelerator, model)
