@@ -17,7 +17,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 1000 googlenet \
- && mkdir /work && chown googlenet /work
+ && mkdir /work /cache && chown googlenet /work /cache
 COPY --from=build /opt/googlenet /opt/googlenet
 ENV PATH=/opt/googlenet/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/work/.cache
 USER 1000

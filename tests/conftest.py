@@ -30,6 +30,9 @@ SMALL = {"train": 320, "t10k": 160}
 _numbers = itertools.count()
 
 
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="on Windows, os.kill ends the process")
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test looks into this machine's data folders or at its network."""

@@ -50,7 +50,7 @@ def plural(count: int, noun: str) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch, on any device, or Python could not allocate memory."""
     message = str(error)
-    texts = ("out of memory", "can't allocate memory", "bad_alloc")
+    texts = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(text in message for text in texts)
     )

@@ -15,6 +15,7 @@ from tests.conftest import Call
         (UserError("no such\nthing"), 2, "no such thing"),
         (RunError("the disk is full"), 1, "the disk is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "--batch-size"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), 1, "--batch-size"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (FileNotFoundError(2, "No such file", "x"), 1, "x: No such file"),
         (OSError(28, "No space left on device"), 1, "No space left"),

@@ -15,7 +15,7 @@ import pytest
 
 from googlenet import Recipe, RunFolder
 from googlenet.recipe import GROUPS, settings_of_recipes
-from tests.conftest import Call
+from tests.conftest import Call, needs_signals
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -67,6 +67,7 @@ def test_a_run_and_its_next_command(call: Call) -> None:
     assert Path(arguments[1]).exists()
 
 
+@needs_signals
 def test_the_command_to_continue(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     from googlenet.training import loop
 

@@ -21,7 +21,7 @@ from googlenet.data import folder, store
 from googlenet.data.store import FileIndex, clear_stores, list_stores
 from googlenet.errors import UserError
 from googlenet.files import cache_dir
-from tests.conftest import Call
+from tests.conftest import Call, needs_signals
 
 
 def test_images_are_decoded_once(photos: Path, decoded: list[Path]) -> None:
@@ -77,6 +77,7 @@ def test_a_damaged_store_is_built_again(file: str, damage: str, photos: Path, de
     assert len(decoded) == 48 and len(list_stores()) == 1
 
 
+@needs_signals
 def test_a_killed_build_leaves_nothing_that_counts(photos: Path) -> None:
     script = (
         "import os, sys, googlenet\n"

@@ -22,7 +22,7 @@ from googlenet.data.folder import ImageFile, scan
 from googlenet.data.splits import find_units, split_files
 from googlenet.data.table import list_table
 from googlenet.errors import UserError
-from tests.conftest import TINY, Call
+from tests.conftest import TINY, Call, needs_signals
 
 Rows = list[dict[str, Any]]
 
@@ -182,6 +182,7 @@ def test_units_are_the_connected_files(members: list[tuple[int, int]]) -> None:
         assert same == others
 
 
+@needs_signals
 def test_a_moved_folder_resumes_and_a_changed_one_does_not(photos: Path, tmp_path: Path, call: Call) -> None:
     run = tmp_path / "run"
     settings = {**QUICK, "max_steps": 4, "checkpoint_every": 2}

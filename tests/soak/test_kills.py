@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.soak.kills import CASES, SMALL, differences, soak
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the runs are forked")
 def test_three_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     scratch = tmp_path / "googlenet-soak"
     scratch.mkdir()

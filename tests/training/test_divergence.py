@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from googlenet import RunError, RunFolder, Trainer, load_dataset, train
 from googlenet.errors import DivergedError
-from googlenet.training import divergence
+from googlenet.training import divergence, loop
 from tests.conftest import QUICK
 from tests.training.helpers import rows, small_net, weights
 
@@ -74,6 +74,41 @@ def test_skipping_leaves_the_network_as_it_was(tmp_path: Path, capsys: pytest.Ca
     assert names == [f"step-{step}.safetensors" for step in (1, 13, 14)]
 
 
+def test_skipping_a_clipped_step_in_fp16() -> None:
+    """The scaler of accelerate's fp16, which needs a GPU, on a CPU."""
+    net = nn.Linear(3, 2)
+    scaler, rule = torch.amp.GradScaler("cpu", init_scale=8.0), torch.optim.SGD(net.parameters(), lr=1)
+
+    class Optimizer:
+        zero_grad = rule.zero_grad
+
+        def step(self) -> None:
+            scaler.step(rule)
+            scaler.update()
+
+    class Accelerator:
+        def __init__(self) -> None:
+            self.scaler = scaler
+
+        def backward(self, loss: Tensor) -> None:
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+        def clip_grad_norm_(self, parameters: Any, norm: float) -> None:
+            scaler.unscale_(rule)
+            nn.utils.clip_grad_norm_(parameters, norm)
+
+    optimizer, accelerator = cast(Any, Optimizer()), cast(Any, Accelerator())
+    x, y = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
+    before = net.weight.detach().clone()
+    for accepted in (False, True):
+        loop.train_step(
+            net, optimizer, x, y, criterion=lambda output, target: nn.functional.cross_entropy(output, target),
+            accelerator=accelerator, gradient_clip=1e-3, accepts=lambda _, answer=accepted: answer,
+        )  # fmt: skip
+        change = (net.weight - before).norm()
+        assert 0 < change <= 1.01e-3 if accepted else change == 0
+
+
 def test_not_every_batch_is_skipped(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=f"{divergence.SKIPS} batches"):
         train(output=tmp_path / "run", model=Poisoned(*range(3, 99)), on_nan="skip", **RUN)
@@ -91,6 +126,14 @@ def test_a_rollback_continues_from_the_checkpoint_at_half_the_rate(tmp_path: Pat
     assert scales == [0.5] * 4 + [0.25] * 12 + [0.125] * 4
     assert all(tensor.isfinite().all() for tensor in weights(result.folder).values())
     assert len([row for row in rows(result) if row["split"] == "test"]) == 2
+
+
+def test_a_rollback_does_not_go_behind_the_saved_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if checkpoints are expensive."""
+    monkeypatch.setattr(loop, "SAVING_SHARE", 0)
+    settings = {**QUICK, "max_steps": 13, "learning_rate": 1e-9, "select_by": "test"}
+    result = train(output=tmp_path / "run", model=Poisoned(12), on_nan="rollback", **settings)
+    assert any(path.name.startswith("step-10-") for path in RunFolder(result.folder).checkpoints())
 
 
 @pytest.mark.parametrize("first", [1, 7])

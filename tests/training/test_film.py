@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from googlenet import TrainingResult, train
+from googlenet import RunError, Trainer, TrainingResult, train
 from tests.conftest import QUICK, TINY
 from tests.training.helpers import assert_same_weights, small_net
 from tests.training.test_resume import Killed, killed_at
@@ -35,6 +36,24 @@ def test_a_killed_run_neither_loses_nor_repeats_frames(tmp_path: Path) -> None:
     assert frames(resumed) == [0, 10, 20]
     assert_same_weights(plain.folder, resumed.folder)
     assert not (plain.folder / "film").exists() and not (plain.folder / "film.webp").exists()
+
+
+def test_a_film_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file is where its folder should be."""
+    settings = {**QUICK, "film": True, "max_steps": 1}
+
+    def block(trainer: Trainer) -> None:
+        shutil.rmtree(folder / "film")
+        (folder / "film").touch()
+
+    folder = tmp_path / "stops"
+    with pytest.raises(RunError, match=r"film.*\.png"):
+        train(output=folder, model=small_net(), on_step=block, **settings)
+    folder = tmp_path / "goes on"
+    capsys.readouterr()
+    result = train(output=folder, model=small_net(), on_step=block, on_save_error="continue", **settings)
+    assert result.model.exists() and not (folder / "film.webp").exists()
+    assert capsys.readouterr().out.count("000000001.png") == 1
 
 
 def test_a_film_changes_nothing_in_the_training_of_a_googlenet(tmp_path: Path) -> None:

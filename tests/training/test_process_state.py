@@ -34,7 +34,7 @@ def process_state() -> dict[str, Any]:
         "numpy": np.random.get_state()[1].tolist(),  # type: ignore[union-attr]  # noqa: NPY002
         "python": random.getstate(),
         "cudnn": (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32),
-        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)],
+        "signals": [signal.getsignal(number) for number in sorted(signal.valid_signals())],
         "logging": [(logging.getLogger(name).level, len(logging.getLogger(name).handlers)) for name in loggers],
         "grad": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),

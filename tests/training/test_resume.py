@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from googlenet.errors import Terminated
 from googlenet.recipe import RENAMED
 from googlenet.training import loop, setup
 from googlenet.weights.model_file import save
-from tests.conftest import QUICK, TINY
+from tests.conftest import QUICK, TINY, needs_signals
 from tests.soak.kills import differences
 from tests.training.helpers import assert_same_weights, rows, rows_without_times, small_net, weights
 
@@ -80,6 +79,7 @@ def test_a_googlenet_resumes_bit_for_bit(tmp_path: Path) -> None:
     assert rows_without_times(whole) == rows_without_times(resumed)
 
 
+@needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_which_can_be_resumed(number: signal.Signals, tmp_path: Path) -> None:
     before = signal.getsignal(number)
@@ -98,6 +98,7 @@ def test_a_signal_ends_a_run_which_can_be_resumed(number: signal.Signals, tmp_pa
     assert rows_without_times(whole) == rows_without_times(resumed)
 
 
+@needs_signals
 @pytest.mark.parametrize("step", [10, 20])
 def test_a_signal_in_the_last_step_of_an_epoch(step: int, tmp_path: Path) -> None:
     whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
@@ -109,6 +110,7 @@ def test_a_signal_in_the_last_step_of_an_epoch(step: int, tmp_path: Path) -> Non
     assert [row["step"] for row in rows(result)] == [10, 10, 20, 20]
 
 
+@needs_signals
 def test_interrupted_before_the_first_evaluation(tmp_path: Path) -> None:
     settings = {**TINY, "plots": True}
     result = train(output=tmp_path / "run", on_step=signaled_at(1), **settings)
@@ -239,6 +241,7 @@ def test_a_cut_last_row(tmp_path: Path) -> None:
 @pytest.fixture
 def full_disk() -> Iterator[Callable[[bool], None]]:
     """Fills the disk, in that no file may grow past a limit, or makes room again."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(full: bool) -> None:
@@ -291,10 +294,30 @@ def test_training_goes_on_while_the_disk_is_full(
     assert rows_without_times(whole) == rows_without_times(resumed)
 
 
+def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the model is written once more, with its temperature."""
+
+    def full(*arguments: Any) -> Any:
+        monkeypatch.setattr(arguments[1], "_write_model", fail)
+        return finish(*arguments)
+
+    def fail() -> None:
+        raise RunError("cannot write model.safetensors")
+
+    finish = loop.finish
+    monkeypatch.setattr(loop, "finish", full)
+    with pytest.raises(RunError, match=r"model\.safetensors"):
+        train(output=tmp_path / "run", model=small_net(), on_save_error="continue", **{**QUICK, "max_steps": 1})
+
+
+@needs_signals
 def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The epoch is trained but not evaluated; the resumed run begins with the evaluation."""
     whole = train(output=tmp_path / "whole", model=small_net(), **QUICK)
     evaluate = loop.evaluate
+
+    def die(*_: object) -> None:
+        raise Killed
 
     def interrupted(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -304,11 +327,42 @@ def test_a_signal_in_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(loop, "evaluate", interrupted)
         result = train(output=tmp_path / "run", model=small_net(), **QUICK)
     assert result.terminated and [row["split"] for row in rows(result)] == ["train"]
+    # Killed after the row of the evaluation, before a checkpoint
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "save_best", die)
+        train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert [row["split"] for row in rows(result)] == ["train", "test"]
     resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
     assert_same_weights(whole.folder, resumed.folder)
     assert rows_without_times(whole) == rows_without_times(resumed)
 
 
+@needs_signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_last_evaluation(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is trained; what is left is the evaluation of its model, with which the resumed run begins."""
+    settings = {**QUICK, "max_steps": 2}
+    whole = train(output=tmp_path / "whole", model=small_net(), **settings)
+    save_best = loop.save_best
+
+    def interrupted(*arguments: Any) -> None:
+        save_best(*arguments)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as error:
+        patch.setattr(loop, "save_best", interrupted)
+        train(output=tmp_path / "run", model=small_net(), **settings)
+    assert isinstance(error.value, Terminated) == (number == signal.SIGTERM)
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+    resumed = train(output=tmp_path / "run", model=small_net(), resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+    assert resumed.metrics == whole.metrics
+
+
+@needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_step_ends_the_run_at_once(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -321,6 +375,7 @@ def test_a_signal_before_the_first_step_ends_the_run_at_once(
     assert signal.getsignal(number) == before
 
 
+@needs_signals
 def test_a_second_ctrl_c_ends_a_run_at_once(tmp_path: Path) -> None:
     def press_twice(_: Trainer) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from googlenet import RunFolder, UserError
+from googlenet import RunError, RunFolder, UserError
 
 
 def test_rows(tmp_path: Path) -> None:
@@ -16,11 +17,16 @@ def test_rows(tmp_path: Path) -> None:
     assert folder.rows() == []
     folder.describe({"epochs": 2}, {"python": "3"}, None)
     for step in (1, 2, 3):
-        folder.append({"step": step, "loss": 0.1})
+        folder.append({"step": step, "epoch": step, "split": "train"})
+    folder.append({"step": 3, "epoch": 3, "split": "test"})
     with folder.metrics.open("a") as file:
         file.write('{"step": 4')  # a kill cut it
-    assert [row["step"] for row in folder.rows()] == [1, 2, 3]
-    folder.rewind(2)
+    assert [row["step"] for row in folder.rows()] == [1, 2, 3, 3]
+    folder.rewind(3, epoch=3)
+    assert [row["split"] for row in folder.rows()] == ["train", "train", "train", "test"]
+    folder.rewind(3, epoch=2)  # its evaluation is still to come
+    assert [row["split"] for row in folder.rows()] == ["train", "train", "train"]
+    folder.rewind(2, epoch=2)
     assert [row["step"] for row in folder.rows()] == [1, 2]
     assert folder.metrics.read_text().endswith("}\n")
     assert {path.name for path in folder.path.iterdir()} == {"recipe.toml", "environment.json", "metrics.jsonl"}
@@ -77,11 +83,29 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, capsys
     assert folder.load_checkpoint()["progress"]["step"] == 1
     line = capsys.readouterr().out
     assert line.count("\n") == 1 and newest.name in line and older.name in line
-    folder.rewind(1)
+    folder.rewind(1, epoch=1)
     assert folder.checkpoints() == [older]
     older.write_bytes(b"half of a")
     with pytest.raises(UserError, match=rf"{older.name}.*--weights"):
         folder.load_checkpoint()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2):
+        folder.save_checkpoint(state_at(step), keep=2)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "read_bytes") if isinstance(error, OSError) else (torch, "load")), fail)
+        with pytest.raises(RunError if isinstance(error, OSError) else MemoryError):
+            folder.load_checkpoint()
+    assert folder.load_checkpoint()["progress"]["step"] == 2
 
 
 def test_without_checkpoints_there_is_nothing_to_resume(tmp_path: Path) -> None:
@@ -106,7 +130,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     folder.save_checkpoint(state_at(1))
     for path in (tmp_path / ".model.safetensors.ab.tmp", tmp_path / "checkpoints" / ".step-2.ab.tmp"):
         path.write_bytes(b"half")
-    folder.rewind(1)
+    folder.rewind(1, epoch=1)
     assert not list(tmp_path.rglob("*.tmp")) and steps(folder) == [1]
     new = RunFolder(tmp_path / "new")
     new.path.mkdir()

@@ -27,7 +27,10 @@ def fit_batch_size(recipe: Recipe) -> tuple[int, str]:
     """A batch size, and a line about it. Raises `UserError` if not even two images fit."""
     device = resolve_device(recipe.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    free = _USABLE * free_memory(device) / (1 if device.type != "cpu" else world)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))  # processes on this machine, which share its memory
+    if device.type == "cuda" and world > 1:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    free = _USABLE * free_memory(device) / (1 if device.type != "cpu" else here)
     fixed, each = step_bytes(recipe)
     fits = int((free - fixed) / each) * recipe.gradient_accumulation * world
     if fits < 2 * recipe.gradient_accumulation * world:

@@ -122,6 +122,6 @@ def roll_back(trainer: Trainer, folder: RunFolder, error: DivergedError) -> None
         f"({state.rollbacks} of {ROLLBACKS} rollbacks)"
     )
     if trainer.accelerator.is_main_process:
-        folder.rewind(state.step)
+        folder.rewind(state.step, state.epoch)
         folder.save_checkpoint(trainer.state_dict(), keep=recipe.keep_checkpoints)
     trainer.accelerator.wait_for_everyone()

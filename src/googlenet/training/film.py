@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,10 @@ from torch import nn
 import googlenet
 from googlenet.console import log
 from googlenet.data.dataset import ImageSplit
+from googlenet.errors import RunError
 from googlenet.evaluation.metrics import collect_logits
 from googlenet.evaluation.plots import drawing, shorten
-from googlenet.files import atomic_write
+from googlenet.files import atomic_write, disk_errors
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer
@@ -38,11 +41,12 @@ class Film:
 
     Recording leaves the network as it is, and each training step starts its own random stream, so the run is the same
     with and without it. A frame's name is its step: a resumed run writes the frames after its checkpoint again, and
-    keeps those before it.
+    keeps those before it. What cannot be written is a `RunError`, or with `folder.goes_on` left out with one warning.
     """
 
     def __init__(self, trainer: Trainer, folder: RunFolder) -> None:
         """The first frame, before any step, is recorded at once."""
+        self._goes_on, self._is_failing = folder.goes_on, False
         self.trainer, self.frames, self.path = trainer, folder.path / "film", folder.path / "film.webp"
         split = trainer.validation if trainer.eval_split == "validation" else trainer.dataset.test
         assert split is not None
@@ -55,10 +59,11 @@ class Film:
         """Drop the frames of steps that the run will take again."""
         for frame in self._recorded():
             if int(frame.stem) > self.trainer.state.step:
-                frame.unlink()
+                with self._failures(), disk_errors(frame):
+                    frame.unlink()
 
     def record(self, row: Row | None) -> None:
-        """Add the frame of an evaluation, whose row of metrics.jsonl this is. Raises `RunError` if the disk is full."""
+        """Add the frame of an evaluation, whose row of metrics.jsonl this is."""
         trainer, images, labels = self.trainer, self.images, self.images.labels
         net, classes = trainer.net if trainer.ema is None else trainer.ema.module, trainer.dataset.classes
         logits = collect_logits(net, images, trainer.input_spec, device=trainer.device, precision="fp32")
@@ -66,7 +71,7 @@ class Film:
         title = "before training"
         if row is not None:
             title = f"epoch {row['epoch']}, {row['split']} accuracy {row['accuracy']:.1%}"
-        with drawing(self.frames / f"{trainer.state.step:09}.png", 10.5, 3.9) as figure:
+        with self._failures(), drawing(self.frames / f"{trainer.state.step:09}.png", 10.5, 3.9) as figure:
             parts = figure.add_gridspec(1, 3, width_ratios=(4, 6, 3.4))
             axes = figure.add_subplot(parts[0])
             axes.imshow(_filters(net), cmap="gray", vmin=0, vmax=1)
@@ -83,15 +88,28 @@ class Film:
             figure.suptitle(title, fontsize=12, fontweight="bold", ha="left", x=0.01)
 
     def write(self) -> None:
-        """Write the animation of all frames. Raises `RunError` if the disk is full."""
+        """Write the animation of all frames."""
         frames = [Image.open(frame).convert("RGB") for frame in self._recorded()]
         if not frames:
             return
         durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
         options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
-        with atomic_write(self.path) as temporary:
-            frames[0].save(temporary, "WEBP", quality=80, **options)
-        log.info("film of %d frames: %s", len(frames), self.path)
+        with self._failures():
+            with atomic_write(self.path) as temporary:
+                frames[0].save(temporary, "WEBP", quality=80, **options)
+            log.info("film of %d frames: %s", len(frames), self.path)
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What a `RunError` within it means."""
+        try:
+            yield
+        except RunError as error:
+            if not self._goes_on:
+                raise
+            if not self._is_failing:
+                log.warning(f"{error}: training goes on, and the film has only what can be written")
+            self._is_failing = True
 
     def _recorded(self) -> list[Path]:
         return sorted(self.frames.glob("[0-9]*.png"))

@@ -21,9 +21,10 @@ from googlenet.errors import UserError
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.report import evaluate
 from googlenet.files import expand, printable, write_json, write_table
-from googlenet.recipe import Recipe
+from googlenet.recipe import Recipe, load_recipe
 from googlenet.training.auto import resolve_recipe
 from googlenet.training.loop import train
+from googlenet.training.resume import resolve_again
 from googlenet.training.run_folder import RunFolder
 from googlenet.weights.load import load
 
@@ -64,7 +65,11 @@ def cross_validate(
     Raises:
         UserError: for arguments that are not usable, as `train`; or a class with too few images for the folds.
     """
-    resolved, name, _ = resolve_recipe(recipe, settings)
+    first = None if output is None else RunFolder(expand(output) / "fold-1").recipe
+    if first is not None and first.is_file():
+        resolved, name, _ = resolve_again(recipe, settings, load_recipe(first))
+    else:
+        resolved, name, _ = resolve_recipe(recipe, settings)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("--folds trains in one process: start it without a launcher")
     if folds < 2:

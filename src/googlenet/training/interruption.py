@@ -76,8 +76,9 @@ class Interruption:
             raise Stopped
 
     def requested_anywhere(self, accelerator: Accelerator) -> bool:
-        """Whether any process got a signal."""
-        if accelerator.num_processes > 1:
-            numbers = accelerator.gather(torch.tensor([self.number], device=accelerator.device))
-            self.number = int(numbers.max())
-        return self.requested
+        """Whether any process got a signal: the same answer in all of them."""
+        if accelerator.num_processes == 1:
+            return self.requested
+        anywhere = int(accelerator.gather(torch.tensor([self.number], device=accelerator.device)).max())
+        self.number = self.number or anywhere  # a signal may have come meanwhile, which counts the next time
+        return anywhere != 0

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from googlenet.console import ProgressBar, log, progress
 from googlenet.device import describe, scoped_process_state
-from googlenet.errors import DivergedError, RunError, UserError, is_out_of_memory
+from googlenet.errors import DivergedError, RunError, Terminated, UserError, is_out_of_memory
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.model.fuse import fused
 from googlenet.model.googlenet import GoogLeNetOutput
@@ -90,7 +90,8 @@ def train(
         if model is not None:
             resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
         accelerator = make_accelerator(resolved)
-        path = broadcast_object_list([plan.folder.path])[0]  # a name made from the time differs between processes
+        # A name made from the time differs between processes, and so may the free memory
+        resolved, path = broadcast_object_list([resolved, plan.folder.path])
         folder = RunFolder(path, goes_on=resolved.on_save_error == "continue")
         with scoped_process_state(accelerator.device):
             trainer = Trainer(resolved, accelerator, model)
@@ -114,7 +115,7 @@ def prepare_folder(trainer: Trainer, folder: RunFolder, plan: Plan) -> None:
         if not plan.is_resumed:
             folder.check_new()
         elif folder.path.exists():
-            folder.rewind(trainer.state.step)
+            folder.rewind(trainer.state.step, trainer.state.epoch)
         if plan.checkpoint is None or any(
             settings.get(name) != plan.checkpoint["recipe"].get(name) for name in ("data", "also")
         ):
@@ -158,15 +159,21 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
             except Stopped:
                 log.info("the evaluation is left out; the resumed run begins with it")
             if not (trainer.is_over or interruption.requested):
-                save_checkpoint(trainer, folder, if_cheap=recipe.checkpoint_every is None)
+                # A rollback must not go behind the model that is saved
+                is_new_best = recipe.on_nan == "rollback" and state.best_metrics.get("step") == state.step
+                save_checkpoint(trainer, folder, if_cheap=recipe.checkpoint_every is None and not is_new_best)
         if not trainer.is_over and state.best_accuracy < 0:
             save_best(trainer, folder, None)
         if (state.step, state.epoch) != start:
             save_checkpoint(trainer, folder)
+    if trainer.is_over and interruption.requested_anywhere(accelerator):
+        log.info("the evaluation of the saved model is left out; the resumed run begins with it")
+        raise Terminated if interruption.by_sigterm else KeyboardInterrupt
     folder.flush()
     interrupted, evaluated = not trainer.is_over, trainer.eval_split
     if not interrupted:
         (evaluation, old_classes), evaluated = finish(trainer, folder, evaluation), "test"
+        folder.flush()
     if accelerator.is_main_process and recipe.plots and folder.rows():
         draw_plots(trainer, folder, evaluation, evaluated)
     if film is not None:
@@ -276,7 +283,8 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.
 
-    The loss is NaN if the gradient is not finite. The weights change only if `accepts`, which gets it, agrees.
+    The loss is NaN if the gradient, before it is clipped, is not finite. The weights change only if `accepts`, which
+    gets it, agrees.
 
     `inputs` are prepared images (N, C, H, W), `targets` labels (N,) or class probabilities (N, num_classes).
     """
@@ -291,13 +299,12 @@ def train_step(
             accelerator.backward(loss)
         total += loss.detach()
         logits.append((output[0] if isinstance(output, tuple) else output).detach())
-    if gradient_clip is not None:
-        norm = accelerator.clip_grad_norm_(model.parameters(), gradient_clip)
-    else:
-        norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
     if accelerator.scaler is None:  # a scaler tries scales at which the gradient overflows, and skips such steps
+        norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
         total = torch.where(norm.isfinite(), total, math.nan)
     if accepts is None or accepts(total):
+        if gradient_clip is not None:
+            accelerator.clip_grad_norm_(model.parameters(), gradient_clip)  # a scaler allows this once for each step
         optimizer.step()
     optimizer.zero_grad()
     return total, torch.cat(logits)

@@ -32,6 +32,10 @@ def plan_run(
     *, has_model: bool,
 ) -> Plan:  # fmt: skip
     """The run of these arguments of `train`. Raises `UserError` if they are not usable, or of another run."""
+    if has_model and settings.get("batch_size") == "auto":
+        raise UserError(
+            'batch_size = "auto" counts the memory of the recipe\'s own network, not of model; set a number'
+        )
     if not resume:
         return _new_run(recipe, output, settings)
     if output is None:
@@ -49,9 +53,7 @@ def plan_run(
         # The same command can be repeated until the run is finished
         log.info(f"nothing to resume in {folder.path} yet: starting the run")
         return _new_run(recipe, output, settings)
-    if settings.get("batch_size") == "auto":
-        settings = {**settings, "batch_size": stored.batch_size}
-    now = resolve_recipe(recipe or stored, settings)[0]
+    now = resolve_again(recipe or stored, settings, stored)[0]
     # The same images may lie elsewhere now; their digest decides
     stored = stored.model_copy(update={"data": now.data, "also": now.also, "data_dir": now.data_dir})
     for option, data in (("--data", now.data), ("--also", now.also)):
@@ -62,6 +64,17 @@ def plan_run(
             raise UserError(f"the run to resume has {name} = {before!r}, not {value!r}; omit it or start another run")
     stored = stored.model_copy(update={name: getattr(now, name) for name in _FREE})
     return Plan(stored, folder, checkpoint, is_resumed=True)
+
+
+def resolve_again(
+    recipe: str | Path | Recipe | None, settings: dict[str, Any], stored: Recipe
+) -> tuple[Recipe, str, str]:
+    """`resolve_recipe`, but `batch_size = "auto"` is what it was for the `stored` recipe: memory may be free or not."""
+    if settings.get("batch_size") != "auto":
+        return resolve_recipe(recipe, settings)
+    others = {setting: value for setting, value in settings.items() if setting != "batch_size"}
+    resolved, name, reason = resolve_recipe(recipe, others)
+    return resolved.model_copy(update={"batch_size": stored.batch_size}), name, reason
 
 
 _FREE = ("keep_checkpoints", "on_save_error")

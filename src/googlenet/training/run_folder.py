@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from googlenet.console import log
-from googlenet.errors import RunError, UserError, reason_of
+from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 from googlenet.files import HALF_WRITTEN, atomic_write, check_writable, disk_errors, write_json, write_table, write_text
 
 Row = dict[str, Any]
@@ -105,11 +105,16 @@ class RunFolder:
         lines = self.metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
-    def rewind(self, step: int) -> None:
-        """Drop the rows and checkpoints that a run which continues at `step` will write again, and files that a kill
-        left half-written."""
+    def rewind(self, step: int, epoch: int) -> None:
+        """Drop what a run that continues at `step`, with so many epochs evaluated, will write again (rows, checkpoints,
+        what is kept in memory), and files that a kill left half-written."""
         self._lines.clear()
-        rows = [row for row in self.rows() if row["step"] <= step]
+        self._save_model = None
+        rows = [
+            row
+            for row in self.rows()
+            if row["step"] < step or (row["step"] == step and (row["split"] == "train" or row["epoch"] <= epoch))
+        ]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
         for path in self.checkpoints():
             if _step_of(path) > step:
@@ -180,7 +185,7 @@ class RunFolder:
     def load_checkpoint(self) -> dict[str, Any]:
         """The newest checkpoint that is not damaged, with a warning for each one that is.
 
-        Raises `UserError` if there is none, or all are damaged.
+        Raises `UserError` if there is none, or all are damaged; `RunError` if one cannot be read, which may pass.
         """
         paths = self.checkpoints()
         if not paths:
@@ -188,6 +193,9 @@ class RunFolder:
         for path, older in zip(paths, (*paths[1:], None), strict=True):
             try:
                 content = path.read_bytes()
+            except OSError as error:
+                raise RunError(f"cannot read {path}: {reason_of(error)}") from error
+            try:
                 name = _CHECKPOINT.fullmatch(path.name)
                 if name is not None and sha256(content).hexdigest()[:16] != name[2]:
                     raise ValueError("its SHA-256 is not that in its name")
@@ -196,6 +204,8 @@ class RunFolder:
                     raise KeyError(*missing)
                 return state
             except Exception as error:  # damaged bytes can raise anything
+                if is_out_of_memory(error):
+                    raise
                 if older is None:
                     raise UserError(
                         f"the checkpoint {path} is damaged; start another run from this one's model: "
