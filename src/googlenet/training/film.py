@@ -41,7 +41,7 @@ class Film:
 
     Recording leaves the network as it is, and each training step starts its own random stream, so the run is the same
     with and without it. A frame's name is its step: a resumed run writes the frames after its checkpoint again, and
-    keeps those before it. What cannot be written is a `RunError`, or with `folder.goes_on` left out with one warning.
+    keeps those before it. What cannot be written is a `RunError`, or with `folder.goes_on` omitted with one warning.
     """
 
     def __init__(self, trainer: Trainer, folder: RunFolder) -> None:

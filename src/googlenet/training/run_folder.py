@@ -106,7 +106,7 @@ class RunFolder:
         return [json.loads(line) for line in lines[:-1]]
 
     def rewind(self, step: int, epoch: int) -> None:
-        """Drop what a run that continues at `step`, with so many epochs evaluated, will write again (rows, checkpoints,
+        """Drop what a run that continues at `step`, with `epoch` epochs evaluated, will write again (rows, checkpoints,
         what is kept in memory), and files that a kill left half-written."""
         self._lines.clear()
         self._save_model = None
