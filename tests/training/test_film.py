@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from googlenet import TrainingResult, train
+from torch import nn
+
+from googlenet import TrainingResult, create_model, train
 from tests.conftest import QUICK, TINY
 from tests.training.helpers import assert_same_weights, small_net
 from tests.training.test_resume import Killed, killed_at
@@ -35,6 +37,12 @@ def test_a_killed_run_neither_loses_nor_repeats_frames(tmp_path: Path) -> None:
     assert frames(resumed) == [0, 10, 20]
     assert_same_weights(plain.folder, resumed.folder)
     assert not (plain.folder / "film").exists() and not (plain.folder / "film.webp").exists()
+
+
+def test_a_film_of_a_googlenet_with_other_layers(tmp_path: Path) -> None:
+    net = create_model("bn", num_classes=10, in_channels=1, stem_stride=2)
+    net.inception5b, net.fc = nn.Identity(), nn.Linear(832, 10)  # type: ignore[assignment]
+    assert frames(train(output=tmp_path / "run", model=net, film=True, **{**TINY, "max_steps": 1})) == [0, 1]
 
 
 def test_a_film_changes_nothing_in_the_training_of_a_googlenet(tmp_path: Path) -> None:
