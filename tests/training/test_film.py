@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from torch import nn
 
 from googlenet import TrainingResult, create_model, train
