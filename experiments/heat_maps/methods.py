@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 import googlenet
 
-BLOCKS = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 MIN_SIDE = 7
 STEPS = 16
 
@@ -33,11 +32,12 @@ class Case:
 
     @property
     def hidden(self) -> Tensor:
-        """The same with everything hidden, as `googlenet.explain` does: in the color of the border, but no
+        """The same with everything hidden, exactly as `googlenet.explain` does: in the color of the border, but no
         brighter than a medium gray."""
-        border = torch.cat([*self.image[:, [0, -1]].unbind(1), *self.image[:, :, [0, -1]].unbind(2)], dim=1)
-        color = border.median(dim=1).values.clamp(max=128)
-        return self.net.info.input.prepare(color[None, :, None, None].expand_as(self.image[None]).contiguous())
+        x, spec = self.x, self.net.info.input
+        gray = torch.tensor([(0.5 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)])
+        border = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], dim=2).median(dim=2).values
+        return torch.minimum(border, gray)[:, :, None, None].expand_as(x)
 
     def log_odds(self, x: Tensor) -> Tensor:
         """Of the class, (N, 1)."""
@@ -122,7 +122,7 @@ def blurred(method: Method, case: Case) -> Tensor:
 def _maps(case: Case) -> tuple[Tensor, Tensor]:
     """Maps, and the logit's gradients, (K, h, w), of the last block with at least 7 cells per side, or the most."""
     outputs: list[Tensor] = []
-    blocks = [getattr(case.net, f"inception{name}") for name in BLOCKS]
+    blocks = [getattr(case.net, f"inception{block.name}") for block in case.net.architecture.blocks]
     hooks = [block.register_forward_hook(lambda _net, _x, output: outputs.append(output)) for block in blocks]
     logit = case.net(case.x.requires_grad_())[0, case.target]
     for hook in hooks:

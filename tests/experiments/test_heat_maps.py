@@ -10,7 +10,9 @@ from experiments.heat_maps.__main__ import main
 from experiments.heat_maps.checks import among_others, deletion_and_insertion, is_hit, on_clouds, rank_correlation
 from experiments.heat_maps.methods import METHODS, Case
 from googlenet import TrainingResult
+from googlenet.evaluation.heat_maps import hide
 from tests.explanation.pass_through import pass_through
+from tests.networks import thin, with_info
 
 
 @pytest.fixture
@@ -39,6 +41,19 @@ def test_every_method_explains_a_case(name: str, case: Case) -> None:
     assert evidence.ndim == 2 and evidence.isfinite().all()
     if name in ("masked gradients", "integrated gradients", "RISE, 128 masks"):
         assert is_hit(evidence, (28, 28), (2, 13, 2, 13))
+
+
+def test_what_hides_is_what_explain_hides_with(case: Case) -> None:
+    photo = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for image in (case.image, photo):
+        each = Case(case.net, image, 0)
+        assert torch.equal(each.hidden, hide(each.x, case.net.info.input))
+
+
+def test_maps_of_a_network_with_other_blocks() -> None:
+    net = with_info(thin(2, 1, "v3", keep=("6a",), initialization="default"), ("a", "b"), 75)
+    image = torch.randint(0, 256, (1, 75, 75), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert METHODS["LayerCAM"](Case(net, image, 0)).isfinite().all()
 
 
 def test_composed_images(case: Case) -> None:

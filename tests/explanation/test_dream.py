@@ -12,7 +12,7 @@ import googlenet
 from googlenet import GoogLeNet, TrainingResult, UserError, create_model, dream
 from googlenet.explanation.units import Probe, parse_unit
 from tests.conftest import Call
-from tests.networks import with_info
+from tests.networks import thin, with_info
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,18 @@ def test_a_dream_in_color_of_a_reduced_image() -> None:
     assert after.shape == (3, 32, 40)
     assert torch.equal(after, dream(photo(), net, block="a", steps=1, max_side=40))
     assert dream(photo(), net, block="class", steps=1, max_side=40).shape == after.shape
+
+
+def test_sizes_that_pools_that_round_up_do_not_fit() -> None:
+    changes = {"pool": "ceil", "stem_stride": 1, "initialization": "he"}
+    net = with_info(thin(2, 3, "v2", keep=("3c",), **changes), ("a", "b"), 32)
+    image = photo(45, 62)
+    before = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    with pytest.raises(UserError, match="ceil"):
+        net.check_size(45, 62)
+    after = dream(image, net, block="4a", steps=2, octaves=2, strength=5)
+    assert after.shape == (3, 45, 62) and not torch.equal(after, before)
+    assert (after.float() - before.float()).abs().mean() < 2 * 2 * 5  # it is still that image
 
 
 def test_mistakes(net: GoogLeNet) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from googlenet import GoogLeNet, ImageSplit, TrainingResult, UserError, create_m
 from googlenet.explanation import visualize as module
 from googlenet.explanation.contact_sheet import draw_visualization
 from googlenet.explanation.units import Probe, parse_unit, similarity
+from googlenet.weights.model_file import save
 from tests.conftest import Call, bundled
 from tests.networks import fitted, thin, with_info
 
@@ -128,6 +130,14 @@ def test_any_number_of_channels_and_other_sizes() -> None:
     assert parse_unit("class:3a", net, net.info.classes).kind == "class"
 
 
+def test_a_class_whose_name_is_no_file_name(net: GoogLeNet, tmp_path: Path, call: Call) -> None:
+    names = ("!!!", "x" * 300)
+    save(net, replace(net.info, classes=(*names, *net.info.classes[2:])), tmp_path / "model.safetensors")
+    for name, stem in zip(names, ("unit", "x" * 80), strict=True):
+        out, _ = call("visualize", tmp_path / "model.safetensors", name, "--steps", 1)
+        assert out.strip() == f"{stem}-visualized.png" and Path(out.strip()).is_file()
+
+
 @pytest.mark.parametrize(
     "unit",
     ["4c:512", "4c:-1", "4c:1:4,0", "4c:1:0,4", "4c:7x7", "4c:1:2", "4z:1", "conv1:64", "conv1:1x1", "boots", ""],
@@ -144,8 +154,11 @@ def test_the_command(trained: TrainingResult, images: Path, call: Call) -> None:
     out, _ = call(*arguments, "--skip-unreadable", "--examples", 9, "--json")
     result = json.loads(out)
     assert result["unit"] == "Ankle boot" and len(result["units"][0]["examples"]) == 5
+    assert result["plot"] == "ankle-BOOT-visualized.png"  # not the image of a boot that a user may have here
     with Image.open(result["plot"]) as plot:
         assert plot.format == "PNG"
+    few = json.loads(call(*arguments, "--max-images", 2, "--json")[0])  # 0.png and 3.png: broken.png is not decoded
+    assert {Path(each["file"]).name for each in few["units"][0]["examples"]} == {"0.png", "3.png"}
     _, err = call("visualize", trained.model, "4c:512", code=2)
     assert "UNIT" in err and "511" in err
     _, err = call("visualize", trained.model, "4c:1", "--steps", 0, code=2)

@@ -193,6 +193,17 @@ def test_the_drawing_has_every_block_branch_and_shape(variant: str) -> None:
         draw(variant, input_size=(3, 0, 74))
 
 
+@pytest.mark.parametrize(("side", "pools"), [(299, True), (448, True), (224, False), (80, False)])
+def test_the_drawing_of_a_head_says_how_its_maps_are_pooled(v3: GoogLeNet, side: int, pools: bool) -> None:
+    assert v3.aux1 is not None
+    sides = v3.architecture.spatial_sizes(side)["inception6e"]
+    maps = torch.empty(1, 1, sides, sides)
+    maps = v3.aux1.avgpool(maps) if sides >= 5 else maps
+    assert (v3.aux1.fit(maps).shape == maps.shape) == pools
+    svg = draw("v3", input_size=(3, side, side))
+    assert (">5×5 average pool / 3<" in svg, "at least 5×5<" in svg) == (pools, not pools)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -216,14 +227,22 @@ def test_explanations_and_features_of_blocks_that_lack_a_branch(v3: GoogLeNet) -
     assert list(explanation.shares["6a"]) == ["nxn", "double nxn", "pool"]
     assert sum(explanation.shares["7b"].values()) == pytest.approx(1)
     split = googlenet.ImageSplit(images, torch.tensor([0, 1]))
+    prepared = net.info.input.prepare(images)
+    with torch.no_grad():  # the classifier reads one branch, and without it predicts class b
+        net.fc.weight.zero_()
+        net.fc.bias.zero_()
+        net.fc.weight[0, 320:1088] = 1
+        net.fc.bias[1] = net(prepared)[:, 0].min() / 2
     result = ablate(net, split, precision="fp32")
     assert set(result.to_dict()["accuracy_drop"]["7a"]) == {"nxn", "double nxn", "pool"}
+    assert result.intact.tolist() == [True, False]
+    assert result.ablated[-1].tolist() == [[True, False], [False, True], [True, False], [True, False]]
     changed = copy.deepcopy(net)
     for name in ("weight", "bias"):
         getattr(changed.inception7c.branch2[1].branch2.bn, name).data.zero_()
         getattr(changed.inception7c.branch2[1].branch1.bn, name).data.zero_()
     with torch.no_grad():
-        correct = changed(net.info.input.prepare(images)).argmax(dim=1) == split.labels
+        correct = changed(prepared).argmax(dim=1) == split.labels
     assert torch.equal(result.ablated[-1, 1], correct)
     predictor = Predictor(net)
     assert predictor.embed(images[0]).shape == (2048,)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
-from googlenet import RunError, Trainer, TrainingResult, train
+from googlenet import RunError, Trainer, TrainingResult, create_model, train
 from tests.conftest import QUICK, TINY
 from tests.training.helpers import assert_same_weights, small_net
 from tests.training.test_resume import Killed, killed_at
@@ -54,6 +55,12 @@ def test_a_film_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFix
     result = train(output=folder, model=small_net(), on_step=block, on_save_error="continue", **settings)
     assert result.model.exists() and not (folder / "film.webp").exists()
     assert capsys.readouterr().out.count("000000001.png") == 1
+
+
+def test_a_film_of_a_googlenet_with_other_layers(tmp_path: Path) -> None:
+    net = create_model("bn", num_classes=10, in_channels=1, stem_stride=2)
+    net.inception5b, net.fc = nn.Identity(), nn.Linear(832, 10)  # type: ignore[assignment]
+    assert frames(train(output=tmp_path / "run", model=net, film=True, **{**TINY, "max_steps": 1})) == [0, 1]
 
 
 def test_a_film_changes_nothing_in_the_training_of_a_googlenet(tmp_path: Path) -> None:

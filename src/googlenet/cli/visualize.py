@@ -26,7 +26,9 @@ def visualize(
     ],
     /,
     *,
-    output: Annotated[Path | None, options.Output, Parameter(help="PNG to write; default: UNIT.png, here.")] = None,
+    output: Annotated[
+        Path | None, options.Output, Parameter(help="PNG to write; default: UNIT-visualized.png, here.")
+    ] = None,
     steps: Annotated[int, Parameter(help="Steps of the optimization.")] = 256,
     size: Annotated[
         int | None, Parameter(help="Height and width of the images, pixels; default: as in training.")
@@ -51,7 +53,8 @@ def visualize(
     from googlenet.explanation.contact_sheet import draw_visualization
     from googlenet.explanation.visualize import visualize as visualize_unit
 
-    plot = output or Path(re.sub(r"[^\w.-]+", "-", unit).strip("-.") + ".png")
+    stem = re.sub(r"[^\w.-]+", "-", unit).strip("-.")[:80] or "unit"
+    plot = output or Path(f"{stem}-visualized.png")
     check_output(plot, ".png")
     with on_stderr(json):
         result = visualize_unit(

@@ -223,11 +223,14 @@ def _draw_auxiliary_head(column: Column, direction: int, head: Head, sides: list
     middle = edge + direction * (22 + HEAD_WIDTH / 2)
     canvas.line((edge, y), (middle, y), (middle, y + 34), arrow=True)
     maps = [net.spatial_sizes(side)[f"inception{head.block}"] for side in sides]
-    # A 5x5 pool with stride 3; if its output does not have the size that the head needs, it is pooled to that
-    fits = net.auxiliary_pool == "average" and all(
-        size_after(Pool("average", 5, 3, "valid"), side) == head.grid for side in maps
-    )
-    pool = Layer("5×5 average pool / 3" if fits else f"average pool to {head.grid}×{head.grid}", POOL)
+    # A 5x5 pool with stride 3; if its output does not have the size that the head needs, another pool follows
+    pooled = [size_after(Pool("average", 5, 3, "valid"), side) for side in maps]
+    needed = f"{head.grid}×{head.grid}"
+    if head.last:  # what follows takes larger maps, too
+        fits, other = all(side >= head.grid for side in pooled), f"pool to at least {needed}"
+    else:
+        fits, other = all(side == head.grid for side in pooled), f"average pool to {needed}"
+    pool = Layer("5×5 average pool / 3" if fits and net.auxiliary_pool == "average" else other, POOL)
     layers = [pool, _layer(head.first)]
     layers += [_layer(head.last), Layer("global average pool", POOL)] if head.last else []
     layers += [Layer(f"fully connected · {head.hidden}", HEAD)] if head.hidden else []

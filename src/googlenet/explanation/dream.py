@@ -20,6 +20,7 @@ from googlenet.device import DTYPES, resolve_device, resolve_precision
 from googlenet.errors import UserError, check_counts
 from googlenet.explanation.units import Probe, Unit, check_cell, parse_unit
 from googlenet.files import atomic_write
+from googlenet.model.architecture import Architecture
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
 
@@ -67,12 +68,12 @@ def dream(
     seen = decode_image(image, 3, max_side=max_side)[None].to(resolved) / 255
     colors = seen - _gray(seen)
     base = seen if spec.channels == 3 else _gray(seen)
-    net.check_size(*base.shape[2:])
+    sizes = _octave_sizes(base, octaves, spec.size, net.architecture)
+    net.check_size(*sizes[-1])
     precision = resolve_precision("auto", resolved)
     probe = Probe(net, unit.layer, DTYPES[precision if precision == "bf16" else "fp32"]).to(resolved)
     mean, std = (torch.tensor(each, device=resolved).view(-1, 1, 1) for each in (spec.mean, spec.std))
-    generator, sizes = torch.Generator().manual_seed(seed), _octave_sizes(base, octaves, spec.size)
-    dreamed, before = base, base
+    generator, dreamed, before = torch.Generator().manual_seed(seed), base, base
     with progress("dreaming", steps * sum(height * width for height, width in sizes)) as bar:
         for size in sizes:
             small = _resized(base, size)
@@ -81,6 +82,8 @@ def dream(
             dreamed = small if dreamed is base else small + _resized(dreamed - before, size)
             before = small
             dreamed = _climb(dreamed, probe, unit, mean, std, steps, strength / 255, generator, bar)
+    if before is not base:  # the last octave has another size than the image
+        dreamed = base + _resized(dreamed - before, list(base.shape[2:]))
     result = dreamed if spec.channels == 3 else dreamed + colors
     return (255 * result.clamp(0, 1)).round().to(torch.uint8)[0].cpu()
 
@@ -118,12 +121,19 @@ def _smoothed(gradient: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(gradient) / frequency, s=tuple(size))
 
 
-def _octave_sizes(base: Tensor, octaves: int, least: int) -> list[list[int]]:
+def _octave_sizes(base: Tensor, octaves: int, least: int, architecture: Architecture) -> list[list[int]]:
     """Height and width of each octave, the smallest first. Its shorter side is not below what the network knows."""
+
+    def fitting(side: int) -> int:
+        if architecture.fits(side) or side < architecture.smallest_input():
+            return side
+        multiple = 16 * architecture.stem_stride  # pools that round up, next to convolutions with stride 2
+        return multiple * max(1, round(side / multiple))
+
     shorter = min(base.shape[2:])
     scales = [OCTAVE_SCALE**-number for number in range(octaves)]
     kept = [scale for scale in scales if scale == 1 or round(shorter * scale) >= min(least, shorter)]
-    return [[max(1, round(side * scale)) for side in base.shape[2:]] for scale in reversed(kept)]
+    return [[fitting(max(1, round(side * scale))) for side in base.shape[2:]] for scale in reversed(kept)]
 
 
 def _resized(images: Tensor, size: list[int]) -> Tensor:

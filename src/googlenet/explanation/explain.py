@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from googlenet.data.decode import decode_image, decode_resized
 from googlenet.data.transforms import Window
 from googlenet.errors import UserError, check_counts
+from googlenet.evaluation import heat_maps
+from googlenet.evaluation.heat_maps import Method, Trust
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.evaluation.plots import drawing, shorten
-from googlenet.explanation import heat_maps
-from googlenet.explanation.heat_maps import Method, Trust
 from googlenet.model.features import find_block
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
@@ -46,7 +46,7 @@ class Explanation:
     heat_map: Tensor
     """float32, (h, w), 0 to 1: the evidence for the class in each cell, 1 for the cell with the most. All 0 if there is
     none. At most 28x28 cells."""
-    trust: Trust  # what the class loses if the hottest pixels are hidden
+    trust: Trust  # the class's probability if the hottest pixels are hidden
     window: Window  # the part of `image` that the network saw, which `heat_map` covers
     shares: dict[str, dict[str, float]]
     """By block and branch, see `explain`; each block's shares sum to 1, or are all 0 if no gradient arrives."""
@@ -82,8 +82,7 @@ class Explanation:
         fields = {name: getattr(self, name) for name in names}
         heat_map = [[round(value, 4) for value in row] for row in self.heat_map.tolist()]
         known = {} if self.known is None else {"known": self.known}
-        trust = self.trust._asdict()
-        return {**fields, **known, "trust": trust, "heat_map": heat_map, "window": window._asdict()}
+        return {**fields, **known, "trust": self.trust.to_dict(), "heat_map": heat_map, "window": window._asdict()}
 
 
 def explain(
@@ -218,8 +217,8 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
     """Write one PNG: the image, the heat map, the `top` probabilities (and that of the explained class), and the shares
     of the branches in each block."""
     check_counts(top=top)
-    with drawing(path, 12, 7.4) as figure:
-        grid = figure.add_gridspec(2, 3, height_ratios=(1.25, 1), width_ratios=(1, 1, 1.1))
+    with drawing(path, 12, 7.6) as figure:
+        grid = figure.add_gridspec(2, 3, height_ratios=(1.3, 1), width_ratios=(1, 1, 1.1))
         image, heat = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
         image.imshow(_pixels(explanation.image))
         image.set(title="Image", xticks=[], yticks=[], anchor="N")
@@ -241,9 +240,18 @@ def draw_explanation(explanation: Explanation, path: Path, *, top: int = 5, name
 
 def trust_line(trust: Trust) -> str:
     """How far to trust a heat map, for people."""
+    if not trust.area:
+        return "no evidence for the class was found, so there is nothing to hide"
+
+    def change(lost: float, after: float, probability: str) -> str:
+        if lost < 0:
+            return f"raises {probability} (from {100 * trust.probability:.3g}% to {100 * after:.3g}%)"
+        return f"loses {lost:.0%} of {probability}"
+
+    area = f"{trust.area:.0%}" if trust.area >= 0.01 else "pixels"
     return (
-        f"hiding the hottest {trust.area:.0%} loses {trust.lost:.0%} of the probability; "
-        f"hiding as much elsewhere loses {trust.lost_elsewhere:.0%}"
+        f"hiding the hottest {area} {change(trust.lost, trust.without, 'the probability')}; "
+        f"hiding as much elsewhere {change(trust.lost_elsewhere, trust.elsewhere, 'it')}"
     )
 
 

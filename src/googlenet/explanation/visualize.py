@@ -92,7 +92,8 @@ def visualize(
         data_dir: the folder with the files of a named data set.
         skip_unreadable: skip image files that cannot be read.
         examples: how many images of the data to find.
-        max_images: search at most this many images, spread evenly over the classes. Default: all.
+        max_images: search at most this many images, spread evenly over the classes of a data set, or over the files of
+            a folder in the order of their names; others are not decoded. Default: all.
         max_units: at most this many channels of a block or classes, spread evenly.
         seed: decides the noise at the start.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -110,10 +111,9 @@ def visualize(
     units = units_of(target, info.classes, max_units)
     probe = Probe(net, target.layer).to(resolved)
     check_cell(target, probe, torch.zeros(1, info.input.channels, size, size, device=resolved))
-    split = None if data is None else _images(info, data, data_dir, skip_unreadable=skip_unreadable)
+    split = None if data is None else _images(info, data, data_dir, max_images, skip_unreadable=skip_unreadable)
     found: dict[str, Any] = {}
     if split is not None:
-        split = split if max_images is None else split.spread(max_images)
         found = _most_exciting(net, info, probe, units, split, examples, device)
     canvas = Canvas(info.input, size, _colors(split, info.input.channels), seed, resolved)
     signs = (1, -1) if negative else (1,)
@@ -212,11 +212,16 @@ def _activations(units: list[Unit], maps: Tensor, each: int, sign: int, slope: f
     return torch.stack([unit.activation(part, sign=sign, slope=slope) for unit, part in parts])
 
 
-def _images(info: ModelInfo, data: EvalData, data_dir: str | Path | None, *, skip_unreadable: bool) -> ImageSplit:
-    """The data to search: the test images of a data set; every image of a folder, whatever its classes."""
+def _images(
+    info: ModelInfo, data: EvalData, data_dir: str | Path | None, most: int | None, *, skip_unreadable: bool
+) -> ImageSplit:
+    """The data to search: the test images of a data set; the images of a folder, whatever their classes."""
     if not (isinstance(data, str | Path) and is_folder(data)):
-        return eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
+        split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
+        return split if most is None else split.spread(most)
     spec, files = info.input, list(image_files([expand(data)]))
+    if most is not None and most < len(files):
+        files = [files[number * len(files) // most] for number in range(most)]
     decoded = decode_images(files, spec.channels, spec.decoded_size, spec.resize)
     check_unreadable({files[number]: error for number, error in decoded.errors.items()}, skip_unreadable)
     readable = torch.tensor([number for number in range(len(files)) if number not in decoded.errors])

@@ -146,9 +146,9 @@ class AuxiliaryHead(nn.Module):
     """A classifier on an intermediate map, whose loss gives the lower layers more gradient (version 1: section 5).
 
     (N, in_channels, H, W) -> (N, num_classes). At 224x224 a 5x5 pool turns the 14x14 maps of version 1 into 4x4, and at
-    299x299 the 17x17 maps of version 3 into 5x5. Maps smaller than 5x5 skip it. For other sizes an adaptive pool
-    follows, because the fully connected layer of version 1 needs 128 x 4 x 4 inputs, and the 5x5 convolution of
-    version 3 at least 5x5 cells.
+    299x299 the 17x17 maps of version 3 into 5x5. Maps smaller than 5x5 skip it. In version 1, an adaptive pool to 4x4
+    follows, because the fully connected layer needs 128 x 4 x 4 inputs. In version 3, maps that are then smaller than
+    5x5 are enlarged to that for the 5x5 convolution; larger ones stay as they are.
     """
 
     def __init__(

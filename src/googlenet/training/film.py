@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-import googlenet
 from googlenet.console import log
 from googlenet.data.dataset import ImageSplit
 from googlenet.errors import RunError
-from googlenet.evaluation.metrics import collect_logits
+from googlenet.evaluation.heat_maps import hide, masked_gradients, normalize
+from googlenet.evaluation.metrics import collect_logits, eval_mode
 from googlenet.evaluation.plots import drawing, shorten
 from googlenet.files import atomic_write, disk_errors
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.setup import Trainer
-from googlenet.weights.model_file import ModelInfo
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,15 +112,20 @@ class Film:
     def _recorded(self) -> list[Path]:
         return sorted(self.frames.glob("[0-9]*.png"))
 
-    def _draw_heat(self, axes: Axes, net: GoogLeNet) -> None:
-        """The heat map of the first image, for its true class."""
-        trainer, (image, label) = self.trainer, self.images[0]
-        name, copied = trainer.dataset.classes[int(label)], copy.deepcopy(net)
-        copied.info = ModelInfo(net.architecture, trainer.dataset.classes, trainer.input_spec)
+    def _draw_heat(self, axes: Axes, net: nn.Module) -> None:
+        """The heat map of the first image, for its true class, in float32."""
+        trainer, spec, (image, label) = self.trainer, self.trainer.input_spec, self.images[0]
+        # accelerate replaces `forward` for half precision, whose small gradients would be 0
+        forward = getattr(net, "_original_forward", net)
+        x = spec.prepare(image[None].to(trainer.device))
+        with eval_mode(net):
+            evidence = masked_gradients(forward, x, hide(x, spec), int(label))
+        heat = normalize(evidence[0]).cpu()
+        top, left, height, width = spec.window(*image.shape[1:])
+        seen = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)  # of the image, in its pixels
         _show(axes, image)
-        heat = googlenet.explain(copied, image, class_name=name).heat
-        axes.imshow(heat.numpy(), cmap="inferno", vmin=0, vmax=1, alpha=0.6)
-        axes.set_title(f"evidence for {shorten(name, 20)}", fontsize=10)
+        axes.imshow(heat.numpy(), cmap="inferno", vmin=0, vmax=1, alpha=0.6, extent=seen, interpolation="bilinear")
+        axes.set_title(f"evidence for {shorten(trainer.dataset.classes[int(label)], 20)}", fontsize=10)
 
 
 def start_film(trainer: Trainer, folder: RunFolder) -> Film | None:

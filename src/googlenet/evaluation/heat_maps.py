@@ -8,6 +8,7 @@ the class, negative where it speaks against it. docs/explanations.md compares th
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,14 +30,33 @@ HOT_AREA = 0.2
 
 
 class Trust(NamedTuple):
-    """What the explained class loses when a part of the image is hidden, as fractions of its probability.
+    """The explained class's probability if the hottest part of the image is hidden, and if as much elsewhere is."""
 
-    0 if nothing changes, 1 if nothing is left, negative if the probability rises.
-    """
+    area: float  # the part that was hidden, as a fraction of the input: a fifth, or less if fewer pixels are hot
+    probability: float  # with nothing hidden
+    without: float  # with the hottest pixels hidden
+    elsewhere: float  # with the same pixels moved by half of the input's sides hidden instead; mean of 3 places
 
-    area: float  # the part that was hidden, as a fraction of the input
-    lost: float  # with the hottest pixels hidden
-    lost_elsewhere: float  # with the same pixels moved by half of the input's sides hidden instead; mean of 3 places
+    @property
+    def lost(self) -> float:
+        """The part of the probability that is lost without the hottest pixels.
+
+        0 if nothing changes, 1 if nothing is left. Negative if the probability rises: the part of the new one, to -1.
+        """
+        return _lost(self.probability, self.without)
+
+    @property
+    def lost_elsewhere(self) -> float:
+        """The same with pixels elsewhere hidden."""
+        return _lost(self.probability, self.elsewhere)
+
+    def to_dict(self) -> dict[str, float]:
+        """Every figure, ready for JSON."""
+        return {**self._asdict(), "lost": self.lost, "lost_elsewhere": self.lost_elsewhere}
+
+
+def _lost(before: float, after: float) -> float:
+    return (before - after) / max(before, after, 1e-30)
 
 
 def hide(x: Tensor, spec: InputSpec) -> Tensor:
@@ -77,23 +97,26 @@ def masked_gradients(net: Network, x: Tensor, hidden: Tensor, target: int) -> Te
 def occlusion(net: Network, x: Tensor, hidden: Tensor, target: int) -> Tensor:
     """What the log-odds lose with one square hidden, averaged over the squares that cover a cell.
 
-    Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901, section 4.2. Squares have a fifth of the image's side and
-    overlap by half.
+    Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901, section 4.2. Squares have a fifth of the image's side,
+    rounded up, and overlap by half: at most 121.
     """
     height, width = x.shape[2:]
-    steps = [max(1, side // 10) for side in (height, width)]
-    squares = torch.stack([
-        _square(top, left, (2 * steps[0], 2 * steps[1]), (height, width))
-        for top in range(-steps[0], height, steps[0])
-        for left in range(-steps[1], width, steps[1])
-    ]).to(x)  # fmt: skip
+    down, right = (-(-side // 10) for side in (height, width))
+    corners = list(product(range(-down, height, down), range(-right, width, right)))
+    at_once = max(1, BATCH_PIXELS // (height * width))
     evidence = []
     for image, nothing in zip(x, hidden, strict=True):
-        parts = squares[:, None].split(max(1, BATCH_PIXELS // image[0].numel()))
+        total, covered = torch.zeros_like(image[0]), torch.zeros_like(image[0])
         with torch.no_grad():
-            scores = torch.cat([log_odds(net(torch.lerp(image, nothing, part)), target) for part in parts])
-            lost = log_odds(net(image[None]), target) - scores
-        evidence.append((lost[:, None, None] * squares).sum(dim=0) / squares.sum(dim=0))
+            whole = log_odds(net(image[None]), target)
+            for first in range(0, len(corners), at_once):
+                some = corners[first : first + at_once]
+                squares = torch.stack([_square(*corner, (2 * down, 2 * right), (height, width)) for corner in some])
+                squares = squares.to(x)
+                lost = whole - log_odds(net(torch.lerp(image, nothing, squares[:, None])), target)
+                total += (lost[:, None, None] * squares).sum(dim=0)
+                covered += squares.sum(dim=0)
+        evidence.append(total / covered)
     return _pool(torch.stack(evidence))
 
 
@@ -114,10 +137,13 @@ def log_odds(logits: Tensor, target: int) -> Tensor:
 
 
 def hide_hot_area(net: Network, x: Tensor, hidden: Tensor, target: int, heat: Tensor, temperature: float) -> Trust:
-    """How much of a class's probability depends on the hottest pixels. One image (1, C, H, W), its heat (h, w)."""
+    """How much of a class's probability depends on the hottest pixels. One image (1, C, H, W), its heat (h, w).
+
+    Only pixels with heat are hidden, so if there is none, nothing is.
+    """
     height, width = x.shape[2:]
     pixels = F.interpolate(heat[None, None], size=(height, width), mode="bilinear").flatten()
-    count = max(1, round(HOT_AREA * len(pixels)))
+    count = min(round(HOT_AREA * len(pixels)), int((pixels > 0).sum()))
     hot = torch.zeros_like(pixels).index_fill_(0, pixels.topk(count).indices, 1).view(1, 1, height, width)
     shifts = [(row * height // 2, column * width // 2) for row in range(2) for column in range(2)]
     masks = torch.cat([torch.zeros_like(hot), *(hot.roll(shift, dims=(2, 3)) for shift in shifts)])
@@ -125,8 +151,7 @@ def hide_hot_area(net: Network, x: Tensor, hidden: Tensor, target: int, heat: Te
         images = torch.lerp(x, hidden, masks).split(max(1, BATCH_PIXELS // (height * width)))
         logits = torch.cat([net(each) for each in images])
     whole, without, *elsewhere = (logits / temperature).softmax(dim=1)[:, target].tolist()
-    lost = [1 - p / max(whole, 1e-12) for p in (without, *elsewhere)]
-    return Trust(HOT_AREA, lost[0], sum(lost[1:]) / len(elsewhere))
+    return Trust(count / len(pixels), whole, without, sum(elsewhere) / len(elsewhere))
 
 
 def normalize(evidence: Tensor) -> Tensor:
