@@ -87,7 +87,7 @@ def masked_gradients(net: Network, x: Tensor, hidden: Tensor, target: int) -> Te
     for image, nothing in zip(x, hidden, strict=True):
         total = torch.zeros_like(image)
         for some in masks.split(max(1, BATCH_PIXELS // image[0].numel())):
-            seen = torch.lerp(nothing, image, some).detach().requires_grad_()
+            seen = _lerp(nothing, image, some).requires_grad_()
             with torch.enable_grad():
                 total += torch.autograd.grad(log_odds(net(seen), target).sum(), seen)[0].sum(dim=0)
         evidence.append((total / len(masks) * (image - nothing)).sum(dim=0))
@@ -113,7 +113,7 @@ def occlusion(net: Network, x: Tensor, hidden: Tensor, target: int) -> Tensor:
                 some = corners[first : first + at_once]
                 squares = torch.stack([_square(*corner, (2 * down, 2 * right), (height, width)) for corner in some])
                 squares = squares.to(x)
-                lost = whole - log_odds(net(torch.lerp(image, nothing, squares[:, None])), target)
+                lost = whole - log_odds(net(_lerp(image, nothing, squares[:, None])), target)
                 total += (lost[:, None, None] * squares).sum(dim=0)
                 covered += squares.sum(dim=0)
         evidence.append(total / covered)
@@ -148,7 +148,7 @@ def hide_hot_area(net: Network, x: Tensor, hidden: Tensor, target: int, heat: Te
     shifts = [(row * height // 2, column * width // 2) for row in range(2) for column in range(2)]
     masks = torch.cat([torch.zeros_like(hot), *(hot.roll(shift, dims=(2, 3)) for shift in shifts)])
     with torch.no_grad():
-        images = torch.lerp(x, hidden, masks).split(max(1, BATCH_PIXELS // (height * width)))
+        images = _lerp(x, hidden, masks).split(max(1, BATCH_PIXELS // (height * width)))
         logits = torch.cat([net(each) for each in images])
     whole, without, *elsewhere = (logits / temperature).softmax(dim=1)[:, target].tolist()
     return Trust(count / len(pixels), whole, without, sum(elsewhere) / len(elsewhere))
@@ -158,6 +158,11 @@ def normalize(evidence: Tensor) -> Tensor:
     """Signed evidence (h, w) -> heat (h, w): the positive part, divided by its maximum; all 0 if there is none."""
     heat = F.relu(evidence)
     return heat / heat.max() if heat.any() else heat
+
+
+def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """In channels-last layout, in which a network takes two thirds of the time."""
+    return torch.lerp(start, end, weight).detach().contiguous(memory_format=torch.channels_last)
 
 
 def _random_mask(size: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:
