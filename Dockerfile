@@ -1,6 +1,6 @@
 # googlenet on a CPU, without root.   docker build -t googlenet . && docker run --rm googlenet doctor
-#   docker run --rm -v "$PWD":/work googlenet train --data photos/
-#   docker run --rm -p 7860:7860 -v "$PWD":/work googlenet demo runs/x --host 0.0.0.0
+#   docker run --rm -v "$PWD":/data googlenet train --data photos/
+#   docker run --rm -p 7860:7860 -v "$PWD":/data googlenet demo runs/x --host 0.0.0.0
 
 FROM python:3.12-slim AS build
 WORKDIR /source
@@ -17,10 +17,10 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 1000 googlenet \
- && mkdir /work /cache && chown googlenet /work /cache
+ && mkdir /data /cache && chown googlenet /data /cache
 COPY --from=build /opt/googlenet /opt/googlenet
-ENV PATH=/opt/googlenet/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/work/.cache
+ENV PATH=/opt/googlenet/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/data/.cache
 USER 1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["googlenet"]
 CMD ["--help"]
