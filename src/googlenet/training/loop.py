@@ -299,11 +299,14 @@ def train_step(
             accelerator.backward(loss)
         total += loss.detach()
         logits.append((output[0] if isinstance(output, tuple) else output).detach())
+    norm = None
     if accelerator.scaler is None:  # a scaler tries scales at which the gradient overflows, and skips such steps
         norm = nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
         total = torch.where(norm.isfinite(), total, math.nan)
     if accepts is None or accepts(total):
-        if gradient_clip is not None:
+        if gradient_clip is not None and norm is not None:
+            nn.utils.clip_grads_with_norm_(model.parameters(), gradient_clip, norm)
+        elif gradient_clip is not None:
             accelerator.clip_grad_norm_(model.parameters(), gradient_clip)  # a scaler allows this once for each step
         optimizer.step()
     optimizer.zero_grad()
