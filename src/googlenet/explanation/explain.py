@@ -23,6 +23,7 @@ from googlenet.evaluation import heat_maps
 from googlenet.evaluation.heat_maps import Method, Trust
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.evaluation.plots import drawing, shorten
+from googlenet.explanation.units import find_class, first_classes
 from googlenet.model.features import find_block
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.weights.load import load_or_check
@@ -197,11 +198,10 @@ def _default_block(maps: dict[str, tuple[Tensor, Tensor]]) -> str:
 
 
 def _class_index(name: str, classes: tuple[str, ...]) -> int:
-    matches = [index for index, known in enumerate(classes) if known.casefold() == name.casefold()]
-    if not matches:
-        more = ", ..." if len(classes) > 10 else ""
-        raise UserError(f"unknown class {name!r}; classes of the model: {', '.join(classes[:10])}{more}")
-    return next((index for index in matches if classes[index] == name), matches[0])
+    index = find_class(name, classes)
+    if index is None:
+        raise UserError(f"unknown class {name!r}; classes of the model: {first_classes(classes)}")
+    return index
 
 
 def _reduce(image: Tensor, side: int) -> Tensor:

@@ -176,16 +176,24 @@ def check_cell(unit: Unit, probe: Probe, x: Tensor, *, option: str = "UNIT") -> 
 
 
 def _class_unit(name: str, classes: Sequence[str], option: str, layers: Collection[str]) -> Unit:
-    matches = [index for index, known in enumerate(classes) if known.casefold() == name.strip().casefold()]
-    if not matches:
-        more = ", ..." if len(classes) > 10 else ""
+    index = find_class(name.strip(), classes)
+    if index is None:
         neither = f"neither a layer ({', '.join(layers)}) nor" if layers else "not"
         raise UserError(
-            f"{option} {name!r} is {neither} a class of the model ({', '.join(classes[:10])}{more}); "
-            f"{option} is {SYNTAX}"
+            f"{option} {name!r} is {neither} a class of the model ({first_classes(classes)}); {option} is {SYNTAX}"
         )
-    index = next((index for index in matches if classes[index] == name.strip()), matches[0])
     return Unit(classes[index], "class", CLASS, slice(index, index + 1))
+
+
+def find_class(name: str, classes: Sequence[str]) -> int | None:
+    """The index of a class, in upper or lower case; the same spelling has priority."""
+    matches = [index for index, known in enumerate(classes) if known.casefold() == name.casefold()]
+    return next((index for index in matches if classes[index] == name), matches[0] if matches else None)
+
+
+def first_classes(classes: Sequence[str]) -> str:
+    """Ten of them, for messages."""
+    return ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
 
 
 def similarity(maps: Tensor) -> Tensor:

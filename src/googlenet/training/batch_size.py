@@ -7,10 +7,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
-from googlenet.device import memory_bytes, resolve_device, resolve_precision
+from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import UserError
 from googlenet.model.architecture import VARIANTS
 from googlenet.model.googlenet import GoogLeNet
@@ -80,10 +81,7 @@ def free_memory(device: torch.device) -> float:
     """Bytes that a run may still use: of the GPU, or of this machine and the limit of its container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = [float(memory_bytes())]
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free.append(next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")))
+    free = [float(psutil.virtual_memory().available)]
     for most, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
