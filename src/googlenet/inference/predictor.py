@@ -25,6 +25,7 @@ from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.files import expand, printable
 from googlenet.inference import backends
 from googlenet.inference.backends import MAX_SIDE, SUFFIXES, Backend, BackendName, Format, OpenModel
+from googlenet.inference.cuda_graphs import GraphedNetwork
 from googlenet.model.features import find_block, pooled_features
 from googlenet.model.fuse import folded
 from googlenet.model.googlenet import GoogLeNet
@@ -271,10 +272,11 @@ def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: 
     def placed(images: Tensor) -> Tensor:
         return images.to(used, dtype).contiguous(memory_format=torch.channels_last)
 
+    network: Callable[[Tensor], Tensor] = GraphedNetwork(fast) if used.type == "cuda" else fast
+
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        logits: Tensor = fast(placed(images))
-        return logits.float().cpu()
+        return network(placed(images)).float().cpu()
 
     @torch.inference_mode()
     def features(images: Tensor, block: str) -> Tensor:
