@@ -113,7 +113,7 @@ def test_a_file_computes_what_the_network_does(to: Format, preprocessing: bool, 
     images = googlenet.load_dataset("fashion-mnist").test.images[:5]
     with torch.no_grad():
         logits = net(net.info.input.prepare(images))
-    found = opened.run(images if preprocessing else net.info.input.prepare(images))
+    found = opened.run(images)
     torch.testing.assert_close(found, with_scores(logits, net) if preprocessing else logits, atol=1e-3, rtol=1e-3)
 
 
@@ -124,7 +124,7 @@ def test_int8_is_smaller_and_measures_its_accuracy(to: Format, exports: Exports)
     test = exports.data.test
     assert exported.images_compared == len(test)
     opened = open_exported(exported.file, backend="onnxruntime" if to == "onnx" else "auto", precision="fp32")
-    predicted = opened.run(opened.info.input.prepare(test.images)).argmax(1)
+    predicted = opened.run(test.images).argmax(1)
     assert exported.accuracy_after == pytest.approx(float((predicted == test.labels).double().mean()), abs=0.02)
     assert exported.accuracy_before == pytest.approx(googlenet.evaluate(exports.net, test, precision="fp32").accuracy)
     assert exported.agreement > 0.8
@@ -241,8 +241,7 @@ def test_an_exported_file_predicts_as_the_model_does(exports: Exports, tmp_path:
 @pytest.mark.parametrize("to", list(SUFFIXES))
 def test_threads_share_a_backend(to: Format, exports: Exports) -> None:
     opened = open_exported(exports(to).file, precision="fp32")
-    images = googlenet.load_dataset("fashion-mnist").test.images[:64]
-    batches = opened.info.input.prepare(images).split(4)
+    batches = googlenet.load_dataset("fashion-mnist").test.images[:64].split(4)
     alone = [opened.run(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         for found, expected in zip(pool.map(opened.run, batches), alone, strict=True):

@@ -20,8 +20,9 @@ from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
 from googlenet.weights.model_file import ModelInfo
 
 Backend = Callable[[Tensor], Tensor]
-"""From a batch on the CPU to float32 outputs (N, classes) on the CPU, or (N, classes + 1) with `known_score` in the
-last column, from a file that includes the preprocessing. Threads may share it."""
+"""From a batch on the CPU, prepared unless `OpenModel` says otherwise, to float32 outputs (N, classes) on the CPU, or
+(N, classes + 1) with `known_score` in the last column, from a file that includes the preprocessing. Threads may share
+it."""
 Features = Callable[[Tensor, str], Tensor]
 """From a batch on the CPU and the name of an Inception block to its pooled features, float32 (N, C), on the CPU."""
 BackendName = Literal["auto", "torch", "compiled", "onnxruntime", "openvino"]
@@ -40,14 +41,17 @@ class OpenModel:
     backend: Backend
     info: ModelInfo
     preprocessing: bool = False
-    """Whether `run` takes uint8 images (N, C, H, W) of any size and returns probabilities, not logits."""
+    """Whether its file takes uint8 images (N, C, H, W) of any size and returns probabilities, not logits."""
     name: str = "PyTorch"  # Of what runs it, for messages
+    prepares: bool = False  # Whether its backend prepares images itself, on its device
     features: Features | None = None
 
     def run(self, images: Tensor, backend: Backend | None = None) -> Tensor:
-        """What the backend, by default the model's, computes. Raises `RunError` for whatever it raises, except if
-        PyTorch has no memory."""
+        """What the backend, by default the model's, computes from uint8 images (N, C, H, W). Raises `RunError` for
+        whatever it raises, except if PyTorch has no memory."""
         try:
+            if not (self.preprocessing or self.prepares):
+                images = self.info.input.prepare(images)
             return (backend or self.backend)(images)
         except (UserError, RunError):
             raise

@@ -219,7 +219,7 @@ def _outputs(model: ExportableModel, run: Backend, batches: Iterable[Tensor]) ->
         prepared = model.info.input.prepare(images)
         logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
         ours.append(results(logits))
-        output = run(images if model.preprocessing else prepared)
+        output = run(images)
         theirs.append(output if model.preprocessing else results(output))
     return torch.cat(ours), torch.cat(theirs)
 

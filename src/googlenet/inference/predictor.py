@@ -231,11 +231,11 @@ class Predictor:
                 yield [(name, future.result()) for name, future in ahead.popleft()]
 
     def _read(self, image: Source, name: str) -> Tensor | str:
-        """The backend's input for one image, (1, C, H, W), or why it cannot be read."""
+        """One image, uint8 (1, C, H, W), as the model takes it, or why it cannot be read."""
         spec = self.info.input
         try:
             if not self._model.preprocessing:  # as images are decoded for training and evaluation
-                return spec.prepare(decode_resized(image, spec.channels, spec.decoded_size, spec.resize)[None])
+                return decode_resized(image, spec.channels, spec.decoded_size, spec.resize)[None]
             decoded = decode_image(image, spec.channels, min_side=2 * spec.decoded_size)[None]
             if max(decoded.shape[2:]) > MAX_SIDE:
                 raise UserError(f"a side is longer than {MAX_SIDE:,} pixels")
@@ -269,20 +269,20 @@ def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: 
 
         return OpenModel(compiled_backend(fast, dtype), info)
 
-    def placed(images: Tensor) -> Tensor:
-        return images.to(used, dtype).contiguous(memory_format=torch.channels_last)
+    def prepared(images: Tensor) -> Tensor:
+        return info.input.prepare(images.to(used)).to(dtype, memory_format=torch.channels_last)
 
     network: Callable[[Tensor], Tensor] = GraphedNetwork(fast) if used.type == "cuda" else fast
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
-        return network(placed(images)).float().cpu()
+        return network(prepared(images)).float().cpu()
 
     @torch.inference_mode()
     def features(images: Tensor, block: str) -> Tensor:
-        return pooled_features(fast, placed(images), block).cpu()
+        return pooled_features(fast, prepared(images), block).cpu()
 
-    return OpenModel(run, info, features=features)
+    return OpenModel(run, info, prepares=True, features=features)
 
 
 def _like(images: Source | Iterable[Source], results: Callable[[Iterable[Source]], Iterator[Result]]) -> Any:

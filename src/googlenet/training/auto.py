@@ -21,8 +21,9 @@ _SAMPLE = 200  # image files whose headers choose the image size
 _ACTIVATION_BYTES = 22 * 2**20
 # Training images at the largest size that a run takes: about four minutes on two cores
 _IMAGES_PER_RUN = {"cpu": 34_000, "gpu": 600_000}
-# More gained nothing on 570 training images (docs/images.md)
-_ENOUGH_EPOCHS, _ENOUGH_STEPS = 40, 700
+# On 570 training images, 100 epochs are 2.7 points better than 40, which a CPU takes minutes for (docs/performance.md)
+_ENOUGH_EPOCHS = {"cpu": 40, "gpu": 100}
+_ENOUGH_STEPS = 700
 
 
 def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any]) -> tuple[Recipe, str, str]:
@@ -84,19 +85,19 @@ def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tu
     side = statistics.median(sides) if sides else 128
 
     on_gpu = resolve_device(given.get("device", "auto")).type != "cpu"
-    largest = 224 if on_gpu else 128
+    kind, largest = ("gpu", 224) if on_gpu else ("cpu", 128)
     size = given.get("image_size", min(max(32 * round(side / 32), 64), largest))
     batch = 32 if count < 4_000 else 64 if count < 20_000 else 128
     memory = memory_bytes()
     fits = int(memory / 4 / (_ACTIVATION_BYTES * (size / 224) ** 2)) if memory else batch
     # Each class rounds its share, and a validation split may take more
     batch = given.get("batch_size", max(min(batch, fits, count // 2), 1))
-    most = min(max(_ENOUGH_EPOCHS, round(_ENOUGH_STEPS * batch / count)), 100)
-    epochs = max(min(round(_IMAGES_PER_RUN["gpu" if on_gpu else "cpu"] * (largest / size) ** 2 / count), most), 8)
+    most = min(max(_ENOUGH_EPOCHS[kind], round(_ENOUGH_STEPS * batch / count)), 100)
+    epochs = max(min(round(_IMAGES_PER_RUN[kind] * (largest / size) ** 2 / count), most), 8)
     rate = round(0.006 * (batch / 128) ** 0.5, 5)
     reasons = {
         "image_size": (size, f"image size {size} (half of the images have a shorter side of {side:.0f} or less; "
-                       f"at most {largest} on {'a GPU' if on_gpu else 'a CPU'})"),
+                       f"at most {largest} on a {kind.upper()})"),
         "batch_size": (batch, f"batch size {batch} (about {count:,} training images)"),
         "learning_rate": (rate, f"learning rate {rate} (for that batch size)"),
         "epochs": (epochs, f"{epochs} epochs (a run of some minutes)"),
