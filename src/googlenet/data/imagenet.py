@@ -74,7 +74,7 @@ def sort_validation(images: Collection[Parts], folder: Path) -> dict[Parts, Part
         images: paths of all images, relative to `folder`.
         folder: the one with train and val, or val itself.
 
-    Raises `UserError` if there is no file that says which class they are, or it lacks one of them.
+    Raises `UserError` if no file says which class they have, or it lacks one of them.
     """
     depth = max(map(len, images), default=0)
     found = {
