@@ -107,7 +107,7 @@ def main(words: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--work", type=Path, required=True, help="folder for images and runs; recipes that are finished there are kept")
     add("--recipes", nargs="+", default=list(RATES)[:2], choices=RATES, help="default: imagenet imagenet-paper")
-    add("--epochs", type=float, default=5, help="default: 5")
+    add("--epochs", type=float, default=4, help="default: 4")
     add("--crops", type=int, nargs="+", default=[1, 2, 10], choices=[1, 2, 10, 144], help="default: 1 2 10")
     arguments = parser.parse_args(words)
     work, data = arguments.work, arguments.work / "data"
