@@ -47,8 +47,7 @@ def sort_images(
     files, sources = tee(files)
     # Checks its arguments
     predictions = predictor.predict(files, top=1, batch_size=batch_size, confidence=confidence, crops=crops)
-    made_with = {"model_sha256": predictor.digest, "confidence": confidence}
-    _prepare(folder, {**made_with, "crops": None if crops == 1 else crops})  # older folders do not say
+    _prepare(folder, {"model_sha256": predictor.digest, "confidence": confidence, "crops": crops})
     counts, taken, real = {"sorted": 0, "unsure": 0, "unknown": 0, "failed": 0}, set[Path](), folder.resolve()
     with progress("sorting", total) as bar:
         for source, prediction in zip(sources, predictions, strict=True):

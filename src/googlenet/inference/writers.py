@@ -46,7 +46,7 @@ def write_predictions(
     check_predictions_output(output, resume=resume)
     top = min(top, len(predictor.info.classes))
     made_with = {"model_sha256": predictor.digest, "top": top, "confidence": confidence, "shard": shard}
-    made_with["crops"] = None if crops == 1 else crops  # older outputs do not say
+    made_with["crops"] = crops
     done, size = set[str](), None
     if output.exists():
         check_made_with(output, output.with_name(f"{output.name}.json"), made_with, "use another --output")
@@ -188,6 +188,7 @@ def check_made_with(output: Path, record: Path, made_with: dict[str, Any], way_o
         before = json.loads(record.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("not a JSON object")
+        before = {"crops": 1, **before}  # records of version 0.1 do not say
     except (OSError, ValueError) as error:
         reason = f"its record {record} cannot be read ({reason_of(error)})"
         raise UserError(f"{output} cannot be continued: {reason}; {way_out}") from error
