@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import googlenet
 from googlenet import Predictor, UserError
 from googlenet.data.crops import average, check_crops, crops_of, cut_crops
 from googlenet.data.dataset import ImageSplit
+from googlenet.data.decode import decode_image
+from googlenet.data.joined import concatenate
 from googlenet.data.transforms import InputSpec
 from googlenet.evaluation.metrics import collect_logits
 from tests.data.conftest import write_image
@@ -137,8 +140,7 @@ def test_evaluate_averages_the_crops_of_the_files(pictures: Path, crops: int) ->
     evaluation = googlenet.evaluate(net, pictures, crops=crops, batch_size=7, device="cpu", precision="fp32")
     assert evaluation.to_dict()["crops"] == crops
     for file, shares in zip(evaluation.files, evaluation.probabilities, strict=True):
-        image = googlenet.data.decode.decode_image(pictures / file, 3)
-        cut = cut_crops(image, net.info.input, crops)
+        cut = cut_crops(decode_image(pictures / file, 3), net.info.input, crops)
         inputs = InputSpec(3, 16, net.info.input.mean, net.info.input.std).prepare(cut)
         with torch.inference_mode():
             torch.testing.assert_close(shares, net(inputs).softmax(1).mean(0), rtol=1e-3, atol=1e-5)
@@ -156,6 +158,28 @@ def test_predict_agrees_with_evaluate(pictures: Path) -> None:
             assert sorted(prediction.probabilities) == pytest.approx(sorted(shares.tolist()), abs=1e-4)
     with pytest.raises(UserError):
         predictor.predict(files, crops=3)
+    predictor._model = replace(predictor._model, preprocessing=True)  # an exported file takes whole images
+    with pytest.raises(UserError, match="preprocessing"):
+        predictor.predict(files, crops=2)
+
+
+def test_unknown_images_are_cut_like_the_others(pictures: Path) -> None:
+    net = with_info(one_block(2, 3), ("a", "b"), 16)
+    evaluation = googlenet.evaluate(net, pictures, crops=10, unknown=pictures, device="cpu", precision="fp32")
+    assert evaluation.unknown_logits is not None
+    pairs = (evaluation.logits, evaluation.unknown_logits)
+    torch.testing.assert_close(*(logits.sum(1).sort().values for logits in pairs))
+
+
+def test_originals_of_mixed_sources(pictures: Path) -> None:
+    files = googlenet.load_dataset(pictures, size=16, test_fraction=1.0, on_demand=True).test
+    memory = ImageSplit(
+        torch.arange(3 * 16 * 16, dtype=torch.uint8).view(1, 3, 16, 16), torch.zeros(1, dtype=torch.int64)
+    )
+    joined = concatenate([memory, files]).subset(torch.tensor([4, 0, 1]))
+    assert torch.equal(joined.original(0, 1), decode_image(pictures / files.files[3], 3))
+    assert torch.equal(joined.original(1, 1), memory.images[0])
+    assert torch.equal(joined.original(2, 1), decode_image(pictures / files.files[0], 3))
 
 
 def test_images_in_memory_are_cut_as_they_are() -> None:
@@ -166,7 +190,9 @@ def test_images_in_memory_are_cut_as_they_are() -> None:
 
 
 def test_no_more_crops_are_run_at_once_than_the_batch_size(pictures: Path) -> None:
-    net, sizes, done = one_block(2, 3), [], []
+    net = one_block(2, 3)
+    sizes: list[int] = []
+    done: list[int] = []
 
     def forward(images: Tensor) -> Tensor:
         sizes.append(len(images))
