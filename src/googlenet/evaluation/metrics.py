@@ -337,8 +337,8 @@ def collect_logits(
     """The logits for every image of a split, in order: float32, (N, classes), on the CPU.
 
     The network must be on the device; it is left as it was. `advance` is called with the number of images of each
-    batch. `forward` replaces the forward pass of the network on a batch. With several `crops`, their predictions are
-    averaged (`googlenet.data.crops`); a batch is of as many crops as otherwise of images, or of one image.
+    batch. `forward` replaces the forward pass of the network on a batch. With several `crops` of each image, their
+    predictions are averaged (`googlenet.data.crops`), and a batch has at most `batch_size` crops.
     """
     collected, is_half = [], precision != "fp32"
 
