@@ -40,6 +40,24 @@ def test_the_fixed_tutorial_differs_in_its_initialization_only() -> None:
     assert {name for name in fixed if fixed[name] != tutorial[name]} == {"initialization"}
 
 
+def test_the_papers_recipe_is_that_of_its_section_6() -> None:
+    recipe = load_recipe("paper")
+    expected = {"variant": "paper", "momentum": 0.9, "crop_scale": 0.08, "schedule": "step", "step_epochs": 8}
+    expected |= {"step_factor": 0.96, "auxiliary_weight": 0.3, "image_size": 224}
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert recipe.ema_decay > 0.99
+
+
+def test_the_recipe_of_mindcv() -> None:
+    """https://github.com/mindspore-lab/mindcv/blob/main/configs/googlenet/googlenet_ascend.yaml"""
+    recipe = load_recipe("imagenet-paper")
+    expected = {"initialization": "he", "dropout": 0.2, "image_size": 224, "crop_scale": 0.08, "crop_pct": 0.875}
+    expected |= {"batch_size": 8 * 32, "epochs": 300, "label_smoothing": 0.1, "schedule": "cosine", "optimizer": "sgd"}
+    expected |= {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.00004, "nesterov": False, "hflip": True}
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert VARIANTS[recipe.variant].normalization == "none" and not VARIANTS[recipe.variant].auxiliary
+
+
 def test_given_epochs_replace_min_steps() -> None:
     assert load_recipe("fast").min_steps > 0
     assert load_recipe("fast", epochs=3).min_steps == 0

@@ -87,7 +87,10 @@ class Recipe(BaseModel):
     balance: Literal["none", "loss", "sampling"] = Field("none", description="weight or sample classes equally")
     image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
     resize: Resize = Field("stretch", description="how images are made square: stretched, cropped, or with borders")
-    stored_size: int | None = Field(None, ge=1, le=4096, description="side to cut crops from; default: image_size")
+    crop_pct: float = Field(1.0, gt=0, le=1, description="resize crop: image_size / side that the middle is cut from")
+    stored_size: int | None = Field(
+        None, ge=1, le=4096, description="side to cut random crops from; default: image_size / crop_pct"
+    )
     normalize: bool = Field(True, description="subtract the mean and divide by the std; else pixels are 0 to 1")
     # Augmentation
     augment: Augment | None = Field(None, description="preset for all of these but crop_padding")

@@ -102,6 +102,13 @@ def test_evaluate_by_a_column(call: Call, run: Path, monkeypatch: pytest.MonkeyP
     assert "lens" in err and "camera" in err
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_evaluate_with_the_mirror_image(call: Call, run: Path) -> None:
+    result = json.loads(call("evaluate", run, "--crops", 2, "--json")[0])
+    assert (result["crops"], result["images"]) == (2, 160)
+    assert result["loss"] == evaluate(run, crops=2).loss != evaluate(run).loss
+
+
 def test_evaluate_compares_two_models(call: Call, run: Path, tmp_path: Path) -> None:
     net = load(run)
     net.fc.bias.data[9] += 1
@@ -172,6 +179,7 @@ def test_draw(call: Call) -> None:
         (("evaluate", "missing"), "missing"),
         (("evaluate", "taken"), "taken"),
         (("evaluate", "taken", "--confidence", 80), "confidence"),
+        (("evaluate", "taken", "--crops", 3), "--crops"),
         (("summary", "v9"), "v9"),
         (("summary", "--input-size", "3,3"), "C,H,W"),
         (("summary", "torchvision", "--input-size", "3,2,2"), "2x2"),
@@ -203,6 +211,7 @@ def test_unknown_images_from_the_rule_to_the_predictions(call: Call, run: Path, 
     assert "known" not in json.loads(call("evaluate", run, "--json")[0])
     _, err = call("evaluate", run, run, "--fit-known", code=2)
     assert "--fit-known" in err
+    assert "--crops" in call("evaluate", run, "--fit-known", "--crops", 10, code=2)[1]
     assert "missing" in call("evaluate", run, "--unknown", "missing", code=2)[1]
     Path("link.safetensors").symlink_to(run / "model.safetensors")
     options = ("--fit-known", "--unknown", images, "--json", "-o", run / "evaluation")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from googlenet import TrainingResult, UserError
+from googlenet import Predictor, TrainingResult, UserError
 from googlenet.cli.predict import parse_shard, take_shard
 from googlenet.inference import compiled
 from tests.conftest import Call
@@ -44,6 +44,14 @@ def test_formats(call: Call, images: Path, trained: TrainingResult) -> None:
     lines = call(*arguments, code=1)[0].splitlines()
     assert {line.partition("  ")[0] for line in lines if "  not confident: " in line} == unconfident
     assert [line.partition("  ")[0] for line in lines] == [str(images / f"{number}.png") for number in range(5)]
+
+
+def test_several_crops(call: Call, images: Path, trained: TrainingResult) -> None:
+    image = images / "0.png"
+    (prediction,) = json.loads(call("predict", trained.folder, image, "--crops", 10, "--json")[0])
+    expected = Predictor(trained.folder).predict(image, crops=10)
+    assert prediction["probabilities"] == pytest.approx(expected.probabilities, rel=1e-4)
+    assert prediction["probabilities"] != Predictor(trained.folder).predict(image).probabilities
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -144,6 +152,7 @@ def test_a_shard_is_parsed_or_an_error(text: str) -> None:
         (("x.png", "--top", 0), "top"),
         (("x.png", "--confidence", 80), "confidence"),
         (("x.png", "--backend", "tensorrt"), "--backend"),
+        (("x.png", "--crops", 3), "--crops"),
         (("x.png", "--shard", "0/4"), "--shard"),
         (("x.png", "--shard", "17/16"), "--shard"),
         (("x.png", "--shard", "half"), "--shard"),

@@ -114,7 +114,7 @@ def test_a_folder_that_holds_something_else(files: list[Path], tmp_path: Path) -
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("change", [{"predictor": Fixed(digest="1")}, {"confidence": 0.5}])
+@pytest.mark.parametrize("change", [{"predictor": Fixed(digest="1")}, {"confidence": 0.5}, {"crops": 10}])
 def test_another_model_or_confidence(change: dict[str, Any], files: list[Path], tmp_path: Path) -> None:
     sort(files[:1], tmp_path / "sorted")
     with pytest.raises(UserError, match="sorted"):

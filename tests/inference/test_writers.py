@@ -164,6 +164,7 @@ def test_resuming_with_another_model_or_settings(suffix: str, trained: TrainingR
     changes: list[tuple[Predictor, dict[str, Any], str]] = [
         (predictor, {"top": 1}, "top = 2, not 1"),
         (predictor, {"confidence": 0.5}, "confidence = 0.0, not 0.5"),
+        (predictor, {"crops": 10}, "crops = 1, not 10"),
         (Predictor(other), {}, "model"),
         (Predictor(other_file), {}, "model"),
     ]

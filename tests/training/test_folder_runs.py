@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import googlenet
-from googlenet import TrainingResult, UserError, load_dataset, train
+from googlenet import Trainer, TrainingResult, UserError, load_dataset, train
 from googlenet.training.auto import resolve_recipe
 from googlenet.training.optim import balanced_weights
 from tests.conftest import QUICK
@@ -57,6 +57,21 @@ def test_balanced_runs_with_strong_augmentation(balance: str, photos: Path, tmp_
     settings = {**SETTINGS, "balance": balance, "augment": "strong", "max_steps": 3}
     result = train(output=tmp_path / "run", model=small_net(classes=2, size=32), data=str(photos), **settings)
     assert math.isfinite(result.metrics["test"]["loss"])
+
+
+def test_random_crops_to_train_and_a_margin_to_evaluate(photos: Path, tmp_path: Path) -> None:
+    seen: list[torch.Size] = []
+    settings = {**SETTINGS, "resize": "crop", "crop_pct": 0.8, "crop_scale": 0.08, "max_steps": 2, "ema_decay": 0.9}
+
+    def on_step(trainer: Trainer) -> None:
+        seen.append(next(trainer.batches(0))[0].shape)
+        assert trainer.train_split.image_shape == (1, 40, 40)
+
+    result = train(output=tmp_path / "run", data=photos, on_step=on_step, **settings)
+    assert seen == [(8, 1, 32, 32)] * 2
+    net = googlenet.load(result.model)
+    assert (net.info.input.size, net.info.input.decoded_size) == (32, 40)
+    assert googlenet.evaluate(net, precision="fp32").loss == pytest.approx(result.metrics["test"]["loss"], rel=1e-4)
 
 
 def test_unreadable_images(photos: Path, tmp_path: Path) -> None:

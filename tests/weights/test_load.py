@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 
 import googlenet
 from googlenet import GoogLeNet, Predictor, RunError, UserError, create_model
+from googlenet.data.imagenet import imagenet_classes
 from googlenet.download import DownloadError, download, mirrored, sha256
 from googlenet.model.architecture import VARIANTS
 from googlenet.weights import load
-from googlenet.weights.catalog import CATALOG, imagenet_classes
+from googlenet.weights.catalog import CATALOG
 from tests.conftest import TINY, Call, write_photos
 from tests.servers import Mirror, serving
 

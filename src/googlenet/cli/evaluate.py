@@ -46,6 +46,7 @@ def evaluate(
             negative="",
         ),
     ] = False,
+    crops: options.CropCount = 1,
     json: options.Json = False,
 ) -> int:
     """Evaluate a model on test images: accuracy, scores by class, mistakes by file name, calibration.
@@ -62,6 +63,8 @@ def evaluate(
     from googlenet.weights.model_file import model_path, save
 
     check_confidence(confidence)
+    if fit_known and crops > 1:
+        raise UserError("--fit-known fits the threshold for predictions from one crop: omit --crops")
     if other is not None and (by is not None or confidence > 0 or unknown is not None or fit_known):
         raise UserError(
             "--by, --confidence, --unknown and --fit-known are about one model: evaluate each of the two separately"
@@ -74,13 +77,15 @@ def evaluate(
     net, second = load(model), None if other is None else load(other)
     folder = output or output_stem(model).with_name("evaluation")
     check_writable(folder / ("evaluation.json" if other is None else "comparison.json"))
-    settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size}
+    settings: dict[str, Any] = {"device": device, "precision": precision, "batch_size": batch_size, "crops": crops}
     with on_stderr(json):
-        split = eval_split(net.info, data, data_dir, skip_unreadable=skip_unreadable)
+        split = eval_split(net.info, data, data_dir, skip_unreadable=skip_unreadable, crops=crops)
         if by is not None:
             check_column(split.columns, by)
         if second is not None:
-            images = same_images(split, net.info, second.info, data, data_dir, skip_unreadable=skip_unreadable)
+            images = same_images(
+                split, net.info, second.info, data, data_dir, skip_unreadable=skip_unreadable, crops=crops
+            )
             comparison = Comparison(
                 evaluate_network(net, split, **settings), evaluate_network(second, images, **settings)
             )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from googlenet.choices import Crops
 from googlenet.errors import UserError
 from googlenet.files import expand
 
@@ -28,6 +29,12 @@ BatchSize = Annotated[int, Parameter(help="Images per batch.")]
 DataDir = Annotated[str | None, Parameter(help="Folder with the data set's files, or bundled; default: search.")]
 EvalData = Annotated[str | None, Parameter(help="Name of a data set or folder of images; default: the training data.")]
 SkipUnreadable = Annotated[bool, Parameter(help="Skip image files that cannot be read, and say how many.", negative="")]
+CropCount = Annotated[
+    Crops,
+    Parameter(
+        help="Crops of each image, averaged. 2: also mirrored; 10: corners and middle, mirrored; 144: as in the paper."
+    ),
+]
 Json = Annotated[bool, Parameter(help="Print JSON.", negative="")]
 
 app = App(

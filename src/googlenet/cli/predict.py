@@ -48,6 +48,7 @@ def predict(
             "file. compiled: torch, compiled for this processor and batch size, which takes 20 to 40 s."
         ),
     ] = "auto",
+    crops: options.CropCount = 1,
     batch_size: options.BatchSize = 32,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -90,7 +91,7 @@ def predict(
         listed = take_shard([*listed, *_read_names()] if stdin else listed, *part)
         stdin = False
     files, total = chain(listed, _read_names() if stdin else ()), None if stdin else len(listed)
-    settings: dict[str, Any] = {"top": top or 3, "batch_size": batch_size, "confidence": confidence}
+    settings: dict[str, Any] = {"top": top or 3, "batch_size": batch_size, "confidence": confidence, "crops": crops}
     if sort_into is not None:
         del settings["top"]
         with on_stderr():

@@ -43,6 +43,9 @@ class Pixels(Protocol):
     def __getitem__(self, index: Tensor, /) -> Tensor:
         """uint8: one image (C, H, W) for a 0-d index, else a batch."""
 
+    def original(self, number: int, min_side: int) -> Tensor:
+        """One image as its file has it, if that is known: see `ImageSplit.original`."""
+
 
 class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
     """Images of one size with their labels: in memory, in a file mapped into memory, or decoded when they are used.
@@ -81,6 +84,14 @@ class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
             self._sums = None if self._sums is None or self._index is None else self._sums[self._index]
             self._pixels, self._index = pixels, None
         return self._pixels
+
+    def original(self, number: int, min_side: int) -> Tensor:
+        """An image before it was made square, uint8 (C, H, W), if it is decoded when it is used; else as it is.
+
+        A JPEG may be decoded at a half, a quarter or an eighth of its size, but no side below `min_side` pixels.
+        """
+        row = int(self._rows(torch.tensor(number)))
+        return self._pixels[row] if isinstance(self._pixels, Tensor) else self._pixels.original(row, min_side)
 
     @property
     def channels(self) -> int:
@@ -267,7 +278,7 @@ def load_dataset(
     name_or_folder: str | Path = "fashion-mnist", data_dir: str | Path | None = None, *, size: int = 224,
     resize: Resize = "stretch", seed: int = 0, skip_unreadable: bool = False, channels: int | None = None,
     classes: Sequence[str] | None = None, test_fraction: float = 0.2, splits: Collection[str] = SPLITS,
-    train_size: int | None = None, on_demand: bool = False, is_part: bool = False,
+    train_size: int | None = None, on_demand: bool = False, use_store: bool = True, is_part: bool = False,
 ) -> ImageDataset:  # fmt: skip
     """Load a dataset: a known one by its name, or your own images from a folder.
 
@@ -291,6 +302,8 @@ def load_dataset(
         splits: the splits to decode, for known datasets too; the others are empty.
         train_size: height and width of the training images, if not `size`: random crops of larger ones are sharper.
         on_demand: decode an image when it is used, instead of all of them now.
+        use_store: use the pixels that an earlier run has decoded and stored. With `on_demand` and without these, the
+            splits have the images as they are in their files (`ImageSplit.original`).
         is_part: other images will be added: one class is enough, and a class may have test images only.
 
     Raises:
@@ -325,7 +338,7 @@ def load_dataset(
         wanted = [Content(file.digest, file.path) for file in files]
         decoding = Decoding(channels, side, resize)
         stores[side] = store = open_store(
-            everything, wanted, decoding, on_demand=on_demand, find_errors=skip_unreadable
+            everything, wanted, decoding, on_demand=on_demand, use_store=use_store, find_errors=skip_unreadable
         )
         for file in files:
             if (reason := store.errors.get(file.digest)) is not None:

@@ -19,9 +19,12 @@ from googlenet.data import decode
 from googlenet.data.decode import Header, is_dir, is_ignored, walk
 from googlenet.data.folder_layout import SPLITS as SPLITS, SplitName, class_name, find_layout
 from googlenet.data.formats import SUFFIXES
+from googlenet.data.imagenet import images_folder, names_of, sort_validation
 from googlenet.data.store import FileIndex, file_times
 from googlenet.errors import UserError, plural, reason_of
 from googlenet.files import expand, printable
+
+_CLASSES = 100  # that a report names
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Listing:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What else a table says about each of `files`; empty for a folder."""
     is_table: bool = False
+    has_label_file: bool = False  # that says which class some images of a folder have
 
     @property
     def labels(self) -> set[int]:
@@ -63,13 +67,15 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None, *, min
     Raises `UserError` for a folder that is missing, whose layout is ambiguous, or that has less than `min_classes`
     classes with images, or others than `classes`.
     """
-    top = expand(folder)
+    top = images_folder(expand(folder))
     try:
         inside = _folders_in(top)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot list the folder {top}: {reason_of(error)}") from error
     runs: list[Path] = []
     entries = [(path, _parts(path, top)) for path in walk(top, runs)]
+    moved = sort_validation([parts for path, parts in entries if path.suffix.lower() in SUFFIXES], top)
+    entries = [(path, moved.get(parts, parts)) for path, parts in entries]
     layout = find_layout(
         top,
         set(inside) - {_parts(run, top)[0] for run in runs},
@@ -88,6 +94,8 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None, *, min
         else:
             (unlistable if is_dir(path) else others).append(path)
     found = sorted({name for _, name, _ in images})
+    if names := names_of(found, classes):
+        found, images = list(names.values()), [(path, names[name], split) for path, name, split in images]
     labels = {class_name(name): label for label, name in enumerate(classes or found)}
     if unknown := [name for name in found if name not in labels]:
         raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes or ())}")
@@ -109,7 +117,9 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None, *, min
     empty = [printable("/".join(parts)) for parts in class_folders if parts not in used | elsewhere]
     files = tuple((path, labels[name], split) for path, name, split in images)
     notes = (*layout.notes, *_notes_on(found, [printable(run.relative_to(top)) for run in runs]))
-    return Listing(top, classes, files, tuple(others), tuple(unlistable), tuple(empty), notes)
+    return Listing(
+        top, classes, files, tuple(others), tuple(unlistable), tuple(empty), notes, has_label_file=bool(moved)
+    )
 
 
 def _folders_in(folder: Path) -> list[str]:
@@ -180,11 +190,11 @@ class FolderReport:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the relative paths and the digests of the files, and what a table says about them."""
+        """SHA-256 over the relative paths and the digests of the files, and what a table or a file of labels says."""
         folder, columns, content = self.listing.folder, self.listing.columns, sha256()
         for file in self.files:
             content.update(os.fsencode(f"{file.path.relative_to(folder).as_posix()}\0{file.digest.hex()}\n"))
-            if self.listing.is_table:  # else the path says it all
+            if self.listing.is_table or self.listing.has_label_file:  # else the path says it all
                 about = (
                     self.listing.classes[file.label],
                     file.split or "",
@@ -196,8 +206,10 @@ class FolderReport:
     def lines(self) -> list[str]:
         """One line for each finding."""
         counts = self.listing.counts()
-        classes = ", ".join(f"{name} {count:,}" for name, count in zip(self.listing.classes, counts, strict=True))
-        lines = [f"{plural(len(self.listing.files), 'image')} in {plural(len(counts), 'class')}: {classes}"]
+        rows = [f"{name} {count:,}" for name, count in zip(self.listing.classes, counts, strict=True)]
+        if (more := len(rows) - _CLASSES) > 0:
+            rows[_CLASSES:] = [f"and {more:,} more with {min(counts[_CLASSES:]):,} to {max(counts[_CLASSES:]):,} each"]
+        lines = [f"{plural(len(self.listing.files), 'image')} in {plural(len(counts), 'class')}: {', '.join(rows)}"]
         if self.files:
             sides = sorted(min(file.header.size) for file in self.files)
             modes = Counter(file.header.mode for file in self.files).most_common()

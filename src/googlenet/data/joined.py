@@ -59,6 +59,14 @@ class JoinedPixels:
             start += len(part)
         return images
 
+    def original(self, number: int, min_side: int) -> Tensor:
+        """See `ImageSplit.original`."""
+        for part in self.parts:
+            if number < len(part):
+                return part.original(number, min_side)
+            number -= len(part)
+        raise IndexError(number)
+
 
 def load_joined(
     data: str | Path, also: str | Path | None, data_dir: str | Path | None = None, *,

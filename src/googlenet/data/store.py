@@ -24,7 +24,7 @@ from torch import Tensor
 
 from googlenet.choices import Resize
 from googlenet.console import log
-from googlenet.data.decode import Header, decode_resized, map_threads
+from googlenet.data.decode import Header, decode_image, decode_resized, map_threads
 from googlenet.device import available_cores, memory_bytes
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import cache_dir, printable, reserve_space
@@ -84,13 +84,17 @@ class PixelsOnDemand:
         with ThreadPoolExecutor(available_cores()) as pool:  # Pillow releases the GIL
             return torch.stack(list(pool.map(self._decode, index.tolist())))
 
+    def original(self, number: int, min_side: int) -> Tensor:
+        """One image as its file has it, (C, H, W)."""
+        return decode_image(self.paths[number], self.decoding.channels, min_side=min_side)
+
     def _decode(self, number: int) -> Tensor:
         return decode_resized(self.paths[number], *self.decoding)
 
 
 def open_store(
     everything: Sequence[Content], wanted: Sequence[Content], decoding: Decoding, *, on_demand: bool = False,
-    find_errors: bool = False,
+    use_store: bool = True, find_errors: bool = False,
 ) -> PixelStore:  # fmt: skip
     """The pixels of (at least) the wanted contents.
 
@@ -102,9 +106,10 @@ def open_store(
         wanted: the contents that are needed.
         decoding: channels, size and resize rule.
         on_demand: do not build a store, and decode each image when it is used.
+        use_store: use one that an earlier run has built.
         find_errors: decode images that are not stored once, to know which of them have an error.
     """
-    for contents in (everything, wanted):
+    for contents in (everything, wanted) if use_store else ():
         if (store := _open(_path(contents, decoding), contents, decoding)) is not None:
             return store
     files = dict(sorted((content.digest, content.path) for content in wanted))

@@ -57,6 +57,10 @@ class InputSpec:
         images = make_square(images, self.decoded_size, self.resize)
         if self.resize == "crop":
             images = center_crop(images, self.size)
+        return self.normalize(images)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """The network's float32 input from uint8 images of its size, (N, C, size, size), on their device."""
         mean, std = (torch.tensor(each, device=images.device).view(-1, 1, 1) for each in (self.mean, self.std))
         white = torch.tensor(255, dtype=torch.float32, device=images.device)
         # In place, since memory bandwidth is the bottleneck

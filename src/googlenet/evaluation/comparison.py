@@ -103,7 +103,7 @@ def paired_interval(only_a: int, only_b: int, images: int) -> list[float]:
 
 def same_images(
     split: ImageSplit, a: ModelInfo, b: ModelInfo, data: str | None = None, data_dir: str | None = None, *,
-    skip_unreadable: bool = False,
+    skip_unreadable: bool = False, crops: int = 1,
 ) -> ImageSplit:  # fmt: skip
     """The images of `split`, which was loaded for model A with these arguments of `evaluate`, in the size that B needs.
 
@@ -121,10 +121,10 @@ def same_images(
     is_split_alike = all(a.recipe.get(name) == b.recipe.get(name) for name in ("data", "also", "seed"))
     if data is None or not has_files(data) or (is_decoded_alike and is_split_alike):
         return split
-    own = eval_split(b, data, data_dir, skip_unreadable=skip_unreadable)
+    own = eval_split(b, data, data_dir, skip_unreadable=skip_unreadable, crops=crops)
     positions = {file: position for position, file in enumerate(own.files)}
     if missing := len(set(split.files) - positions.keys()):
         log.warning("model B may have been trained on %s of the %s images", f"{missing:,}", f"{len(split):,}")
         as_a = replace(b, recipe=a.recipe, data_digest=a.data_digest)
-        return eval_split(as_a, given, data_dir, skip_unreadable=skip_unreadable)
+        return eval_split(as_a, given, data_dir, skip_unreadable=skip_unreadable, crops=crops)
     return own.subset(torch.tensor([positions[file] for file in split.files]))

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from googlenet.data.crops import average, crops_of
 from googlenet.data.dataset import ImageSplit
 from googlenet.data.transforms import InputSpec
 from googlenet.device import DTYPES
@@ -97,6 +98,7 @@ class Evaluation:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a table of files: N values each
     rule: KnownRule | None = None  # which images belong to one of the classes
     unknown_logits: Tensor | None = None  # float32, (M, classes): of images of none of the classes
+    crops: int = 1  # of each image, whose predictions are averaged
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -286,6 +288,7 @@ class Evaluation:
         confident = {key: value for key, (value,) in coverage.to_dict().items()}
         return {
             "images": len(self.labels),
+            "crops": self.crops,
             "loss": self.loss,
             "accuracy": self.accuracy,
             "accuracy_interval": interval_of(int(correct.sum()), len(self.labels)),
@@ -329,22 +332,35 @@ def check_column(columns: Mapping[str, Sequence[str]], name: str) -> None:
 def collect_logits(
     net: nn.Module, split: ImageSplit, spec: InputSpec, *, device: torch.device, precision: str,
     batch_size: int = 256, advance: Callable[[int], None] | None = None,
-    forward: Callable[[Tensor], Tensor] | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None, crops: int = 1,
 ) -> Tensor:  # fmt: skip
     """The logits for every image of a split, in order: float32, (N, classes), on the CPU.
 
-    The network must be on the device; it is left as it was. `advance` is called with the size of each batch. `forward`
-    replaces the forward pass of the network on a batch.
+    The network must be on the device; it is left as it was. `advance` is called with the number of images of each
+    batch. `forward` replaces the forward pass of the network on a batch. With several `crops` of each image, their
+    predictions are averaged (`googlenet.data.crops`), and a batch has at most `batch_size` crops.
     """
     collected, is_half = [], precision != "fp32"
+
+    def run(images: Tensor, prepare: Callable[[Tensor], Tensor]) -> Tensor:
+        batch = prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, DTYPES[precision] if is_half else None, enabled=is_half):
+            return (forward or net)(batch).float().cpu()
+
     with eval_mode(net), fused(net), torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            images, _ = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
-            batch = spec.prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, DTYPES[precision] if is_half else None, enabled=is_half):
-                collected.append((forward or net)(batch).float().cpu())
-            if advance is not None:
-                advance(len(images))
+        if crops == 1:
+            for indices in torch.arange(len(split)).split(batch_size):
+                collected.append(run(split.__getitems__(indices)[0], spec.prepare))
+                if advance is not None:
+                    advance(len(indices))
+        else:
+            images = crops_of(split, spec, crops)
+            while group := list(islice(images, max(1, batch_size // crops))):
+                parts = torch.cat(group).split(batch_size)
+                logits = torch.cat([run(part, spec.normalize) for part in parts])
+                collected.append(average(logits.unflatten(0, (len(group), crops))))
+                if advance is not None:
+                    advance(len(group))
     return torch.cat(collected)
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from googlenet.choices import Crops
 from googlenet.console import log, progress
+from googlenet.data.crops import check_crops
 from googlenet.data.dataset import ImageDataset, ImageSplit, check_unreadable, has_files, list_files, load_dataset
 from googlenet.data.decode import decode_images, image_files
 from googlenet.data.folder import scan
 from googlenet.data.joined import load_joined, relabeled
+from googlenet.data.store import Decoding, PixelsOnDemand
 from googlenet.device import resolve_device, resolve_precision
 from googlenet.errors import RunError, UserError, check_confidence, check_counts, plural
 from googlenet.evaluation.metrics import WORST, Evaluation, collect_logits, on_device
@@ -30,7 +33,7 @@ EvalData = str | Path | ImageDataset | ImageSplit | None
 def evaluate(
     net: GoogLeNet | str | Path, data: EvalData = None, *, data_dir: str | Path | None = None,
     skip_unreadable: bool = False, device: str = "auto", precision: str | None = None, batch_size: int = 256,
-    confidence: float = 0.0, unknown: str | Path | ImageSplit | None = None,
+    confidence: float = 0.0, unknown: str | Path | ImageSplit | None = None, crops: Crops = 1,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a network on test images.
 
@@ -47,6 +50,9 @@ def evaluate(
         confidence: the threshold for `Evaluation.coverage`, a probability from 0 to 1.
         unknown: images of none of the classes, a folder (its folders do not matter) or an `ImageSplit`, to see how many
             of them are recognized as such.
+        crops: of each image, whose predictions are averaged: 1; 2 with its mirror image; 10 with corners; 144 as in the
+            paper (`googlenet.data.crops`). They are cut from the files, or from the images of a given `ImageSplit` or
+            `ImageDataset` if it has them in memory.
 
     Raises:
         UserError: if the data does not fit the network, or an argument is invalid.
@@ -54,12 +60,13 @@ def evaluate(
     """
     check_confidence(confidence)
     check_counts(batch_size=batch_size)
+    check_crops(crops)
     net, info = load_or_check(net)
-    split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable)
-    others = None if unknown is None else unknown_split(info, unknown, skip_unreadable=skip_unreadable)
+    split = eval_split(info, data, data_dir, skip_unreadable=skip_unreadable, crops=crops)
+    others = None if unknown is None else unknown_split(info, unknown, skip_unreadable=skip_unreadable, crops=crops)
 
     def finite_logits(images: ImageSplit) -> Tensor:
-        logits = run_on_split(net, info, images, device=device, precision=precision, batch_size=batch_size)
+        logits = run_on_split(net, info, images, device=device, precision=precision, batch_size=batch_size, crops=crops)
         if not (is_finite := torch.isfinite(logits).all(dim=1)).all():
             file = printable(images.files[int(is_finite.int().argmin())])
             raise RunError(f"the output for {file} is NaN or infinite; try --precision fp32, or train the model again")
@@ -70,11 +77,13 @@ def evaluate(
     rate = len(split) / (time.perf_counter() - start)
     return Evaluation(
         info.classes, logits, split.labels, rate, info.temperature, confidence, split.files, split.columns,
-        rule=info.known, unknown_logits=None if others is None else finite_logits(others),
+        rule=info.known, unknown_logits=None if others is None else finite_logits(others), crops=crops,
     )  # fmt: skip
 
 
-def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unreadable: bool = False) -> ImageSplit:
+def unknown_split(
+    info: ModelInfo, images: str | Path | ImageSplit, *, skip_unreadable: bool = False, crops: int = 1
+) -> ImageSplit:
     """All images in a folder, or a split, for a model that knows none of their classes; the labels are 0.
 
     Raises `UserError` if there are none, they cannot be read, or have another number of channels.
@@ -89,7 +98,8 @@ def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unre
         check_unreadable({files[number]: error for number, error in decoded.errors.items()}, skip_unreadable)
         readable = [number for number in range(len(files)) if number not in decoded.errors]
         labels = torch.zeros(len(files), dtype=torch.int64)
-        split = ImageSplit(decoded.images, labels, list(map(str, files))).subset(
+        on_demand = PixelsOnDemand(tuple(files), Decoding(spec.channels, spec.decoded_size, spec.resize))
+        split = ImageSplit(on_demand if crops > 1 else decoded.images, labels, list(map(str, files))).subset(
             torch.tensor(readable, dtype=torch.int64)
         )
     if not len(split):
@@ -104,7 +114,7 @@ def unknown_split(info: ModelInfo, images: str | Path | ImageSplit, *, skip_unre
 
 def run_on_split(
     net: GoogLeNet, info: ModelInfo, split: ImageSplit, *, device: str, precision: str | None, batch_size: int,
-    forward: Callable[[Tensor], Tensor] | None = None,
+    forward: Callable[[Tensor], Tensor] | None = None, crops: int = 1,
 ) -> Tensor:  # fmt: skip
     """`collect_logits` with a progress bar, for the arguments of `evaluate`."""
     resolved = resolve_device(device)
@@ -112,19 +122,23 @@ def run_on_split(
     with on_device(net, resolved), progress("evaluating", len(split)) as bar:
         return collect_logits(
             net, split, info.input, device=resolved, precision=precision, batch_size=batch_size, advance=bar.advance,
-            forward=forward,
+            forward=forward, crops=crops,
         )  # fmt: skip
 
 
 def eval_split(
-    info: ModelInfo, data: EvalData = None, data_dir: str | Path | None = None, *, skip_unreadable: bool = False
-) -> ImageSplit:
+    info: ModelInfo, data: EvalData = None, data_dir: str | Path | None = None, *, skip_unreadable: bool = False,
+    crops: int = 1,
+) -> ImageSplit:  # fmt: skip
     """The images to evaluate on; arguments as in `evaluate`. Raises `UserError` if they do not fit the network."""
     if isinstance(data, ImageDataset):
         _check_classes(data.name, data.classes, info)
         data = data.test
     if not isinstance(data, ImageSplit):
-        data = load_eval_data(info, data, data_dir, skip_unreadable=skip_unreadable).test
+        whole = crops > 1
+        data = load_eval_data(
+            info, data, data_dir, skip_unreadable=skip_unreadable, on_demand=whole, use_store=not whole
+        ).test
     if not len(data):
         raise UserError("the data has no test images: name other data (--data)")
     if data.channels != info.input.channels:
@@ -141,7 +155,7 @@ def eval_split(
 
 def load_eval_data(
     info: ModelInfo, data: str | Path | None = None, data_dir: str | Path | None = None, *,
-    skip_unreadable: bool = False, splits: tuple[str, ...] = ("test",), on_demand: bool = False,
+    skip_unreadable: bool = False, splits: tuple[str, ...] = ("test",), on_demand: bool = False, use_store: bool = True,
 ) -> ImageDataset:  # fmt: skip
     """A dataset whose labels are the classes of a model. `data` and `data_dir` are as in `evaluate`, the others as in
     `load_dataset`.
@@ -162,7 +176,7 @@ def load_eval_data(
     options: dict[str, Any] = {
         "size": info.input.decoded_size, "resize": info.input.resize, "seed": recipe.get("seed", 0),
         "skip_unreadable": skip_unreadable or recipe.get("skip_unreadable", False), "channels": info.input.channels,
-        "classes": info.classes, "splits": splits, "on_demand": on_demand,
+        "classes": info.classes, "splits": splits, "on_demand": on_demand, "use_store": use_store,
     }  # fmt: skip
     digests = info.data_digest.split("+")
     if data is None and len(sources) > 1:

@@ -24,8 +24,9 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         for name in ("accuracy", "top_3_accuracy", "balanced_accuracy")
     )
     auc, precision = (_decimal(metrics[name]) for name in ("roc_auc", "average_precision"))
+    crops = "" if evaluation.crops == 1 else f", {evaluation.crops} crops of each"
     caption = (
-        f"{plural(metrics['images'], 'image')}: accuracy {accuracy}, top 3 {top_3}\n"
+        f"{plural(metrics['images'], 'image')}{crops}: accuracy {accuracy}, top 3 {top_3}\n"
         f"balanced accuracy {balanced}, AUC {auc}, AP {precision}\n"
         f"loss {metrics['loss']:.4f}, calibration error {metrics['expected_calibration_error']:.2%}, "
         f"{metrics['images_per_second']:,.0f} images/s"

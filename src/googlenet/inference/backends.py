@@ -47,11 +47,11 @@ class OpenModel:
     features: Features | None = None
 
     def run(self, images: Tensor, backend: Backend | None = None) -> Tensor:
-        """What the backend, by default the model's, computes from uint8 images (N, C, H, W). Raises `RunError` for
-        whatever it raises, except if PyTorch has no memory."""
+        """What the backend, by default the model's, computes from uint8 images of the network's size. Raises `RunError`
+        for whatever it raises, except if PyTorch has no memory."""
         try:
             if not (self.preprocessing or self.prepares):
-                images = self.info.input.prepare(images)
+                images = self.info.input.normalize(images)
             return (backend or self.backend)(images)
         except (UserError, RunError):
             raise

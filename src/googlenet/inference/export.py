@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from googlenet.data.dataset import ImageDataset, ImageSplit
-from googlenet.data.decode import decode_image, decode_images, image_files
+from googlenet.data.decode import center_crop, decode_image, decode_images, image_files
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, write_json
@@ -219,7 +219,7 @@ def _outputs(model: ExportableModel, run: Backend, batches: Iterable[Tensor]) ->
         prepared = model.info.input.prepare(images)
         logits: Tensor = model.net(prepared.contiguous(memory_format=torch.channels_last))
         ours.append(results(logits))
-        output = run(images)
+        output = run(images if model.preprocessing else center_crop(images, model.info.input.size))
         theirs.append(output if model.preprocessing else results(output))
     return torch.cat(ours), torch.cat(theirs)
 

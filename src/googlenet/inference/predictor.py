@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from googlenet.data.decode import Source, check_source, decode_image, decode_resized
+from googlenet.choices import Crops
+from googlenet.data.crops import average, check_crops, cut_crops, side_for
+from googlenet.data.decode import Source, center_crop, check_source, decode_image, decode_resized
 from googlenet.device import DTYPES, available_cores, resolve_device, resolve_precision
 from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.files import expand, printable
@@ -107,22 +109,40 @@ class Predictor:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str
-        self, images: str | Path | bytes | Image.Image, *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+        self,
+        images: str | Path | bytes | Image.Image,
+        *,
+        top: int = 3,
+        batch_size: int = 32,
+        confidence: float = 0.0,
+        crops: Crops = 1,
     ) -> Prediction: ...
     @overload
     def predict(
-        self, images: np.ndarray[Any, Any] | Tensor, *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+        self,
+        images: np.ndarray[Any, Any] | Tensor,
+        *,
+        top: int = 3,
+        batch_size: int = 32,
+        confidence: float = 0.0,
+        crops: Crops = 1,
     ) -> Any: ...  # Prediction, or a list of them for a batch
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, images: Iterator[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+        self, images: Iterator[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0, crops: Crops = 1
     ) -> Iterator[Prediction]: ...
     @overload
     def predict(
-        self, images: Iterable[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+        self, images: Iterable[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0, crops: Crops = 1
     ) -> list[Prediction]: ...
     def predict(
-        self, images: Source | Iterable[Source], *, top: int = 3, batch_size: int = 32, confidence: float = 0.0
+        self,
+        images: Source | Iterable[Source],
+        *,
+        top: int = 3,
+        batch_size: int = 32,
+        confidence: float = 0.0,
+        crops: Crops = 1,
     ) -> Prediction | list[Prediction] | Iterator[Prediction]:
         """The prediction for one image, a list for several, or an iterator for an iterator, which is read as needed.
 
@@ -136,6 +156,7 @@ class Predictor:
             top: how many classes to return, the most probable first.
             batch_size: images per batch.
             confidence: the probability, from 0 to 1, that makes a prediction `confident`.
+            crops: of each image, whose predictions are averaged, as for `googlenet.evaluate`: 1, 2, 10 or 144.
 
         Raises:
             UserError: for an argument out of its range, an array of another type or shape, or an object that is not an
@@ -144,8 +165,11 @@ class Predictor:
         """
         check_counts(top=top, batch_size=batch_size)
         check_confidence(confidence)
+        check_crops(crops)
+        if crops > 1 and self._model.preprocessing:
+            raise UserError("several crops are for models that take prepared images: export it without preprocessing")
         top = min(top, len(self.info.classes))
-        return _like(images, lambda sources: self._predict(sources, top, batch_size, confidence))
+        return _like(images, lambda sources: self._predict(sources, top, batch_size, confidence, crops))
 
     def embed(
         self, images: Source | Iterable[Source], *, block: str | None = None, batch_size: int = 32
@@ -192,16 +216,20 @@ class Predictor:
             for name, image in read:
                 yield Embedding(name, error=image) if isinstance(image, str) else Embedding(name, next(rows))
 
-    def _predict(self, images: Iterable[Source], top: int, batch_size: int, confidence: float) -> Iterator[Prediction]:
+    def _predict(
+        self, images: Iterable[Source], top: int, batch_size: int, confidence: float, crops: int
+    ) -> Iterator[Prediction]:
         rule, count = self.info.known, len(self.info.classes)
-        for read in self._batches(images, batch_size):
+        for read in self._batches(images, max(1, batch_size // crops), crops):
             ranked: Iterator[tuple[list[float], list[int], bool | None]] = iter(())
             if inputs := [image for _, image in read if isinstance(image, Tensor)]:
                 if self._model.preprocessing:  # images may differ in size
                     outputs = torch.cat([self._model.run(image) for image in inputs])
                     probabilities, scores = outputs[:, :count], outputs[:, count:].flatten()
                 else:
-                    logits = self._model.run(torch.cat(inputs))
+                    logits = torch.cat([self._model.run(part) for part in torch.cat(inputs).split(batch_size)])
+                    if crops > 1:
+                        logits = average(logits.unflatten(0, (len(inputs), crops)))
                     probabilities, scores = (logits / self.info.temperature).softmax(dim=1), KnownRule.scores(logits)
                 best = probabilities.topk(top, dim=1)
                 known = [None] * len(inputs) if rule is None else rule.accepts(scores).tolist()
@@ -214,7 +242,9 @@ class Predictor:
                 classes = tuple(self.info.classes[index] for index in indices)
                 yield Prediction(name, classes, tuple(shares), confident=shares[0] >= confidence, known=is_known)
 
-    def _batches(self, images: Iterable[Source], batch_size: int) -> Iterator[list[tuple[str, Tensor | str]]]:
+    def _batches(
+        self, images: Iterable[Source], batch_size: int, crops: int = 1
+    ) -> Iterator[list[tuple[str, Tensor | str]]]:
         """Names of images, and what `_read` returns for them; the next batch is read meanwhile."""
         sources = enumerate(images)
         with ThreadPoolExecutor(self._threads) as pool:
@@ -222,7 +252,7 @@ class Predictor:
             def submit(number: int, image: Source) -> tuple[str, Future[Tensor | str]]:
                 name = printable(image) if isinstance(image, str | Path) else f"image {number}"
                 check_source(image, name)
-                return name, pool.submit(self._read, image, name)
+                return name, pool.submit(self._read, image, name, crops)
 
             batches = iter(lambda: list(starmap(submit, islice(sources, batch_size))), [])
             ahead = deque(islice(batches, 1))
@@ -230,12 +260,16 @@ class Predictor:
                 ahead.extend(islice(batches, 1))
                 yield [(name, future.result()) for name, future in ahead.popleft()]
 
-    def _read(self, image: Source, name: str) -> Tensor | str:
-        """One image, uint8 (1, C, H, W), as the model takes it, or why it cannot be read."""
+    def _read(self, image: Source, name: str, crops: int) -> Tensor | str:
+        """One image as the model takes it, uint8 (crops, C, H, W), or why it cannot be read."""
         spec = self.info.input
         try:
+            if crops > 1:
+                decoded = decode_image(image, spec.channels, min_side=2 * side_for(spec, crops))
+                return cut_crops(decoded, spec, crops)
             if not self._model.preprocessing:  # as images are decoded for training and evaluation
-                return decode_resized(image, spec.channels, spec.decoded_size, spec.resize)[None]
+                decoded = decode_resized(image, spec.channels, spec.decoded_size, spec.resize)[None]
+                return center_crop(decoded, spec.size)
             decoded = decode_image(image, spec.channels, min_side=2 * spec.decoded_size)[None]
             if max(decoded.shape[2:]) > MAX_SIDE:
                 raise UserError(f"a side is longer than {MAX_SIDE:,} pixels")
@@ -270,7 +304,7 @@ def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: 
         return OpenModel(compiled_backend(fast, dtype), info)
 
     def prepared(images: Tensor) -> Tensor:
-        return info.input.prepare(images.to(used)).to(dtype, memory_format=torch.channels_last)
+        return info.input.normalize(images.to(used)).to(dtype, memory_format=torch.channels_last)
 
     network: Callable[[Tensor], Tensor] = GraphedNetwork(fast) if used.type == "cuda" else fast
 

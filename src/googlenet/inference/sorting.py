@@ -12,6 +12,7 @@ from itertools import tee
 from pathlib import Path
 from typing import Any
 
+from googlenet.choices import Crops
 from googlenet.console import log, progress
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import disk_errors, expand, printable, write_json
@@ -25,7 +26,7 @@ _IS_WINDOWS = os.name == "nt"
 
 def sort_images(
     predictor: Predictor, files: Iterable[Path], folder: str | Path, *, copy: bool = False, total: int | None = None,
-    batch_size: int = 32, confidence: float = 0.0,
+    batch_size: int = 32, confidence: float = 0.0, crops: Crops = 1,
 ) -> dict[str, int]:  # fmt: skip
     """Put a link to each image file, or a copy, into `folder/CLASS`, or into `folder/_unsure` below the confidence, or
     into `folder/_unknown` if the model has a rule for images of none of the classes, and this is one.
@@ -44,8 +45,9 @@ def sort_images(
     folder = expand(folder)
     folders = _class_folders(predictor.info.classes)
     files, sources = tee(files)
-    predictions = predictor.predict(files, top=1, batch_size=batch_size, confidence=confidence)  # checks its arguments
-    _prepare(folder, {"model_sha256": predictor.digest, "confidence": confidence})
+    # Checks its arguments
+    predictions = predictor.predict(files, top=1, batch_size=batch_size, confidence=confidence, crops=crops)
+    _prepare(folder, {"model_sha256": predictor.digest, "confidence": confidence, "crops": crops})
     counts, taken, real = {"sorted": 0, "unsure": 0, "unknown": 0, "failed": 0}, set[Path](), folder.resolve()
     with progress("sorting", total) as bar:
         for source, prediction in zip(sources, predictions, strict=True):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from googlenet.choices import Crops
 from googlenet.console import log, progress
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
@@ -32,7 +33,8 @@ def header(has_rule: bool) -> str:
 
 def write_predictions(
     predictor: Predictor, files: Iterable[Path], output: str | Path, *, total: int | None = None, resume: bool = False,
-    top: int = 3, batch_size: int = 32, confidence: float = 0.0, shard: str | None = None,
+    top: int = 3, batch_size: int = 32, confidence: float = 0.0, crops: Crops = 1,
+    shard: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
     (`predictions.csv.json`). Returns how many files were predicted, and how many could not be read.
@@ -44,13 +46,14 @@ def write_predictions(
     check_predictions_output(output, resume=resume)
     top = min(top, len(predictor.info.classes))
     made_with = {"model_sha256": predictor.digest, "top": top, "confidence": confidence, "shard": shard}
+    made_with["crops"] = crops
     done, size = set[str](), None
     if output.exists():
         check_made_with(output, output.with_name(f"{output.name}.json"), made_with, "use another --output")
         done, size = read_predicted(output, top)
     remaining = (file for file in files if printable(file) not in done)
     # Checks its arguments now, before there is an output
-    predictions = predictor.predict(remaining, top=top, batch_size=batch_size, confidence=confidence)
+    predictions = predictor.predict(remaining, top=top, batch_size=batch_size, confidence=confidence, crops=crops)
     predicted = failed = 0
     has_rule = predictor.info.known is not None
     with (
@@ -185,6 +188,7 @@ def check_made_with(output: Path, record: Path, made_with: dict[str, Any], way_o
         before = json.loads(record.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("not a JSON object")
+        before = {"crops": 1, **before}  # records of version 0.1 do not say
     except (OSError, ValueError) as error:
         reason = f"its record {record} cannot be read ({reason_of(error)})"
         raise UserError(f"{output} cannot be continued: {reason}; {way_out}") from error

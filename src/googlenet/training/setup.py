@@ -79,9 +79,10 @@ class Trainer:
         self.source = load_or_import(recipe.weights) if recipe.weights is not None and model is None else None
         self.source_digest = None if self.source is None else _digest(self.source)
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
+        rule = InputSpec(0, recipe.image_size, (), (), recipe.resize, recipe.crop_pct)
         with accelerator.local_main_process_first():  # it may download, and decodes for the others
             data = load_joined(
-                recipe.data, recipe.also, recipe.data_dir, size=recipe.image_size, resize=recipe.resize,
+                recipe.data, recipe.also, recipe.data_dir, size=rule.decoded_size, resize=recipe.resize,
                 seed=recipe.seed, skip_unreadable=recipe.skip_unreadable,
                 train_size=recipe.stored_size if recipe.crop_scale < 1 else None, validation=recipe.validation,
             )  # fmt: skip
@@ -126,7 +127,7 @@ class Trainer:
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
 
         torch.manual_seed(recipe.seed)
-        spec = InputSpec(channels, recipe.image_size, mean, std, recipe.resize)
+        spec = dataclasses.replace(rule, channels=channels, mean=mean, std=std)
         self.net: nn.Module
         if model is None:
             self.net, self.input_spec = make_network(recipe, data, self.train_split, spec, self.source)
@@ -205,15 +206,18 @@ class Trainer:
         """
         rank, world, device = self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        spec = self.input_spec
+        # Images that are stored larger become small in the random crop, not before it
+        size = spec.decoded_size
+        if self.augmentation.crop_scale < 1:
+            size, spec = spec.size, dataclasses.replace(spec, crop_pct=1.0)
         for number, pair in enumerate(self.train_split.batches(self.indices(epoch, first)), start=first):
             step = epoch * self.steps_per_epoch + number
             torch.manual_seed((self.recipe.seed * 1_000_003 + step) * world + rank)
             if device.type == "cuda":
                 pair = pair[0].pin_memory(), pair[1].pin_memory()
             images, labels = (tensor.to(device, non_blocking=True) for tensor in pair)
-            # Images that are stored larger become small in the random crop, not before it
-            target = self.recipe.image_size if images.shape[2] > self.recipe.image_size else None
-            inputs = self.input_spec.prepare(self.augmentation(images, target))
+            inputs = spec.prepare(self.augmentation(images, size if images.shape[2] > size else None))
             inputs, targets = self.augmentation.mix(inputs, labels, len(self.dataset.classes))
             yield inputs.contiguous(memory_format=layout), targets, labels
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,12 +95,3 @@ _ENTRIES = (
     ),
 )
 CATALOG = {entry.name: entry for entry in _ENTRIES}
-
-
-@functools.cache
-def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 classes of ImageNet in the order of published networks: sorted by WordNet number.
-
-    Each is the first lemma of its WordNet synset, followed by what it is if two classes would have the same name.
-    """
-    return tuple(Path(__file__).with_name("imagenet_classes.txt").read_text(encoding="utf-8").splitlines())

@@ -9,12 +9,12 @@ from typing import get_args
 
 from googlenet.choices import Resize
 from googlenet.data import fashion_mnist
+from googlenet.data.imagenet import imagenet_classes
 from googlenet.data.transforms import InputSpec
 from googlenet.errors import UserError, plural, reason_of
 from googlenet.files import expand
 from googlenet.model.architecture import VARIANTS, Architecture, Variant
 from googlenet.model.googlenet import GoogLeNet
-from googlenet.weights.catalog import imagenet_classes
 from googlenet.weights.model_file import ModelInfo, build, save, unnamed_classes, unreadable_as_user_error
 from googlenet.weights.readers import Weights, read_tensors
 from googlenet.weights.sources import CAFFE, MINDCV, OURS, OURS_LATER, SOURCES, TORCHVISION, V2, V3, V4, Source
