@@ -53,12 +53,21 @@ def write_images(folder: Path, root: Path = OPENCLIPART, classes: int = CLASSES,
             Image.alpha_composite(white, rgba).convert("RGB").resize((size[0], size[1])).save(target)
 
 
-def run(name: str, data: Path, folder: Path, epochs: float, crops: Sequence[Any], **settings: Any) -> dict[str, Any]:
-    """Train one recipe, unless that is done, and evaluate it with each number of crops."""
+def run(
+    name: str, data: Path, folder: Path, epochs: float, crops: Sequence[Any], test_images: int = 10**6, **settings: Any
+) -> dict[str, Any]:
+    """Train one recipe, unless that is done, and evaluate it with each number of crops on so many test images."""
     if not (folder / "evaluation.json").exists():
         changes = {**SETTINGS, "learning_rate": RATES[name], "epochs": epochs, **settings}
         googlenet.train(recipe=name, data=data, output=folder, resume=folder.exists(), **changes)
-    evaluations = {count: googlenet.evaluate(folder, data, crops=count) for count in crops}
+    net = googlenet.load(folder)
+    size, resize = net.info.input.decoded_size, net.info.input.resize
+    # On demand and not from a store: the crops are cut from the images themselves
+    dataset = googlenet.load_dataset(
+        data, size=size, resize=resize, splits=("test",), on_demand=True, use_store=False, classes=net.info.classes
+    )
+    split = dataset.test.spread(test_images)
+    evaluations = {count: googlenet.evaluate(net, split, crops=count) for count in crops}
     first = evaluations[crops[0]]
     return {
         "recipe": name,
@@ -88,17 +97,17 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """The loss of training, and after each epoch of the test images."""
+    """The loss of training, and of test images after each epoch."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.add_subplot()
     for number, result in enumerate(results):
         for split, style in (("train", "-"), ("test", "--")):
             rows = [row for row in result["curve"] if row["split"] == split]
             axes.plot(
-                [row["epoch"] for row in rows], [row["loss"] for row in rows], style, color=f"C{number}",
+                [row["step"] for row in rows], [row["loss"] for row in rows], style, color=f"C{number}",
                 label=f"{result['recipe']}, {split}", alpha=0.5 if split == "train" else 1,
             )  # fmt: skip
-    axes.set(xlabel="epoch", ylabel="loss, nats")
+    axes.set(xlabel="step", ylabel="loss, nats")
     axes.legend()
     figure.savefig(path, dpi=120)
 
@@ -110,12 +119,21 @@ def main(words: list[str] | None = None) -> None:
     add("--recipes", nargs="+", default=list(RATES)[:2], choices=RATES, help="default: imagenet imagenet-paper")
     add("--epochs", type=float, default=2, help="default: 2")
     add("--crops", type=int, nargs="+", default=[1, 2, 10], choices=[1, 2, 10, 144], help="default: 1 2 10")
+    add(
+        "--test-images",
+        type=int,
+        default=10**6,
+        help="that the table is of, the same share of each class (default: all)",
+    )
     arguments = parser.parse_args(words)
     work, data = arguments.work, arguments.work / "data"
     if not data.exists():
         write_images(temporary := work / "data.tmp")
         temporary.rename(data)
-    results = [run(name, data, work / name, arguments.epochs, arguments.crops) for name in arguments.recipes]
+    results = [
+        run(name, data, work / name, arguments.epochs, arguments.crops, arguments.test_images)
+        for name in arguments.recipes
+    ]
     (work / "results.json").write_text(json.dumps(results, indent=1))
     draw(results, work / "curves.png")
     print(table(results))
