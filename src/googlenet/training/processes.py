@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -89,9 +90,11 @@ def explained_losses(seconds: float) -> Iterator[None]:
             isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
         ):
             raise
+        # Gloo's begins with a file of its source and ends with a guess
+        reason = re.sub(r"^\[\S+\] ", "", reason_of(error)).partition(". This is")[0]
         raise RunError(
-            f"lost another process, which ended or did not answer for {seconds:g} s (process_timeout): see what it "
-            f"says; the same command with --resume continues ({reason_of(error)})"
+            f"lost another process, which ended or did not answer for {seconds:g} s, the --process-timeout ({reason}); "
+            "see its output, and continue with --resume"
         ) from error
 
 
