@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ RUN: dict[str, Any] = {
     "sync_batch_norm": True, "process_timeout": TIMEOUT,
 }  # fmt: skip
 KILL_AT = 220  # a step
+CLOSE = 0.1  # test losses of runs with another number of hosts, whose dropout differs
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Job:
             )
             words = (*launcher.split(), "--one-process", self.run.path)
             environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
+            # Else a host that joins later waits for the address of the first one, which has given it only once
+            environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
             with self.log(host).open("ab") as log:
                 self.agents[host.name] = subprocess.Popen(
                     host.command(sys.executable, *words), env=environment, stdout=log, stderr=log
@@ -106,107 +110,8 @@ def seconds_until(condition: Callable[[], bool], job: Job) -> float:
     return time.monotonic() - started
 
 
-@dataclass
-class Result:
-    """What a case shows. `noticed`, `training`: seconds until a survivor says so, and until the next new row."""
-
-    case: str
-    noticed: float
-    training: float | None
-    problems: list[str]
-
-
-def disturbed(
-    case: str, job: Job, whole: Path, disturb: Callable[[Job], None], survivor: Host, repair: Callable[[Job], None]
-) -> Result:
-    """A run that goes on after something was taken away from it, and perhaps put back."""
-    job.start()
-    seconds_until(lambda: job.step >= KILL_AT, job)
-    disturb(job)
-    started = time.monotonic()
-    noticed = seconds_until(lambda: job.losses(survivor) > 0, job)
-    step = job.step
-    repair(job)
-    seconds_until(lambda: job.step > step + 5, job)
-    training = time.monotonic() - started
-    codes = job.wait()
-    problems = differences(whole, job.run.path) + [f"exit code {code}" for code in codes if code != 0]
-    return Result(case, noticed, training, problems)
-
-
-def nothing(_: Job) -> None:
-    """What a case does that repairs nothing."""
-
-
-def kill_process(number: int) -> Callable[[Job], None]:
-    return lambda job: job.worker(job.hosts[number]).kill()
-
-
-def stop_process(job: Job) -> None:
-    job.worker(job.hosts[1]).send_signal(signal.SIGSTOP)
-
-
-def kill_host(job: Job) -> None:
-    job.hosts[1].kill()
-
-
-def replace_host(job: Job) -> None:
-    """As a scheduler does: the same command, on a host with the same address."""
-    job.hosts[1].plug(True)
-    job.start(job.hosts[1])
-
-
-def first_host_lost(job: Job, whole: Path) -> Result:
-    """Nobody can meet without the first host, so the other one ends; started again, the job continues."""
-    job.start()
-    seconds_until(lambda: job.step >= KILL_AT, job)
-    job.hosts[0].kill()
-    noticed = seconds_until(lambda: job.losses(job.hosts[1]) > 0, job)
-    step, problems = job.step, []
-    if job.wait(job.hosts[1]) == [0]:
-        problems.append("the other host has not failed")
-    job.hosts[0].plug(True)
-    job.start()
-    training = seconds_until(lambda: job.step > step + 5, job)
-    codes = job.wait()
-    problems += differences(whole, job.run.path) + [f"exit code {code}" for code in codes if code != 0]
-    return Result("first host lost; the job started again", noticed, training, problems)
-
-
-def host_lost_for_good(job: Job, whole: Path) -> Result:
-    """Of three hosts, two go on with the same batches."""
-    job.start()
-    seconds_until(lambda: job.step >= KILL_AT, job)
-    job.hosts[2].kill()
-    started = time.monotonic()
-    noticed = seconds_until(lambda: job.losses(job.hosts[0]) > 0, job)
-    step = job.step
-    seconds_until(lambda: job.step > step + 5, job)
-    training = time.monotonic() - started
-    codes = job.wait(*job.hosts[:2])
-    rows, expected = job.run.rows(), RunFolder(whole).rows()
-    problems = [f"exit code {code}" for code in codes if code != 0]
-    if [(row["step"], row["split"]) for row in rows] != [(row["step"], row["split"]) for row in expected]:
-        problems.append("other rows")
-    return Result("one of three hosts lost, not replaced", noticed, training, problems)
-
-
-def partition(job: Job) -> Result:
-    """Without restarts, every process must end with a clear error, in time."""
-    job.start()
-    seconds_until(lambda: job.step >= KILL_AT, job)
-    job.hosts[1].plug(False)
-    noticed = seconds_until(lambda: all(job.losses(host) > 0 for host in job.hosts), job)
-    codes, problems = job.wait(), []
-    if noticed > 2 * TIMEOUT:
-        problems.append(f"noticed after {noticed:.0f} s")
-    if 0 in codes:
-        problems.append(f"exit codes {codes}")
-    return Result("cable pulled, no restarts", noticed, None, problems)
-
-
 @contextlib.contextmanager
-def job_on(count: int, folder: Path, nodes: str, restarts: int = 3) -> Iterator[Job]:
+def job_on(count: int, folder: Path, *, nodes: str = "2", restarts: int = 3) -> Iterator[Job]:
     with network(count) as hosts:
         job = Job(hosts, folder, nodes, restarts)
         try:
@@ -215,43 +120,119 @@ def job_on(count: int, folder: Path, nodes: str, restarts: int = 3) -> Iterator[
             job.end()
 
 
-def soak(scratch: Path, report: Callable[[str], None] = print) -> bool:
-    """All cases; prints a table. Returns whether all went well."""
-    with job_on(2, scratch / "whole", "2") as job:
+@dataclass
+class Result:
+    """What a case shows. `noticed`, `training`: seconds until a survivor says so, and until the next new row."""
+
+    noticed: float
+    training: float | None
+    problems: list[str]
+
+
+def disturb(job: Job, action: Callable[[], object], *survivors: Host) -> float:
+    """Start a job and take something away from it. Returns the seconds until all survivors have said so."""
+    job.start()
+    seconds_until(lambda: job.step >= KILL_AT, job)
+    action()
+    return seconds_until(lambda: all(job.losses(host) > 0 for host in survivors), job)
+
+
+def finish(job: Job, whole: Path, noticed: float, *hosts: Host) -> Result:
+    """The result of a job that goes on until its end."""
+    step = job.step
+    training = noticed + seconds_until(lambda: job.step > step + 5, job)
+    codes = job.wait(*hosts)
+    return Result(noticed, training, differences(whole, job.run.path) + [f"exit code {code}" for code in codes if code])
+
+
+def process_killed(folder: Path, whole: Path, number: int) -> Result:
+    with job_on(2, folder) as job:
+        killed, survivor = job.hosts[number], job.hosts[1 - number]
+        return finish(job, whole, disturb(job, lambda: job.worker(killed).kill(), survivor))
+
+
+def process_stopped(folder: Path, whole: Path) -> Result:
+    with job_on(2, folder) as job:
+        first, second = job.hosts
+        return finish(job, whole, disturb(job, lambda: job.worker(second).send_signal(signal.SIGSTOP), first))
+
+
+def host_replaced(folder: Path, whole: Path) -> Result:
+    """The scheduler starts the same command on a host with the same address."""
+    with job_on(2, folder) as job:
+        first, second = job.hosts
+        noticed = disturb(job, second.kill, first)
+        second.plug(True)
+        job.start(second)
+        return finish(job, whole, noticed)
+
+
+def first_host_lost(folder: Path, whole: Path) -> Result:
+    """Nobody can meet without the first host, so the other one ends. Started again, the job continues."""
+    with job_on(2, folder, restarts=1) as job:
+        first, second = job.hosts
+        noticed = disturb(job, first.kill, second)
+        code = job.wait(second)
+        first.plug(True)
+        job.start()
+        result = finish(job, whole, noticed)
+        result.problems.extend(["the other host has not failed"] if code == [0] else [])
+        return result
+
+
+def host_lost_for_good(folder: Path, whole: Path) -> Result:
+    """Of three hosts, two go on with the same batches; sums are rounded differently."""
+    with job_on(3, folder, nodes="2:3") as job:
+        *rest, lost = job.hosts
+        result = finish(job, whole, disturb(job, lost.kill, *rest), *rest)
+        losses, expected = (
+            [row["loss"] for row in run.rows() if row["split"] == "test"] for run in (job.run, RunFolder(whole))
+        )
+        apart = max(abs(a - b) for a, b in zip(losses, expected, strict=True))
+        result.problems[:] = [] if apart < CLOSE else [f"test losses up to {apart:.2g} apart"]
+        return result
+
+
+def cable_pulled(folder: Path, _whole: Path) -> Result:
+    """Without restarts, every process must end with a clear error, in time."""
+    with job_on(2, folder, restarts=0) as job:
+        noticed = disturb(job, lambda: job.hosts[1].plug(False), *job.hosts)
+        codes = job.wait()
+        return Result(noticed, None, [f"exit codes {codes}"] if 0 in codes or noticed > 2 * TIMEOUT else [])
+
+
+CASES: dict[str, Callable[[Path, Path], Result]] = {
+    "process of the second host killed": functools.partial(process_killed, number=1),
+    "process of the first host killed": functools.partial(process_killed, number=0),
+    "process stopped, as if it hung": process_stopped,
+    "second host lost, then replaced": host_replaced,
+    "first host lost, then the job started again": first_host_lost,
+    "one of three hosts lost for good": host_lost_for_good,
+    "cable pulled, without restarts": cable_pulled,
+}
+
+
+def soak(scratch: Path, names: Sequence[str], report: Callable[[str], None] = print) -> bool:
+    """Run these cases; prints a table. Returns whether all went well."""
+    with job_on(2, scratch / "whole") as job:
         job.start()
         if job.wait() != [0, 0]:
             raise SystemExit("\n".join(job.log(host).read_text()[-3000:] for host in job.hosts))
         whole = job.run.path
-    results: list[Result] = []
-
-    def add(result: Result) -> None:
-        results.append(result)
-        print(f"{result.case}: {'; '.join(result.problems) or 'passed'}", file=sys.stderr, flush=True)
-
-    for name, disturb, survivor, repair in (
-        ("process of the second host killed", kill_process(1), 0, nothing),
-        ("process of the first host killed", kill_process(0), 1, nothing),
-        ("process stopped, as if it hung", stop_process, 0, nothing),
-        ("second host lost, then replaced", kill_host, 0, replace_host),
-    ):
-        with job_on(2, scratch / name.replace(" ", "-").replace(",", ""), "2") as job:
-            add(disturbed(name, job, whole, disturb, job.hosts[survivor], repair))
-    with job_on(2, scratch / "first-host", "2", restarts=1) as job:
-        add(first_host_lost(job, whole))
-    with job_on(3, scratch / "three", "2:3") as job:
-        add(host_lost_for_good(job, whole))
-    with job_on(2, scratch / "partition", "2", restarts=0) as job:
-        add(partition(job))
     report("| case | noticed after | trains again after | result |\n|---|---|---|---|")
-    for result in results:
+    failed = False
+    for number, name in enumerate(names):
+        result = CASES[name](scratch / f"case-{number}", whole)
+        failed = failed or bool(result.problems)
         again = "-" if result.training is None else f"{result.training:.0f} s"
-        report(f"| {result.case} | {result.noticed:.1f} s | {again} | {'; '.join(result.problems) or 'passed'} |")
-    return not any(result.problems for result in results)
+        report(f"| {name} | {result.noticed:.1f} s | {again} | {'; '.join(result.problems) or 'passed'} |")
+    return not failed
 
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.hosts", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--one-process", type=Path, help="be one process of a run in this folder")
+    parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="their numbers (default: all)")
     arguments = parser.parse_args(words)
     if arguments.one_process is not None:
         try:
@@ -263,7 +244,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"skipped: {reason}")
         return 0
     with tempfile.TemporaryDirectory(prefix="googlenet-soak-") as scratch:
-        return 0 if soak(Path(scratch)) else 1
+        return 0 if soak(Path(scratch), [list(CASES)[number] for number in arguments.cases]) else 1
 
 
 if __name__ == "__main__":
