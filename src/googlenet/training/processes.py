@@ -42,8 +42,11 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
             project_dir=".",  # trackers ask for one; `fit` sets it to the run folder
             kwargs_handlers=[
                 InitProcessGroupKwargs(timeout=timedelta(seconds=recipe.process_timeout)),
-                # Frozen parameters have no gradient, for which processes would wait
-                DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze_fraction > 0),
+                # Frozen parameters have no gradient, for which processes would wait. It also keeps the order of sums,
+                # which PyTorch else changes after a first step: on a CPU, a resumed run matches to the bit
+                DistributedDataParallelKwargs(
+                    find_unused_parameters=recipe.freeze_fraction > 0 or device.type == "cpu"
+                ),
             ],
         )
     if accelerator.num_processes == 1:
