@@ -38,6 +38,7 @@ test: check
 soak: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.kills $(ARGS)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.hosts
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m torch.distributed.run --standalone --nproc-per-node 4 -m tests.soak.resumed
 # The wheel in an empty environment, with nothing of the checkout. It takes a minute, mostly to install PyTorch.
 wheel-test:
 	scripts/wheel_test.sh "$(PYTHON)" "$(WHEELS)"

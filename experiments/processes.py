@@ -21,9 +21,8 @@ CASES = {
     "the same, batches in 3 parts": "--variant tutorial --initialization he --no-whiten --gradient-accumulation 3",
     "batch norm, `--sync-batch-norm`": "--sync-batch-norm",
     "batch norm of each process": "",
-    "the same, and flips and dropout": "--hflip --dropout 0.2",
 }
-"""The recipe draws nothing for its images; with the last one, each process draws for its own."""
+"""The recipe draws nothing at random but the order of the images; else each process would draw for its own."""
 COMMON = "--recipe fast --data-dir bundled --image-size 16 --stem-stride 2 --optimizer sgd --learning-rate 0.01"
 
 

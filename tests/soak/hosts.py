@@ -40,12 +40,6 @@ RUN: dict[str, Any] = {
     "sync_batch_norm": True, "process_timeout": TIMEOUT,
 }  # fmt: skip
 KILL_AT = 220  # a step
-GOOGLENET: dict[str, Any] = {
-    **RUN, "image_size": 16, "stem_stride": 2, "batch_size": 30, "max_steps": 40, "log_every": 2,
-    "checkpoint_every": 10, "sync_batch_norm": False,
-}  # fmt: skip
-"""Its gradients travel in several parts, whose sums on three hosts depend on the order."""
-KILL_GOOGLENET_AT = 22
 CLOSE = 0.1  # test losses of runs with another number of hosts, whose dropout differs
 
 
@@ -57,7 +51,6 @@ class Job:
     folder: Path
     nodes: str  # as torchrun's --nnodes
     restarts: int = 3
-    googlenet: bool = False
     agents: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, *hosts: Host) -> None:
@@ -69,7 +62,7 @@ class Job:
                 f"--rdzv-conf is_host={int(host is self.hosts[0])},read_timeout={TIMEOUT},last_call_timeout=3,"
                 f"join_timeout=120 --local-addr {host.address} -m tests.soak.hosts"
             )
-            words = (*launcher.split(), "--one-process", self.run.path, *(["--googlenet"] if self.googlenet else []))
+            words = (*launcher.split(), "--one-process", self.run.path)
             environment = {**os.environ, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
             # Else a host that joins later waits for the address of the first one, which has given it only once
             environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
@@ -118,11 +111,9 @@ def seconds_until(condition: Callable[[], bool], job: Job) -> float:
 
 
 @contextlib.contextmanager
-def job_on(
-    count: int, folder: Path, *, nodes: str | None = None, restarts: int = 3, googlenet: bool = False
-) -> Iterator[Job]:
+def job_on(count: int, folder: Path, *, nodes: str | None = None, restarts: int = 3) -> Iterator[Job]:
     with network(count) as hosts:
-        job = Job(hosts, folder, nodes or str(count), restarts, googlenet)
+        job = Job(hosts, folder, nodes or str(count), restarts)
         try:
             yield job
         finally:
@@ -141,7 +132,7 @@ class Result:
 def disturb(job: Job, action: Callable[[], object], *survivors: Host) -> float:
     """Start a job and take something away from it. Returns the seconds until all survivors have said so."""
     job.start()
-    seconds_until(lambda: job.step >= (KILL_GOOGLENET_AT if job.googlenet else KILL_AT), job)
+    seconds_until(lambda: job.step >= KILL_AT, job)
     action()
     return seconds_until(lambda: all(job.losses(host) > 0 for host in survivors), job)
 
@@ -166,13 +157,6 @@ def process_killed(folder: Path, whole: Path, number: int) -> Result:
     with job_on(2, folder) as job:
         killed, survivor = job.hosts[number], job.hosts[1 - number]
         return finish(job, whole, disturb(job, lambda: job.worker(killed).kill(), survivor))
-
-
-def googlenet_process_killed(folder: Path, _whole: Path) -> Result:
-    with job_on(3, folder / "whole", googlenet=True) as job:
-        whole = complete(job)
-    with job_on(3, folder / "killed", googlenet=True) as job:
-        return finish(job, whole, disturb(job, lambda: job.worker(job.hosts[2]).kill(), *job.hosts[:2]))
 
 
 def process_stopped(folder: Path, whole: Path) -> Result:
@@ -228,7 +212,6 @@ def cable_pulled(folder: Path, _whole: Path) -> Result:
 CASES: dict[str, Callable[[Path, Path], Result]] = {
     "process of the second host killed": functools.partial(process_killed, number=1),
     "process of the first host killed": functools.partial(process_killed, number=0),
-    "process of the third host killed, GoogLeNet": googlenet_process_killed,
     "process stopped, as if it hung": process_stopped,
     "second host lost, then replaced": host_replaced,
     "first host lost, then the job started again": first_host_lost,
@@ -253,14 +236,12 @@ def soak(scratch: Path, names: Sequence[str], report: Callable[[str], None] = pr
 
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.hosts", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--googlenet", action="store_true", help="train GoogLeNet in it, not a small network")
     parser.add_argument("--one-process", type=Path, help="be one process of a run in this folder")
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)), help="their numbers (default: all)")
     arguments = parser.parse_args(words)
     if arguments.one_process is not None:
         try:
-            model, settings = (None, GOOGLENET) if arguments.googlenet else (small_net(), RUN)
-            googlenet.train(output=arguments.one_process, model=model, **settings)
+            googlenet.train(output=arguments.one_process, model=small_net(), **RUN)
         except googlenet.RunError as error:
             raise SystemExit(f"googlenet: {error}") from error
         return 0
