@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="a GPU for each process")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps (default: the recipe's)")
     arguments = parser.parse_args()
-    output = arguments.output.absolute()  # Ray's processes start in folders of their own
+    output = arguments.output.absolute()  # Ray's processes start in other folders
     device = "auto" if arguments.gpu else "cpu"
     settings: dict[str, Any] = {"data": arguments.data, "output": str(output), "device": device}
     if arguments.max_steps is not None:

@@ -83,7 +83,7 @@ class Job:
         return self.folder / f"{host.name}.log"
 
     def losses(self, host: Host) -> int:
-        """How often the process on this host has said that it lost another one."""
+        """How often the process on this host has reported that it lost another one."""
         return self.log(host).read_text().count("googlenet: lost another process")
 
     def worker(self, host: Host) -> psutil.Process:
@@ -122,7 +122,7 @@ def job_on(count: int, folder: Path, *, nodes: str | None = None, restarts: int 
 
 @dataclass
 class Result:
-    """What a case shows. `noticed`, `training`: seconds until a survivor says so, and until the next new row."""
+    """What a case shows. `noticed`, `training`: seconds until the survivors report it, and until the next new row."""
 
     noticed: float
     training: float | None
@@ -130,7 +130,7 @@ class Result:
 
 
 def disturb(job: Job, action: Callable[[], object], *survivors: Host) -> float:
-    """Start a job and take something away from it. Returns the seconds until all survivors have said so."""
+    """Start a job and take something away from it. Returns the seconds until all survivors report it."""
     job.start()
     seconds_until(lambda: job.step >= KILL_AT, job)
     action()
@@ -189,7 +189,7 @@ def first_host_lost(folder: Path, whole: Path) -> Result:
 
 
 def host_lost_for_good(folder: Path, whole: Path) -> Result:
-    """Of three hosts, two go on with the same batches; sums are rounded differently."""
+    """Of three hosts, two continue with the same batches; sums are rounded differently."""
     with job_on(3, folder, nodes="2:3") as job:
         *rest, lost = job.hosts
         result = finish(job, whole, disturb(job, lost.kill, *rest), *rest)

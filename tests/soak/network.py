@@ -49,9 +49,9 @@ class Host:
 
 @functools.cache
 def why_not() -> str | None:
-    """Why there can be no namespaces here, or None."""
+    """Why namespaces cannot be made here, or None."""
     if shutil.which("ip") is None:
-        return "there is no command ip (Linux, package iproute2)"
+        return "the command ip is missing (Linux, package iproute2)"
     try:
         with network(1) as (host,):
             subprocess.run(host.command("true"), check=True, capture_output=True)
