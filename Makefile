@@ -34,9 +34,11 @@ docs-serve: $(VENV)/installed-docs
 test: check
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal $(ARGS)
 
-# Kills runs at 100 random points, resumes them, and compares them with whole ones. ARGS="--kills 20"
+# Kills runs at 100 random points, resumes them, and compares them with whole ones (ARGS="--kills 20"); then takes hosts away.
 soak: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.kills $(ARGS)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.hosts
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m torch.distributed.run --standalone --nproc-per-node 4 -m tests.soak.resumed
 # The wheel in an empty environment, with nothing of the checkout. It takes a minute, mostly to install PyTorch.
 wheel-test:
 	scripts/wheel_test.sh "$(PYTHON)" "$(WHEELS)"

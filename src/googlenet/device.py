@@ -102,7 +102,7 @@ def scoped_process_state(device: torch.device) -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         # 1x1 kernels have the same memory order under either layout's strides, so nothing is lost
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")  # for frozen parts only
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")  # on purpose
         if device.type == "cpu":
             stack.enter_context(keep_freed_memory())
         if device.type == "cuda":

@@ -132,6 +132,10 @@ class Recipe(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps")
     precision: Precision = Field("auto", description="of the computation; weights stay fp32; auto: bf16 if native")
     channels_last: bool = Field(True, description="channels-last memory layout: same results, faster")
+    sync_batch_norm: bool = Field(False, description="of several processes: batch norm over the images of all")
+    process_timeout: float = Field(
+        600.0, gt=0, description="of several processes: seconds that one waits for the others before the run fails"
+    )
     checkpoint_every: int | None = Field(
         None, ge=1, description="steps between checkpoints; also each epoch; default: at most 2% of the time"
     )

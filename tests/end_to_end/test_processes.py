@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ import googlenet
 from googlenet import RunFolder, create_model
 from tests.conftest import write_photos
 from tests.end_to_end.conftest import SMALL, Command
-from tests.end_to_end.two_processes import LIKE_ONE
+from tests.end_to_end.two_processes import BATCH_NORM, LIKE_ONE
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +40,28 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, out
 
 
-def test_two_processes_learn_what_one_learns(two: tuple[Path, str], tmp_path: Path) -> None:
-    """Gradients are averaged over both halves of each batch; the test split is shared and put together again."""
-    folder, _ = two
-    googlenet.train(output=tmp_path / "one", **LIKE_ONE)
-    assert json.loads((folder / "two" / "environment.json").read_text())["processes"] == 2
-    expected = load_file(tmp_path / "one" / "model.safetensors")
-    for name, tensor in load_file(folder / "two" / "model.safetensors").items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
-    one, both = (RunFolder(path).rows()[-1] for path in (tmp_path / "one", folder / "two"))
-    assert both["accuracy"] == pytest.approx(one["accuracy"], abs=0.011)
-    assert both["loss"] == pytest.approx(one["loss"], abs=1e-3)
+@pytest.mark.parametrize(("name", "settings"), [("two", LIKE_ONE), ("batch-norm", BATCH_NORM)])
+def test_two_processes_learn_what_one_learns(
+    name: str, settings: dict[str, Any], two: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Gradients are averaged over both parts of each batch; the test split is shared and put together again."""
+    one, both = tmp_path / "one", two[0] / name
+    googlenet.train(output=one, **settings)
+    assert json.loads((both / "environment.json").read_text())["processes"] == 2
+    expected = load_file(one / "model.safetensors")
+    for parameter, tensor in load_file(both / "model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[parameter], rtol=1e-3, atol=1e-4 if name == "two" else 1e-3)
+    for row, expected_row in zip(RunFolder(both).rows(), RunFolder(one).rows(), strict=True):
+        assert row["loss"] == pytest.approx(expected_row["loss"], abs=1e-3)
+    rows, expected_rows = ([*csv.DictReader((run / "predictions.csv").open())] for run in (both, one))
+    assert [row["file"] for row in rows] == [row["file"] for row in expected_rows]
+    for row, expected_row in zip(rows, expected_rows, strict=True):
+        assert float(row["loss"]) == pytest.approx(float(expected_row["loss"]), abs=0.01)
+
+
+def test_the_first_process_alone_writes(two: tuple[Path, str]) -> None:
+    first, second = (json.loads((two[0] / f"rank{rank}.json").read_text())["written"] for rank in (0, 1))
+    assert second == [] and any("model.safetensors" in path for path in first), first
 
 
 def test_progress_lines_of_two_processes(two: tuple[Path, str]) -> None:

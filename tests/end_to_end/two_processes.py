@@ -20,7 +20,8 @@ LIKE_ONE: dict[str, Any] = {
     "variant": "tutorial",
     "initialization": "he",
     "dropout": 0,
-    "batch_size": 32,
+    "batch_size": 33,  # which two processes cannot share evenly, like the test images
+    "gradient_accumulation": 3,
     "max_steps": 3,
     "precision": "fp32",
     "optimizer": "sgd",
@@ -28,7 +29,14 @@ LIKE_ONE: dict[str, Any] = {
     "stem_stride": 2,
     "hflip": False,
     "plots": False,
-    "max_test_images": 101,  # which two processes cannot share evenly
+    "max_test_images": 101,
+}
+BATCH_NORM: dict[str, Any] = {
+    **LIKE_ONE,
+    "variant": "bn",
+    "gradient_accumulation": 1,  # parts of a batch have their own batch norm
+    "learning_rate": 1e-3,
+    "sync_batch_norm": True,
 }
 LINES: dict[str, Any] = {
     "data_dir": "bundled",
@@ -57,7 +65,14 @@ FREEZE: dict[str, Any] = {
 
 
 def main(folder: Path) -> None:
-    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": []}
+    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": [], "written": []}
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        is_written = event != "open" or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        if event in ("open", "os.mkdir", "os.rename") and is_written and str(arguments[0]).startswith(str(folder)):
+            found["written"].append(str(arguments[0]))
+
+    sys.addaudithook(watch)
     source = import_weights(folder / "weights.pt").state_dict()
 
     def look(trainer: Trainer) -> None:
@@ -68,6 +83,7 @@ def main(folder: Path) -> None:
 
     train(output=folder / "two", **LIKE_ONE)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
+    train(output=folder / "batch-norm", **BATCH_NORM)
     train(output=folder / "lines", model=small_net(), **LINES)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
     train(output=folder / "frozen", weights=str(folder / "weights.pt"), on_step=look, **FREEZE)

@@ -11,7 +11,7 @@ import torch
 import googlenet
 from googlenet import RunError, Trainer, TrainingResult, UserError, load_recipe, train
 from googlenet.training.auto import resolve_recipe
-from googlenet.training.setup import make_accelerator
+from googlenet.training.processes import make_accelerator
 from tests.conftest import QUICK, TINY, write_photos
 from tests.training.helpers import small_net
 

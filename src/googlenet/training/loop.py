@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,12 @@ from googlenet.training.finish import draw_plots, finish
 from googlenet.training.graph import GraphedStep, Step
 from googlenet.training.interruption import Interruption, Stopped
 from googlenet.training.optim import set_learning_rate, training_loss, update_ema
+from googlenet.training.processes import explained_losses, make_accelerator, synchronized
 from googlenet.training.records import Meter, log_start, record, row_of
 from googlenet.training.resume import Plan, plan_run
 from googlenet.training.run_folder import Row, RunFolder
 from googlenet.training.selection import evaluate, save_best
-from googlenet.training.setup import Trainer, make_accelerator
+from googlenet.training.setup import Trainer
 
 OnStep = Callable[[Trainer], None]
 Criterion = Callable[[Tensor | GoogLeNetOutput, Tensor], Tensor]  # Mean loss of an output and targets
@@ -90,10 +91,10 @@ def train(
         if model is not None:
             resolved = resolved.model_copy(update={"whiten": False})  # the model stays as it is
         accelerator = make_accelerator(resolved)
-        # A name made from the time differs between processes, and so may the free memory
-        resolved, path = broadcast_object_list([resolved, plan.folder.path])
-        folder = RunFolder(path, goes_on=resolved.on_save_error == "continue")
-        with scoped_process_state(accelerator.device):
+        with scoped_process_state(accelerator.device), explained_losses(resolved.process_timeout):
+            # The folder's name has the time, free memory differs, and other machines may not see the folder
+            resolved, plan = broadcast_object_list([resolved, plan])
+            folder = RunFolder(plan.folder.path, goes_on=resolved.on_save_error == "continue")
             trainer = Trainer(resolved, accelerator, model)
             try:
                 if plan.checkpoint is not None:
@@ -134,6 +135,7 @@ def fit(trainer: Trainer, folder: RunFolder, interruption: Interruption, on_step
     take_step, film = make_step(trainer, watch, on_step), start_film(trainer, folder)
     with (
         fused(trainer.net, merge=trainer.precision == "bf16"),
+        synchronized(trainer.net, accelerator) if recipe.sync_batch_norm else nullcontext(),
         progress("training", trainer.total_steps, state.step) as bar,
         interruption.deferred(),
     ):
@@ -200,7 +202,7 @@ def make_step(trainer: Trainer, watch: Watch | None = None, on_step: OnStep | No
     alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1 and accelerator.scaler is None
     if alone and trainer.is_googlenet and on_step is None and recipe.freeze_fraction == 0 and not decides:
         return GraphedStep(step, trainer.optimizer)
-    return step
+    return step if accelerator.num_processes == 1 else lambda *batch: step(*batch, shares=trainer.shares)
 
 
 def train_epoch(
@@ -235,8 +237,9 @@ def train_epoch(
         if watch.accepted(loss):
             if trainer.ema is not None:
                 update_ema(trainer.ema, trainer.net, state.step, recipe.ema_decay)
+            copies = sum(trainer.shares) // trainer.batch_length(batch - 1)  # of a batch that is too small to share
             for each in (epoch_meter, meter):
-                each.add(loss, logits, labels)
+                each.add(loss, logits, labels, copies)
         if on_step is not None:
             paused = time.perf_counter()
             on_step(trainer)
@@ -279,24 +282,28 @@ def train_epoch(
 def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor, *, criterion: Criterion,
     accelerator: Accelerator, parts: int = 1, gradient_clip: float | None = None,
-    accepts: Callable[[Tensor], bool] | None = None,
+    accepts: Callable[[Tensor], bool] | None = None, shares: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Forward, loss, backward, update: the mean loss (0-d) and the logits (N, num_classes), both detached.
 
     The loss is NaN if the gradient, before it is clipped, is not finite. The weights change only if `accepts`, which
     gets it, agrees.
 
-    `inputs` are prepared images (N, C, H, W), `targets` labels (N,) or class probabilities (N, num_classes).
+    `inputs` are prepared images (N, C, H, W), `targets` labels (N,) or class probabilities (N, num_classes). `shares`
+    are the N of all processes.
     """
+    shares = shares or [len(inputs)]
     # Gradient accumulation; never in parts of one image, on which batch norm cannot work
-    parts = max(1, min(parts, len(inputs) // 2))
+    parts = max(1, min(parts, min(shares) // 2))
+    # Processes average their gradients as if their shares were of one size
+    weight = len(inputs) * len(shares) / sum(shares)
     total, logits = torch.zeros((), device=inputs.device), []
     for number, (x, y) in enumerate(zip(inputs.tensor_split(parts), targets.tensor_split(parts), strict=True), start=1):
         # Processes exchange their gradients in the last part's backward pass only
         with nullcontext() if number == parts else accelerator.no_sync(model):
             output = model(x)
             loss = criterion(output, y) * (len(x) / len(inputs))
-            accelerator.backward(loss)
+            accelerator.backward(loss if weight == 1 else weight * loss)
         total += loss.detach()
         logits.append((output[0] if isinstance(output, tuple) else output).detach())
     norm = None
@@ -319,7 +326,7 @@ def set_backbone_frozen(net: nn.Module, heads: list[nn.Module], frozen: bool) ->
     for parameter in net.parameters():
         parameter.requires_grad_(not frozen or id(parameter) in learning)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
             module.train(not frozen)
 
 

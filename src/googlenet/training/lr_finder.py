@@ -21,7 +21,8 @@ from googlenet.model.fuse import fused
 from googlenet.recipe import Recipe
 from googlenet.training.loop import explained_errors, make_step
 from googlenet.training.optim import set_learning_rate
-from googlenet.training.setup import Trainer, make_accelerator
+from googlenet.training.processes import make_accelerator
+from googlenet.training.setup import Trainer
 
 _LOWEST, _HIGHEST = 1e-5, 1.0
 _WINDOW = 6  # Steps on either side that a smoothed loss averages over: a third of a power of ten

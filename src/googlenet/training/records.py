@@ -27,10 +27,11 @@ class Meter:
         self._sums = torch.zeros(3, device=self.device)
         self.steps, self.start = 0, time.perf_counter()
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """One step: its mean loss (0-d), logits (N, num_classes) and labels (N,)."""
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, copies: int = 1) -> None:
+        """One step: its mean loss (0-d), logits (N, num_classes) and labels (N,). `copies`: processes that add it."""
         correct = (logits.argmax(dim=1) == labels).sum()
-        self._sums += torch.stack((loss.float() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)))
+        sums = torch.stack((loss.float() * len(labels), correct.float(), torch.ones_like(loss) * len(labels)))
+        self._sums += sums if copies == 1 else sums / copies
         self.steps += 1
 
     def read(self, accelerator: Accelerator) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@ from googlenet.errors import UserError
 from googlenet.files import expand
 from googlenet.recipe import Recipe, load_recipe, stored_recipe
 from googlenet.training.auto import resolve_recipe
+from googlenet.training.processes import is_restarted
 from googlenet.training.run_folder import RunFolder
 
 
@@ -36,10 +37,15 @@ def plan_run(
         raise UserError(
             'batch_size = "auto" counts the memory of the recipe\'s own network, not of model; set a number'
         )
-    if not resume:
+    is_again = is_restarted(None if output is None else RunFolder(expand(output)).environment)
+    if not (resume or is_again):
         return _new_run(recipe, output, settings)
     if output is None:
-        raise UserError("resume needs the run folder: set --output runs/NAME")
+        raise UserError(
+            "resume needs the run folder: set --output runs/NAME"
+            if resume
+            else "torchrun has restarted a run without a name, which cannot be continued: set --output runs/NAME"
+        )
     folder = RunFolder(expand(output))
     checkpoint = folder.load_checkpoint() if folder.checkpoints() else None
     if checkpoint is not None:
@@ -47,7 +53,7 @@ def plan_run(
     elif folder.recipe.is_file():
         log.info(f"{folder.path} was stopped before its first checkpoint: starting over")
         stored = load_recipe(folder.recipe)
-    elif recipe is None and not settings:
+    elif recipe is None and not settings and not is_again:
         raise UserError(f"nothing to resume: {folder.path} is not a run folder; check --output")
     else:
         # The same command can be repeated until the run is finished
@@ -77,7 +83,7 @@ def resolve_again(
     return resolved.model_copy(update={"batch_size": stored.batch_size}), name, reason
 
 
-_FREE = ("keep_checkpoints", "on_save_error")
+_FREE = ("keep_checkpoints", "on_save_error", "process_timeout")
 """Settings that do not change what a run computes, so a resumed one may have others."""
 
 

@@ -42,6 +42,7 @@ class RunFolder:
     def __init__(self, path: str | Path, *, goes_on: bool = False) -> None:
         self.path = path = Path(path)
         self.recipe = path / "recipe.toml"
+        self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
         self.model = path / "model.safetensors"
         self.goes_on = goes_on
@@ -75,7 +76,7 @@ class RunFolder:
         self._remove_half_written()
         write_text(self.recipe, tomli_w.dumps(recipe))
         if environment is not None:
-            write_json(self.path / "environment.json", environment)
+            write_json(self.environment, environment)
         if split is not None:
             write_table(self.path / "split.csv", *split)
 

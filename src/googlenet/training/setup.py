@@ -5,26 +5,22 @@ Whatever can be wrong with a recipe raises its error here, before the first step
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import functools
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.joined import load_joined
 from googlenet.data.transforms import Augmentation, InputSpec
-from googlenet.device import require, resolve_device, resolve_precision
+from googlenet.device import resolve_precision
 from googlenet.errors import DivergedError, UserError, reason_of
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet
@@ -32,6 +28,7 @@ from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
 from googlenet.training.optim import balanced_weights, learning_rate_at, make_ema, make_optimizer
+from googlenet.training.processes import job_id, main_process_first
 from googlenet.weights.adapt import adapt, kept_rows
 from googlenet.weights.create import create_model
 from googlenet.weights.load import load_or_import
@@ -75,12 +72,14 @@ class Trainer:
             UserError: for anything wrong with the settings, the data or the network.
         """
         self.recipe, self.accelerator, self.state = recipe, accelerator, TrainState()
+        self.shares: list[int] = []
+        """Images that each process has of the batch that `batches` gave last."""
         # The network that this one starts from
         self.source = load_or_import(recipe.weights) if recipe.weights is not None and model is None else None
         self.source_digest = None if self.source is None else _digest(self.source)
         self.precision, processes = resolve_precision(recipe.precision, accelerator.device), accelerator.num_processes
         rule = InputSpec(0, recipe.image_size, (), (), recipe.resize, recipe.crop_pct)
-        with accelerator.local_main_process_first():  # it may download, and decodes for the others
+        with main_process_first(accelerator):  # it may download, and decodes for the others
             data = load_joined(
                 recipe.data, recipe.also, recipe.data_dir, size=rule.decoded_size, resize=recipe.resize,
                 seed=recipe.seed, skip_unreadable=recipe.skip_unreadable,
@@ -118,10 +117,10 @@ class Trainer:
         self.eval_split = "validation" if self.validation is not None and self.select_by != "test" else "test"
         # What environment.json says about the run besides the machine
         run = {"precision": self.precision, "processes": processes, "selected_by": self.select_by}
-        self.environment = {**run, "data": provenance}
-        # A last batch that would leave a process a single image joins the batch before it: batch norm needs two
+        self.environment = {**run, "data": provenance} | ({} if job_id() is None else {"job": job_id()})
+        # A last batch of a single image joins the batch before it: batch norm needs two
         whole, rest = divmod(images, recipe.batch_size)
-        self.steps_per_epoch = whole + (rest > processes)
+        self.steps_per_epoch = whole + (rest > 1)
         steps = max(round(recipe.epochs * self.steps_per_epoch), recipe.min_steps, 1)
         self.total_steps = min(steps, recipe.max_steps or steps)
         self.epochs = math.ceil(self.total_steps / self.steps_per_epoch)
@@ -182,10 +181,10 @@ class Trainer:
     def indices(self, epoch: int, first: int = 0) -> Iterator[Tensor]:
         """Which training images are this process's part of each batch, from number `first` on: int64, (N,).
 
-        The order depends on the seed and the epoch alone. If a batch does not divide by the number of processes, two
-        of them see some of its images.
+        The order and the batches depend on the seed and the epoch alone. Each of W processes takes every W-th image; of
+        a batch with fewer than two for each of them, all take all.
         """
-        count, size = len(self.train_split.labels), self.recipe.batch_size
+        count, size = len(self.train_split), self.recipe.batch_size
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         if self.sampling_weights is None:
@@ -193,9 +192,13 @@ class Trainer:
         else:
             order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
         for number in range(first, self.steps_per_epoch):
-            batch = order[number * size : count if number == self.steps_per_epoch - 1 else (number + 1) * size]
-            share = -(-len(batch) // world)
-            yield batch[torch.arange(rank, share * world, world) % len(batch)]
+            batch = order[number * size :][: self.batch_length(number)]
+            yield batch[rank::world] if len(batch) >= 2 * world else batch
+
+    def batch_length(self, number: int) -> int:
+        """Images of a batch of an epoch, over all processes together."""
+        count, size = len(self.train_split), self.recipe.batch_size
+        return count - number * size if number == self.steps_per_epoch - 1 else size
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """This process's part of each batch from number `first` on, augmented and normalized on the device.
@@ -212,7 +215,9 @@ class Trainer:
         if self.augmentation.crop_scale < 1:
             size, spec = spec.size, dataclasses.replace(spec, crop_pct=1.0)
         for number, pair in enumerate(self.train_split.batches(self.indices(epoch, first)), start=first):
-            step = epoch * self.steps_per_epoch + number
+            step, length = epoch * self.steps_per_epoch + number, self.batch_length(number)
+            is_shared = length >= 2 * world
+            self.shares = [len(range(each, length, world)) if is_shared else length for each in range(world)]
             torch.manual_seed((self.recipe.seed * 1_000_003 + step) * world + rank)
             if device.type == "cuda":
                 pair = pair[0].pin_memory(), pair[1].pin_memory()
@@ -291,36 +296,6 @@ def _digest(net: nn.Module) -> str:
     for name, tensor in sorted(net.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def make_accelerator(recipe: Recipe) -> Accelerator:
-    """The device, precision and processes of a run. Raises `UserError` if one of these or the tracker is missing."""
-    device = resolve_device(recipe.device)
-    precision = resolve_precision(recipe.precision, device)
-    if recipe.tracker != "none":
-        require(recipe.tracker, f"tracker = {recipe.tracker!r}")
-    # accelerate keeps its settings for the whole process; a second run in it may want others
-    AcceleratorState._reset_state(reset_partial_state=os.environ.get("WORLD_SIZE", "1") == "1")
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
-        log_with=None if recipe.tracker == "none" else recipe.tracker,
-        project_dir=".",  # trackers ask for one; `fit` sets it to the run folder
-        # Frozen parameters have no gradient, for which processes would wait
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=recipe.freeze_fraction > 0)],
-    )
-    if accelerator.num_processes == 1:
-        accelerator.state.device = device  # accelerate takes the first GPU, whatever the index
-    else:
-        _destroy_process_group_at_exit()
-    return accelerator
-
-
-@functools.cache
-def _destroy_process_group_at_exit() -> None:
-    """Once, and not at the end of a run: the next run needs the other processes again."""
-    group = torch.distributed
-    atexit.register(lambda: group.destroy_process_group() if group.is_initialized() else None)
 
 
 def make_network(
