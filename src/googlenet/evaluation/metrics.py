@@ -93,7 +93,7 @@ class Evaluation:
     images_per_second: float
     temperature: float = 1.0  # logits are divided by it before the softmax; it does not change the predicted class
     confidence: float = 0.0  # the threshold of `coverage`: a probability from 0 to 1
-    files: tuple[str, ...] = ()  # the name of each image; default: its number
+    files: Sequence[str] = ()  # the name of each image; default: its number
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a table of files: N values each
     rule: KnownRule | None = None  # which images belong to one of the classes
     unknown_logits: Tensor | None = None  # float32, (M, classes): of images of none of the classes
@@ -338,8 +338,7 @@ def collect_logits(
     """
     collected, is_half = [], precision != "fp32"
     with eval_mode(net), fused(net), torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            images, _ = split.__getitems__(torch.arange(start, min(start + batch_size, len(split))))
+        for images, _ in split.batches(torch.arange(len(split)).split(batch_size)):
             batch = spec.prepare(images.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, DTYPES[precision] if is_half else None, enabled=is_half):
                 collected.append((forward or net)(batch).float().cpu())

@@ -145,6 +145,8 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.net, make_optimizer(self.net, self.heads, recipe))
         balance = balanced_weights(self.train_split.labels, len(data.classes))
         self.class_weights = balance.to(accelerator.device) if recipe.balance == "loss" else None
+        if recipe.balance == "sampling" and self.train_split.is_streamed:
+            raise UserError('balance = "sampling" draws images from everywhere, shards are read in order: use "loss"')
         self.sampling_weights = balance[self.train_split.labels] if recipe.balance == "sampling" else None
 
     @property
@@ -188,7 +190,7 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         if self.sampling_weights is None:
-            order = torch.randperm(count, generator=generator)
+            order = self.train_split.shuffled(generator, size, world, self.recipe.shuffle_buffer)
         else:
             order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
         for number in range(first, self.steps_per_epoch):
@@ -339,9 +341,8 @@ def make_network(
     net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=spec.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
     if recipe.whiten:
-        count = min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2), len(training))
-        every = -(-len(training) // count)  # spread over all classes: a folder's images are sorted by class
-        images, _ = training.__getitems__(torch.arange(0, len(training), every))
+        count = min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2))
+        images, _ = training.__getitems__(training.examples(count))
         whiten(net.conv1.conv, spec.prepare(images))
     return net, spec
 
