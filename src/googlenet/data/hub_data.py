@@ -37,7 +37,6 @@ KNOWN = {
     "fashion-mnist": Known("zalando-datasets/fashion_mnist", "70,000 clothes, 28x28, gray, 10 classes"),
     "cifar10": Known("uoft-cs/cifar10", "60,000 images, 32x32, 10 classes"),
     "cifar100": Known("uoft-cs/cifar100", "60,000 images, 32x32, 100 classes", "fine_label"),
-    "svhn": Known("ufldl-stanford/svhn", "digits on houses, 32x32, 10 classes"),
     "beans": Known("AI-Lab-Makerere/beans", "1,295 leaves, 500x500, 3 classes"),
     "food101": Known("ethz/food101", "101,000 dishes, up to 512x512, 101 classes"),
     "cats-vs-dogs": Known("microsoft/cats_vs_dogs", "23,400 photos, 2 classes"),

@@ -102,6 +102,8 @@ class Trainer:
             mean, std = self.train_split.pixel_statistics()
         if recipe.batch_size > images:
             raise UserError(f"batch_size = {recipe.batch_size} is more than the {images} training images")
+        if recipe.balance == "sampling" and self.train_split.is_streamed:
+            raise UserError('balance = "sampling" draws images from everywhere, shards are read in order: use "loss"')
         if self.validation is None and recipe.select_by == "validation":
             raise UserError('select_by = "validation" needs a validation split: set validation, for example to 0.1')
         for split in (data.test, self.validation):
@@ -145,8 +147,6 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.net, make_optimizer(self.net, self.heads, recipe))
         balance = balanced_weights(self.train_split.labels, len(data.classes))
         self.class_weights = balance.to(accelerator.device) if recipe.balance == "loss" else None
-        if recipe.balance == "sampling" and self.train_split.is_streamed:
-            raise UserError('balance = "sampling" draws images from everywhere, shards are read in order: use "loss"')
         self.sampling_weights = balance[self.train_split.labels] if recipe.balance == "sampling" else None
 
     @property

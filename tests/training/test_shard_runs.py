@@ -1,0 +1,92 @@
+"""Training, evaluation and prediction on images in shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import googlenet
+from googlenet import Trainer, train
+from googlenet.data import storage
+from googlenet.training.setup import make_accelerator
+from tests.conftest import QUICK
+from tests.networks import with_info
+from tests.servers import Mirror, serving
+from tests.training.helpers import assert_same_weights, rows_without_times, small_net
+from tests.training.test_resume import Killed, killed_at
+
+pytest.importorskip("pyarrow")
+
+SHARDED: dict[str, Any] = {
+    **QUICK, "batch_size": 8, "checkpoint_every": 2, "crop_padding": 1, "mixup": 0.2, "ema_decay": 0.9, "dropout": 0.3,
+    "shuffle_buffer": 20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", [5, 12])  # of 18, 9 an epoch
+def test_a_run_that_was_killed_within_the_stream_resumes_bit_for_bit(
+    packed: tuple[Path, Path], tmp_path: Path, step: int
+) -> None:
+    settings = {**SHARDED, "data": packed[1]}
+    whole = train(output=tmp_path / "whole", model=small_net(classes=2), **settings)
+    with pytest.raises(Killed):
+        train(output=tmp_path / "killed", model=small_net(classes=2), on_step=killed_at(step), **settings)
+    resumed = train(output=tmp_path / "killed", model=small_net(classes=2), resume=True)
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+    assert (whole.folder / "predictions.csv").read_text() == (resumed.folder / "predictions.csv").read_text()
+    environment = json.loads((whole.folder / "environment.json").read_text())
+    assert environment["data"]["source"] == str(packed[1]) and environment["data"]["train_images"] == 72
+
+
+def test_a_run_continues_from_a_copy_of_its_shards_on_a_server(
+    packed: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**SHARDED, "data": packed[1], "max_steps": 7}
+    whole = train(output=tmp_path / "whole", model=small_net(classes=2), **settings)
+    with pytest.raises(Killed):
+        train(output=tmp_path / "killed", model=small_net(classes=2), on_step=killed_at(5), **settings)
+    monkeypatch.setattr(storage, "_PAUSES", (0.01, 0.01))
+    with serving(Mirror(packed[1].parent)) as server:
+        server.fails = 1
+        resumed = train(
+            output=tmp_path / "killed", model=small_net(classes=2), resume=True, data=f"{server.url}/shards"
+        )
+    assert_same_weights(whole.folder, resumed.folder)
+    assert rows_without_times(whole) == rows_without_times(resumed)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_processes_share_the_images_of_an_epoch(packed: tuple[Path, Path], world: int) -> None:
+    trainer = Trainer.__new__(Trainer)
+    whole = Trainer(
+        googlenet.load_recipe("fast", **{**SHARDED, "data": str(packed[1]), "batch_size": 12}),
+        make_accelerator(googlenet.load_recipe("fast", device="cpu")),
+        small_net(classes=2),
+    )
+    parts = []
+    for rank in range(world):
+        trainer.__dict__ = {**whole.__dict__, "accelerator": Rank(rank, world)}
+        parts.append([trainer.train_split.files[int(n)] for part in trainer.indices(1) for n in part])
+    assert sorted(sum(parts, [])) == sorted(whole.train_split.files)
+
+
+class Rank:
+    def __init__(self, rank: int, world: int) -> None:
+        self.process_index, self.num_processes = rank, world
+
+
+def test_shards_are_evaluated_as_their_folder_is(packed: tuple[Path, Path]) -> None:
+    """The same images, logits and names, each image once."""
+    torch.manual_seed(0)
+    network = with_info(googlenet.create_model("bn", num_classes=2, in_channels=1), ("boot", "trouser"), 16)
+    on_shards = googlenet.evaluate(network, packed[1], batch_size=7)
+    on_folder = googlenet.evaluate(network, googlenet.load_dataset(packed[0], size=16))
+    order = [on_folder.files.index(name) for name in on_shards.files]
+    assert sorted(order) == list(range(18))
+    torch.testing.assert_close(on_shards.logits, on_folder.logits[order])
+    assert torch.equal(on_shards.labels, on_folder.labels[order])
