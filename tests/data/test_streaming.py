@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,8 +92,17 @@ class Memory:
         return content
 
 
-class Block(list[bytes]):
-    __hash__ = object.__hash__
+class Block(Sequence[bytes]):
+    """A list that can be watched."""
+
+    def __init__(self, images: Iterable[bytes]) -> None:
+        self._images = list(images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._images[index]
 
 
 def png(value: int) -> bytes:
@@ -143,7 +153,7 @@ def test_a_stream_that_is_left_stops_reading() -> None:
     blocks = Memory([2] * 100)
     stream = split_of(blocks).batches(order_of([2] * 100, 8, buffer=16).split(8))
     next(stream)
-    stream.close()
+    del stream
     assert len(blocks.reads) < 60
 
 

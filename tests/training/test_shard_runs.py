@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import googlenet
 from googlenet import Trainer, train
 from googlenet.data import storage
 from googlenet.training.setup import make_accelerator
-from tests.conftest import QUICK
+from tests.conftest import QUICK, Call
 from tests.networks import with_info
 from tests.servers import Mirror, serving
 from tests.training.helpers import assert_same_weights, rows_without_times, small_net
@@ -27,14 +28,12 @@ SHARDED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [5, 12])  # of 18, 9 an epoch
-def test_a_run_that_was_killed_within_the_stream_resumes_bit_for_bit(
-    packed: tuple[Path, Path], tmp_path: Path, step: int
-) -> None:
+def test_a_run_that_was_killed_within_the_stream_resumes_bit_for_bit(packed: tuple[Path, Path], tmp_path: Path) -> None:
+    """At step 12 of 18, of which an epoch has 9."""
     settings = {**SHARDED, "data": packed[1]}
     whole = train(output=tmp_path / "whole", model=small_net(classes=2), **settings)
     with pytest.raises(Killed):
-        train(output=tmp_path / "killed", model=small_net(classes=2), on_step=killed_at(step), **settings)
+        train(output=tmp_path / "killed", model=small_net(classes=2), on_step=killed_at(12), **settings)
     resumed = train(output=tmp_path / "killed", model=small_net(classes=2), resume=True)
     assert_same_weights(whole.folder, resumed.folder)
     assert rows_without_times(whole) == rows_without_times(resumed)
@@ -72,7 +71,7 @@ def test_processes_share_the_images_of_an_epoch(packed: tuple[Path, Path], world
     for rank in range(world):
         trainer.__dict__ = {**whole.__dict__, "accelerator": Rank(rank, world)}
         parts.append([trainer.train_split.files[int(n)] for part in trainer.indices(1) for n in part])
-    assert sorted(sum(parts, [])) == sorted(whole.train_split.files)
+    assert sorted(itertools.chain(*parts)) == sorted(whole.train_split.files)
 
 
 class Rank:
@@ -90,3 +89,22 @@ def test_shards_are_evaluated_as_their_folder_is(packed: tuple[Path, Path]) -> N
     assert sorted(order) == list(range(18))
     torch.testing.assert_close(on_shards.logits, on_folder.logits[order])
     assert torch.equal(on_shards.labels, on_folder.labels[order])
+
+
+def test_every_image_of_shards_is_predicted_once(packed: tuple[Path, Path], tmp_path: Path, call: Call) -> None:
+    torch.manual_seed(0)
+    network = with_info(googlenet.create_model("bn", num_classes=2, in_channels=1), ("boot", "trouser"), 16)
+    googlenet.save(network, network.info, tmp_path / "model.safetensors")
+    local = json.loads(call("predict", tmp_path / "model.safetensors", packed[1], "--json")[0])
+    assert len({row["file"] for row in local}) == len(local) == 90
+    on_folder = {row.file: row for row in googlenet.Predictor(network).predict(sorted(packed[0].rglob("*.png")))}
+    for row in local[-18:]:  # the test images, whose names the index has
+        assert row["probabilities"] == pytest.approx(on_folder[str(packed[0] / row["file"])].probabilities, abs=1e-4)
+    with serving(Mirror(packed[1].parent)) as server:
+        names = []
+        for part in ("1/2", "2/2"):
+            output = tmp_path / f"{part[0]}.csv"
+            call("predict", tmp_path / "model.safetensors", f"{server.url}/shards/", "--shard", part, "-o", output)
+            names += [line.split(",")[0] for line in output.read_text().splitlines()[1::2]]
+    assert names == [row["file"] for row in local]
+    call("predict", tmp_path / "model.safetensors", packed[1], "--sort-into", tmp_path / "sorted", code=2)

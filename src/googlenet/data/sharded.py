@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +15,7 @@ import torch
 
 from googlenet.choices import Resize
 from googlenet.console import log
+from googlenet.data.decode import NamedImage
 from googlenet.data.folder import SPLITS, SplitName
 from googlenet.data.hub_data import PREFIX, find_on_hub
 from googlenet.data.image_split import ImageSplit
@@ -22,6 +27,8 @@ from googlenet.data.store import Decoding
 from googlenet.data.streaming import ShardNames, ShardPixels
 from googlenet.errors import RunError, UserError, plural
 from googlenet.files import expand
+
+_AHEAD = 4  # blocks that are read before they are needed
 
 
 class ShardedSplits(NamedTuple):
@@ -75,6 +82,42 @@ def open_shards(source: str | Path) -> tuple[ShardIndex, Storage]:
                 if storage.size(shard.file) != shard.bytes:
                     raise UserError(f"{storage.path(shard.file)} is not complete: copy it again")
     return index, storage
+
+
+class ShardImages:
+    """The content of every image of all splits, to read one after the other."""
+
+    def __init__(self, source: str | Path) -> None:
+        """Raises as `open_shards`."""
+        index, storage = open_shards(source)
+        self._parts = [
+            (ShardBlocks(storage, split, index.image), split.columns.get("file")) for split in index.splits.values()
+        ]
+
+    def __len__(self) -> int:
+        return sum(int(blocks.sizes().sum()) for blocks, _ in self._parts)
+
+    def between(self, start: int, stop: int) -> Iterator[NamedImage]:
+        """The images with these numbers, with their names. The next blocks are read meanwhile."""
+
+        def read(blocks: ShardBlocks, block: int, names: Sequence[str]) -> list[NamedImage]:
+            return [NamedImage(*image) for image in zip(blocks.read(block), names, strict=True)]
+
+        work, first = [], 0  # reads, with the part of the block that is wanted
+        for blocks, files in self._parts:
+            place = 0
+            for block, count in enumerate(blocks.sizes().tolist()):
+                wanted = slice(max(start - first, 0), max(min(stop - first, count), 0))
+                if wanted.start < wanted.stop:
+                    names = files[place : place + count] if files else [blocks.name(block, n) for n in range(count)]
+                    work.append((functools.partial(read, blocks, block, names), wanted))
+                first, place = first + count, place + count
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            ahead = deque[Future[list[NamedImage]]]()
+            waiting = iter(work)
+            for _, wanted in work:
+                ahead.extend(pool.submit(task) for task, _ in itertools.islice(waiting, _AHEAD - len(ahead)))
+                yield from ahead.popleft().result()[wanted]
 
 
 def load_shards(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from googlenet.data.decode import Source, check_source, decode_image, decode_resized
+from googlenet.data.decode import Source, check_source, decode_image, decode_resized, name_of
 from googlenet.device import DTYPES, available_cores, resolve_device, resolve_precision
 from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.files import expand, printable
@@ -219,7 +219,7 @@ class Predictor:
         with ThreadPoolExecutor(self._threads) as pool:
 
             def submit(number: int, image: Source) -> tuple[str, Future[Tensor | str]]:
-                name = printable(image) if isinstance(image, str | Path) else f"image {number}"
+                name = printable(name_of(image)) or f"image {number}"
                 check_source(image, name)
                 return name, pool.submit(self._read, image, name)
 

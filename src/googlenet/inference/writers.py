@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from googlenet.console import log, progress
+from googlenet.data.decode import NamedImage, name_of
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, printable, write_json
@@ -31,8 +32,8 @@ def header(has_rule: bool) -> str:
 
 
 def write_predictions(
-    predictor: Predictor, files: Iterable[Path], output: str | Path, *, total: int | None = None, resume: bool = False,
-    top: int = 3, batch_size: int = 32, confidence: float = 0.0, shard: str | None = None,
+    predictor: Predictor, files: Iterable[Path | NamedImage], output: str | Path, *, total: int | None = None,
+    resume: bool = False, top: int = 3, batch_size: int = 32, confidence: float = 0.0, shard: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
     (`predictions.csv.json`). Returns how many files were predicted, and how many could not be read.
@@ -48,7 +49,7 @@ def write_predictions(
     if output.exists():
         check_made_with(output, output.with_name(f"{output.name}.json"), made_with, "use another --output")
         done, size = read_predicted(output, top)
-    remaining = (file for file in files if printable(file) not in done)
+    remaining = (file for file in files if printable(name_of(file)) not in done)
     # Checks its arguments now, before there is an output
     predictions = predictor.predict(remaining, top=top, batch_size=batch_size, confidence=confidence)
     predicted = failed = 0
