@@ -30,6 +30,11 @@ LIKE_ONE: dict[str, Any] = {
     "plots": False,
     "max_test_images": 101,  # which two processes cannot share evenly
 }
+ON_SHARDS: dict[str, Any] = {
+    **{name: value for name, value in LIKE_ONE.items() if name != "data_dir"},
+    "batch_size": 16,
+    "shuffle_buffer": 80,
+}
 LINES: dict[str, Any] = {
     "data_dir": "bundled",
     "image_size": 28,
@@ -57,7 +62,7 @@ FREEZE: dict[str, Any] = {
 
 
 def main(folder: Path) -> None:
-    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": []}
+    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": [], "images": []}
     source = import_weights(folder / "weights.pt").state_dict()
 
     def look(trainer: Trainer) -> None:
@@ -66,12 +71,16 @@ def main(folder: Path) -> None:
         same = [n for n in source if n in state and state[n].shape == source[n].shape]
         found["moved"].append(sorted(n for n in same if not torch.equal(state[n], source[n])))
 
+    def list_images(trainer: Trainer) -> None:
+        found["images"] = [trainer.train_split.files[int(n)] for part in trainer.indices(0) for n in part]
+
     train(output=folder / "two", **LIKE_ONE)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
     train(output=folder / "lines", model=small_net(), **LINES)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
     train(output=folder / "frozen", weights=str(folder / "weights.pt"), on_step=look, **FREEZE)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
+    train("fast", output=folder / "shards-two", data=folder / "shards", on_step=list_images, **ON_SHARDS)
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
     options = "--data photos --image-size 28 --batch-size 32 --validation 0.2 --ema-decay 0.5 --max-steps 4 --no-plots"
     cli.main(["train", *options.split(), "--gradient-accumulation", "2", "--precision", "fp32"])
