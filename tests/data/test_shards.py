@@ -371,3 +371,21 @@ def test_a_folder_with_classes_and_a_table_is_not_shards(tmp_path: Path) -> None
     write_photos(tmp_path / "photos", of_each=5)
     parquet.write_table(pyarrow.table({"file": ["x"], "class": ["y"]}), tmp_path / "photos" / "labels.parquet")
     assert load_dataset(tmp_path / "photos", size=8).folder is not None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_tutorials_loaders_read_shards(packed: tuple[Path, Path], workers: int) -> None:
+    """Each worker its own part: together every image once, in another order in each pass."""
+    train, test = googlenet.load_data(7, workers, 28, data=packed[1])
+    expected = load_dataset(packed[1], size=28)
+    passes = [list(train) for _ in range(2)]
+    for batches, split in ((passes[0], expected.train), (passes[1], expected.train), (list(test), expected.test)):
+        images = torch.cat([images for images, _ in batches])
+        assert sorted(images.sum((1, 2, 3)).tolist()) == pytest.approx(
+            sorted((split.images / 255).sum((1, 2, 3)).tolist()), rel=1e-4
+        )
+    assert len(passes[0]) == len(train) and len(list(test)) == len(test)
+    assert (
+        torch.cat([labels for _, labels in passes[0]]).tolist()
+        != torch.cat([labels for _, labels in passes[1]]).tolist()
+    )
