@@ -19,7 +19,7 @@ from torch import Tensor
 
 import googlenet
 from googlenet import ImageDataset, RunError, UserError, load_dataset
-from googlenet.data import hub_data, pack as packing, storage
+from googlenet.data import hub_data, pack as packing, sharded, storage
 from googlenet.data.pack import SUMS, pack
 from googlenet.data.shard_scan import find_splits
 from googlenet.data.shards import INDEX, ShardIndex
@@ -39,6 +39,7 @@ def shards(packed: tuple[Path, Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def mirror(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     monkeypatch.setattr(storage, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(sharded, "COPIED_BYTES", 0)
     with serving(Mirror(shards.parent)) as server:
         yield server
 
@@ -160,6 +161,21 @@ def test_shards_on_a_web_server(mirror: Mirror, packed: tuple[Path, Path]) -> No
     assert asked and all(
         int(part.split("-")[1]) - int(part[6:].split("-")[0]) + 1 <= whole[name] for name, part in asked
     )
+
+
+def test_small_shards_are_copied_once(
+    mirror: Mirror, packed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.setattr(sharded, "COPIED_BYTES", 10**6)
+    for _ in range(2):
+        dataset = load_dataset(f"{mirror.url}/copy", size=28)
+        assert_same_test_images(dataset, load_dataset(packed[1], size=28))
+        names = [path for path, _ in mirror.requests if path.endswith(".parquet")]
+        assert len(names) == len(set(names)) == len(list(packed[1].glob("*.parquet")))
+    assert json.loads(call("data", "cache", "--clear", "--json")[0])["freed_bytes"] > 30_000
+    monkeypatch.setenv("GOOGLENET_CACHE_GB", "0")
+    assert_same_test_images(load_dataset(f"{mirror.url}/copy", size=28), load_dataset(packed[1], size=28))
+    assert json.loads(call("data", "cache", "--clear", "--json")[0])["freed_bytes"] == 0
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 import googlenet
 from googlenet import Trainer, train
-from googlenet.data import storage
+from googlenet.data import sharded, storage
 from googlenet.training.setup import make_accelerator
 from tests.conftest import QUICK, Call
 from tests.networks import with_info
@@ -50,6 +50,7 @@ def test_a_run_continues_from_a_copy_of_its_shards_on_a_server(
     with pytest.raises(Killed):
         train(output=tmp_path / "killed", model=small_net(classes=2), on_step=killed_at(5), **settings)
     monkeypatch.setattr(storage, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(sharded, "COPIED_BYTES", 0)
     with serving(Mirror(packed[1].parent)) as server:
         server.fails = 1
         resumed = train(

@@ -8,13 +8,14 @@ import os
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from googlenet.choices import Resize
-from googlenet.console import log
+from googlenet.console import log, progress
 from googlenet.data.decode import NamedImage
 from googlenet.data.folder import SPLITS, SplitName
 from googlenet.data.hub_data import PREFIX, find_on_hub
@@ -23,11 +24,13 @@ from googlenet.data.shard_scan import find_splits, scan_shards
 from googlenet.data.shards import INDEX, SUFFIXES, ShardBlocks, ShardIndex
 from googlenet.data.splits import choose_held_out
 from googlenet.data.storage import Storage, is_address
-from googlenet.data.store import Decoding
+from googlenet.data.store import Decoding, limit_bytes
 from googlenet.data.streaming import ShardNames, ShardPixels
 from googlenet.errors import RunError, UserError, plural
-from googlenet.files import expand
+from googlenet.files import atomic_write, cache_dir, expand
 
+COPIED_BYTES = 10**9  # of shards on a server: more are streamed
+_PART = 16 * 2**20  # bytes that are copied at a time
 _AHEAD = 4  # blocks that are read before they are needed
 
 
@@ -60,7 +63,8 @@ def open_shards(source: str | Path) -> tuple[ShardIndex, Storage]:
     read."""
     if isinstance(source, str) and source.startswith(PREFIX):
         found = find_on_hub(source)
-        return scan_shards(found.storage, found.sizes, found.splits, label=found.label), found.storage
+        index = scan_shards(found.storage, found.sizes, found.splits, label=found.label)
+        return index, _copied(index, found.storage)
     storage = Storage(source)
     try:
         content = storage.read(INDEX)
@@ -74,14 +78,15 @@ def open_shards(source: str | Path) -> tuple[ShardIndex, Storage]:
             ) from error
         if not (names := [name for name in sizes if name.endswith(SUFFIXES)]):
             raise UserError(f"{storage.source} has no {INDEX} and no Parquet or tar files") from None
-        return scan_shards(storage, sizes, find_splits(names)), storage
+        index = scan_shards(storage, sizes, find_splits(names))
+        return index, _copied(index, storage)
     index = ShardIndex.from_bytes(content, storage.path(INDEX))
     if not storage.is_remote:  # the others are found when they are read: a server may have thousands
         for split in index.splits.values():
             for shard in split.shards:
                 if storage.size(shard.file) != shard.bytes:
                     raise UserError(f"{storage.path(shard.file)} is not complete: copy it again")
-    return index, storage
+    return index, _copied(index, storage)
 
 
 class ShardImages:
@@ -118,6 +123,29 @@ class ShardImages:
             for _, wanted in work:
                 ahead.extend(pool.submit(task) for task, _ in itertools.islice(waiting, _AHEAD - len(ahead)))
                 yield from ahead.popleft().result()[wanted]
+
+
+def _copied(index: ShardIndex, storage: Storage) -> Storage:
+    """Where to read shards from: small ones that are not on this machine are copied to the cache folder, so that they
+    are not downloaded in every epoch."""
+    shards = [shard for split in index.splits.values() for shard in split.shards]
+    total = sum(shard.bytes for shard in shards)
+    if not storage.is_remote or total > min(COPIED_BYTES, limit_bytes()):
+        return storage
+    folder = cache_dir() / "shards" / sha256(f"{storage.source} {index.digest}".encode()).hexdigest()[:32]
+    missing = [s for s in shards if not (folder / s.file).is_file() or (folder / s.file).stat().st_size != s.bytes]
+    try:
+        with progress(f"copying {storage.source}", sum(shard.bytes for shard in missing) / 1e6) as bar:
+            for shard in missing:
+                with atomic_write(folder / shard.file) as temporary, temporary.open("wb") as file:
+                    for start in range(0, shard.bytes, _PART):
+                        part = storage.read(shard.file, start, min(start + _PART, shard.bytes))
+                        file.write(part)
+                        bar.advance(len(part) / 1e6)
+    except RunError as error:
+        log.warning(f"{error}: the images are read from {storage.source} in every epoch")
+        return storage
+    return Storage(folder)
 
 
 def load_shards(
