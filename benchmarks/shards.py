@@ -6,23 +6,22 @@ python -m benchmarks.shards [IMAGES]
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import torch
 
 import googlenet
 from benchmarks.data import write_jpegs
+from googlenet.data.pack import pack
 
 _DIFFERENT = 100  # images; the others have the same pixels and another content
 _SIZE, _BATCH, _ROUNDS = 224, 64, 3
@@ -37,39 +36,40 @@ def main(images: int = 2000) -> None:
             for number in range(images // 2):
                 content = files[number % _DIFFERENT].read_bytes()
                 Path("images", label, f"{number}.jpg").write_bytes(content + f"{label}{number}".encode())
-        packed = _command("data", "pack", "images", "--to", "shards", "--json")
-        print(f"pack: {packed['images_per_second']:,.0f} images/s, {packed['bytes'] / images / 1000:.0f} kB an image")
+        figures: dict[str, list[tuple[float, float]]] = {}
+
+        def measure(name: str, work: Callable[[], int]) -> None:
+            started, used = time.perf_counter(), time.process_time()
+            count = work()
+            figures.setdefault(name, []).append(
+                (count / (time.perf_counter() - started), count / (time.process_time() - used))
+            )
+
+        measure("data pack", lambda: sum(pack("images", "shards").images.values()))
         on_demand = googlenet.load_dataset("images", size=_SIZE, on_demand=True).train
-        started = time.perf_counter()
-        stored = googlenet.load_dataset("images", size=_SIZE).train
-        print(f"decoding the folder into the store, once: {images / (time.perf_counter() - started):,.0f} images/s")
+        measure("decode a folder into the store", lambda: images * bool(googlenet.load_dataset("images", size=_SIZE)))
         with _serving(Path("shards")) as address:
-            sources: dict[str, googlenet.ImageSplit] = {
-                "stored images of the folder": stored,
+            with mock.patch.dict(os.environ, GOOGLENET_CACHE_GB="0"):  # no copy
+                remote = googlenet.load_dataset(address, size=_SIZE).train
+            sources = {
+                "stored images of the folder": googlenet.load_dataset("images", size=_SIZE).train,
                 "folder, decoded in each pass": on_demand,
                 "shards on the disk": googlenet.load_dataset("shards", size=_SIZE).train,
-                "shards on a web server on this machine": googlenet.load_dataset(address, size=_SIZE).train,
+                "shards on a web server on this machine": remote,
             }
-            rates: dict[str, list[float]] = {name: [] for name in sources}
             for epoch in range(_ROUNDS):
                 for name, split in sources.items():
-                    rates[name].append(_rate(split, epoch))
-        for name, measured in rates.items():
-            print(f"{name}: {statistics.median(measured):,.0f} images/s ({min(measured):,.0f} to {max(measured):,.0f})")
+                    measure(name, lambda split=split, epoch=epoch: _read(split, epoch))  # type: ignore[misc]
+        print("| | images/s | images per second of processor time |\n|---|---|---|")
+        for name, rates in figures.items():
+            wall, processor = (statistics.median(column) for column in zip(*rates, strict=True))
+            print(f"| {name} | {wall:,.0f} | {processor:,.0f} |")
 
 
-def _rate(split: googlenet.ImageSplit, epoch: int) -> float:
-    """Images per second of one pass in random batches, without training."""
-    started, generator = time.perf_counter(), torch.Generator().manual_seed(epoch)
-    order = split.shuffled(generator, _BATCH, buffer=1024)
-    count = sum(len(images) for images, _ in split.batches(order.split(_BATCH)))
-    return count / (time.perf_counter() - started)
-
-
-def _command(*arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "googlenet", *arguments]
-    result: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return result
+def _read(split: googlenet.ImageSplit, epoch: int) -> int:
+    """One pass in random batches, without training: the number of images."""
+    order = split.shuffled(torch.Generator().manual_seed(epoch), _BATCH, buffer=1024)
+    return sum(len(images) for images, _ in split.batches(order.split(_BATCH)))
 
 
 class _Ranges(SimpleHTTPRequestHandler):

@@ -99,6 +99,14 @@ def test_shards_of_datasets_are_read(tmp_path: Path, packed: tuple[Path, Path]) 
     assert load_dataset(tmp_path, size=28).digest == dataset.digest
 
 
+def test_each_split_may_have_a_folder(tmp_path: Path, packed: tuple[Path, Path]) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for number, file in enumerate(sorted(packed[1].glob(f"{split}-*.parquet"))):
+            shutil.copy(file, tmp_path / split / f"{number:04}.parquet")
+    assert_same_test_images(load_dataset(tmp_path, size=28), load_dataset(packed[1], size=28))
+
+
 def test_a_table_keeps_its_columns_groups_and_splits(packed: tuple[Path, Path], tmp_path: Path) -> None:
     files, splits = sorted(packed[0].rglob("*.png")), ("validation", "test", "train")
     rows = [

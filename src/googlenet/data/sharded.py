@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from filelock import FileLock
 
 from googlenet.choices import Resize
 from googlenet.console import log, progress
 from googlenet.data.decode import NamedImage
 from googlenet.data.folder import SPLITS, SplitName
+from googlenet.data.folder_layout import split_of
 from googlenet.data.hub_data import PREFIX, find_on_hub
 from googlenet.data.image_split import ImageSplit
 from googlenet.data.shard_scan import find_splits, scan_shards
@@ -26,7 +28,7 @@ from googlenet.data.splits import choose_held_out
 from googlenet.data.storage import Storage, is_address
 from googlenet.data.store import Decoding, limit_bytes
 from googlenet.data.streaming import ShardNames, ShardPixels
-from googlenet.errors import RunError, UserError, plural
+from googlenet.errors import RunError, UserError, plural, reason_of
 from googlenet.files import atomic_write, cache_dir, expand
 
 COPIED_BYTES = 10**9  # of shards on a server: more are streamed
@@ -45,17 +47,20 @@ class ShardedSplits(NamedTuple):
 
 
 def is_sharded(source: str | Path) -> bool:
-    """Whether this is a name on the Hub, an address, or a folder with an index, or with Parquet or tar files and no
-    folders, which could be classes."""
+    """Whether this is a name on the Hub, an address, or a folder with an index, or with Parquet or tar files, which may
+    be in a folder for each split; other folders could be classes."""
     if isinstance(source, str) and (source.startswith(PREFIX) or is_address(source)):
         return True
     try:
         entries = [entry for entry in os.scandir(expand(source)) if not entry.name.startswith(".")]
     except (OSError, ValueError):
         return False
-    return any(entry.name == INDEX for entry in entries) or (
-        any(entry.name.endswith(SUFFIXES) for entry in entries) and not any(entry.is_dir() for entry in entries)
-    )
+    if any(entry.name == INDEX for entry in entries):
+        return True
+    folders = [entry for entry in entries if entry.is_dir()]
+    if folders:
+        return all(split_of(entry.name) is not None and is_sharded(Path(entry.path)) for entry in folders)
+    return any(entry.name.endswith(SUFFIXES) for entry in entries)
 
 
 def open_shards(source: str | Path) -> tuple[ShardIndex, Storage]:
@@ -133,17 +138,19 @@ def _copied(index: ShardIndex, storage: Storage) -> Storage:
     if not storage.is_remote or total > min(COPIED_BYTES, limit_bytes()):
         return storage
     folder = cache_dir() / "shards" / sha256(f"{storage.source} {index.digest}".encode()).hexdigest()[:32]
-    missing = [s for s in shards if not (folder / s.file).is_file() or (folder / s.file).stat().st_size != s.bytes]
     try:
-        with progress(f"copying {storage.source}", sum(shard.bytes for shard in missing) / 1e6) as bar:
-            for shard in missing:
-                with atomic_write(folder / shard.file) as temporary, temporary.open("wb") as file:
-                    for start in range(0, shard.bytes, _PART):
-                        part = storage.read(shard.file, start, min(start + _PART, shard.bytes))
-                        file.write(part)
-                        bar.advance(len(part) / 1e6)
-    except RunError as error:
-        log.warning(f"{error}: the images are read from {storage.source} in every epoch")
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # the processes of a run start together
+            missing = [s for s in shards if not (p := folder / s.file).is_file() or p.stat().st_size != s.bytes]
+            with progress(f"copying {storage.source}", sum(shard.bytes for shard in missing) / 1e6) as bar:
+                for shard in missing:
+                    with atomic_write(folder / shard.file) as temporary, temporary.open("wb") as file:
+                        for start in range(0, shard.bytes, _PART):
+                            part = storage.read(shard.file, start, min(start + _PART, shard.bytes))
+                            file.write(part)
+                            bar.advance(len(part) / 1e6)
+    except (OSError, RunError, NotImplementedError) as error:  # the last one: a file system without locks
+        log.warning(f"{reason_of(error)}: the images are read from {storage.source} in every epoch")
         return storage
     return Storage(folder)
 
