@@ -31,13 +31,13 @@ def order_of(sizes: Sequence[int], batch: int, processes: int = 1, buffer: int =
     return stream_order(blocks_of(sizes), generator, batch, processes, buffer)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(SIZES, st.integers(1, 70), st.integers(1, 9), st.integers(1, 500), st.integers(0, 3))
 def test_every_image_comes_once(sizes: list[int], batch: int, processes: int, buffer: int, seed: int) -> None:
     assert sorted(order_of(sizes, batch, processes, buffer, seed).tolist()) == list(range(sum(sizes)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(SIZES, st.integers(1, 70), st.integers(0, 3))
 def test_the_batches_do_not_depend_on_the_number_of_processes(sizes: list[int], batch: int, seed: int) -> None:
     buffer = 16 * max(sizes)
@@ -45,7 +45,7 @@ def test_the_batches_do_not_depend_on_the_number_of_processes(sizes: list[int], 
     assert all(torch.equal(order_of(sizes, batch, processes, buffer, seed), expected) for processes in (2, 4, 8, 16))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 8), st.integers(1, 200))
 def test_each_process_reads_its_own_part(sizes: list[int], processes: int, of_each: int, buffer: int) -> None:
     """Together they read all images once, and of the blocks only those that two lanes meet in twice."""

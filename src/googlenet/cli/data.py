@@ -142,7 +142,7 @@ def data_pack(
             shard_bytes=shard_mb * 1_000_000,
         )  # fmt: skip
         for line in packed.skipped:
-            log.warning("left out: %s", line)
+            log.warning("skipped: %s", line)
     if json:
         options.print_json(packed.to_dict())
         return 0

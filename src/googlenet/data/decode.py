@@ -33,7 +33,7 @@ PAD_GRAY = 128  # of 255, in the borders of `pad`
 
 
 class NamedImage(bytes):
-    """The content of an image file that has no path of its own, and its name."""
+    """The content of an image file without a path, and its name."""
 
     def __new__(cls, content: bytes, name: str) -> NamedImage:
         image = super().__new__(cls, content)

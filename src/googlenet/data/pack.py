@@ -228,7 +228,12 @@ class _SplitWriter:
             path = self._path(len(self._blocks) - 1)
             # Images are compressed already. Statistics and dictionaries would copy them into the footer
             self._file = parquet.ParquetWriter(
-                path, self._schema, compression="none", use_dictionary=False, write_statistics=False
+                path,
+                self._schema,
+                compression="none",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
             )
         arrays = [
             pyarrow.array(values, kind)

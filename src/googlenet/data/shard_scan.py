@@ -76,7 +76,7 @@ def scan_shards(
     """The index of shards, from the cache if they are unchanged.
 
     Args:
-        storage: where they are.
+        storage: the folder or address with them.
         sizes: bytes of each shard, by its name.
         splits: names of the shards of each split.
         image: name of the column with the images; default: found by its type or name.
@@ -121,9 +121,10 @@ def scan_shards(
 def find_columns(schema: Schema, path: str, image: str | None, label: str | None) -> Columns:
     """The columns of a Parquet file: those named, or those of `datasets`' types Image and ClassLabel, or those that are
     called so. Raises `UserError` if there are none, or several."""
-    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = about.get("info", {}).get("features", {})
-    kinds = {name: kind.get("_type") for name, kind in features.items() if isinstance(kind, dict)}
+    with parquet_errors(path):
+        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = about.get("info", {}).get("features", {})
+        kinds = {name: kind.get("_type") for name, kind in features.items() if isinstance(kind, dict)}
     for name in (image, label):
         if name is not None and name not in schema.names:
             raise UserError(f"{path} has no column {name!r}; its columns are {', '.join(schema.names)}")
@@ -137,8 +138,9 @@ def find_columns(schema: Schema, path: str, image: str | None, label: str | None
         raise UserError(f"{path}: which of its columns is the {known[0]}? It has {columns}; rename it to {known[0]}")
 
     image, label = image or find("Image", _IMAGES), label or find("ClassLabel", _LABELS)
-    names = features.get(label, {}).get("names") if kinds.get(label) == "ClassLabel" else None
-    return Columns(image, label, None if names is None else tuple(map(str, names)))
+    with parquet_errors(path):
+        names = features[label]["names"] if kinds.get(label) == "ClassLabel" else None
+        return Columns(image, label, None if names is None else tuple(map(str, names)))
 
 
 def _scan_parquet(storage: Storage, name: str, size: int, columns: Columns, *, with_files: bool) -> Scanned:

@@ -13,6 +13,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from googlenet.data.folder import SPLITS, SplitName
 from googlenet.data.storage import RangeFile, Storage
 from googlenet.device import require
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import RunError, UserError, reason_of
 
 if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData, ParquetFile
@@ -49,8 +50,8 @@ class ShardSplit:
     shards: tuple[Shard, ...]
     labels: Tensor  # int64, (N,)
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """N values each: `file`, the names of the images, and what a table said about them. Empty for the train split,
-    which may be large."""
+    """N values each: `file`, the names of the images, and other columns of a table. Empty for the train split, which
+    may be large."""
     places: Tensor | None = None  # int64, (N, 2): first byte and size of each image in its tar file
 
 
@@ -61,7 +62,7 @@ class ShardIndex:
     classes: tuple[str, ...]
     channels: int  # 1 if the images are gray, else 3
     side: int  # Median of the shorter sides of some images, in pixels
-    digest: str  # SHA-256 that stands for the images, their labels and their order
+    digest: str  # SHA-256 over the images, their labels and their order, or over what identifies them
     splits: Mapping[SplitName, ShardSplit]
     image: str = "image"  # The column of a Parquet file that has the images
 
@@ -78,19 +79,23 @@ class ShardIndex:
             if split.places is not None:
                 tensors[f"{name}.places"] = split.places
             if split.columns:
-                text = bytearray(json.dumps(split.columns).encode())
-                tensors[f"{name}.columns"] = torch.frombuffer(text, dtype=torch.uint8)
-        return save(tensors, {"shards": json.dumps(about)})
+                values = bytearray(json.dumps(split.columns).encode())
+                tensors[f"{name}.columns"] = torch.frombuffer(values, dtype=torch.uint8)
+        text = json.dumps(about)
+        return save(tensors, {"shards": text, "sha256": _digest(text, tensors)})
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str) -> ShardIndex:
         """The inverse of `to_bytes`. Raises `UserError`, with the `path`, for anything else."""
         try:
             (header,) = struct.unpack_from("<Q", content)
-            about = json.loads(json.loads(content[8 : 8 + header])["__metadata__"]["shards"])
+            metadata, tensors = json.loads(content[8 : 8 + header])["__metadata__"], load(content)
+            about = json.loads(metadata["shards"])
             if about["version"] != _VERSION:
                 raise UserError(f"{path} is of version {about['version']}, which this googlenet cannot read: update it")
-            tensors, splits = load(content), {}
+            if metadata["sha256"] != _digest(metadata["shards"], tensors):
+                raise ValueError("its SHA-256 differs")
+            splits = {}
             for name in SPLITS:
                 if name in about["splits"]:
                     shards = tuple(_checked(**shard) for shard in about["splits"][name])
@@ -124,6 +129,13 @@ class ShardIndex:
                 raise ValueError(f"its {name} split has {count} images and something else")
             if count and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
                 raise ValueError(f"its {name} split has a label without a class")
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _checked(file: str, bytes: int, blocks: list[int]) -> Shard:
@@ -204,17 +216,17 @@ def open_parquet(storage: Storage, shard: Shard, footer: FileMetaData | None = N
         raise UserError(f"{path} has {storage.size(shard.file):,} bytes instead of {shard.bytes:,}: copy it again")
     source = RangeFile(storage, shard.file, shard.bytes) if storage.is_remote else path
     with parquet_errors(path):
-        return parquet.ParquetFile(source, metadata=footer, pre_buffer=True)
+        return parquet.ParquetFile(source, metadata=footer, pre_buffer=True, page_checksum_verification=True)
 
 
 @contextlib.contextmanager
 def parquet_errors(path: str) -> Iterator[None]:
-    """Within it, an error of pyarrow is a `UserError` that names the file."""
-    import pyarrow
-
+    """Within it, any error is a `UserError` that names the file: damaged bytes can raise anything."""
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (UserError, RunError, MemoryError):
+        raise
+    except Exception as error:
         raise UserError(f"{path} is damaged ({reason_of(error)}): copy it again") from error
 
 

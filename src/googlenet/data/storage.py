@@ -129,7 +129,7 @@ class Storage:
             raise
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file") from error
-        except Exception as error:  # the clients of the many kinds of servers have errors of their own
+        except Exception as error:  # each kind of server has its own errors
             raise RunError(f"cannot read {path}: {reason_of(error)}") from error
 
 
