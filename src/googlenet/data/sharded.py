@@ -110,24 +110,24 @@ class ShardImages:
     def between(self, start: int, stop: int) -> Iterator[NamedImage]:
         """The images with these numbers, with their names. The next blocks are read meanwhile."""
 
-        def read(blocks: ShardBlocks, block: int, names: Sequence[str]) -> list[NamedImage]:
-            return [NamedImage(*image) for image in zip(blocks.read(block), names, strict=True)]
+        def read(blocks: ShardBlocks, block: int, files: Sequence[str], wanted: slice) -> list[NamedImage]:
+            names = files or [blocks.name(block, number) for number in range(int(blocks.sizes()[block]))]
+            return [NamedImage(*image) for image in zip(blocks.read(block)[wanted], names[wanted], strict=True)]
 
-        work, first = [], 0  # reads, with the part of the block that is wanted
+        work, first = [], 0
         for blocks, files in self._parts:
             place = 0
             for block, count in enumerate(blocks.sizes().tolist()):
                 wanted = slice(max(start - first, 0), max(min(stop - first, count), 0))
                 if wanted.start < wanted.stop:
-                    names = files[place : place + count] if files else [blocks.name(block, n) for n in range(count)]
-                    work.append((functools.partial(read, blocks, block, names), wanted))
+                    work.append(functools.partial(read, blocks, block, (files or ())[place : place + count], wanted))
                 first, place = first + count, place + count
         with ThreadPoolExecutor(_AHEAD) as pool:
             ahead = deque[Future[list[NamedImage]]]()
             waiting = iter(work)
-            for _, wanted in work:
-                ahead.extend(pool.submit(task) for task, _ in itertools.islice(waiting, _AHEAD - len(ahead)))
-                yield from ahead.popleft().result()[wanted]
+            for _ in work:
+                ahead.extend(pool.submit(task) for task in itertools.islice(waiting, _AHEAD - len(ahead)))
+                yield from ahead.popleft().result()
 
 
 def _copied(index: ShardIndex, storage: Storage) -> Storage:

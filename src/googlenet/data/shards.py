@@ -9,6 +9,7 @@ cache folder (`shard_scan.py`).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,6 +157,12 @@ class ShardBlocks:
             (number, block) for number, shard in enumerate(split.shards) for block in range(len(shard.blocks))
         ]
         self._sizes = torch.tensor([count for shard in split.shards for count in shard.blocks], dtype=torch.int64)
+        # The first image of each block within its shard
+        self._firsts = [
+            end - count
+            for shard in split.shards
+            for count, end in zip(shard.blocks, itertools.accumulate(shard.blocks), strict=True)
+        ]
         self._footers: dict[int, FileMetaData] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -166,9 +173,7 @@ class ShardBlocks:
 
     def name(self, block: int, number: int) -> str:
         """`train-00001-of-00004.parquet:12`, counted from 0 within the shard."""
-        shard, first = self._where[block]
-        file, _, blocks = self._split.shards[shard]
-        return f"{file}:{sum(blocks[:first]) + number}"
+        return f"{self._split.shards[self._where[block][0]].file}:{self._firsts[block] + number}"
 
     def read(self, block: int) -> Sequence[bytes]:
         """The files of the images. Raises `UserError` for a shard that is missing, damaged, or has other columns, and

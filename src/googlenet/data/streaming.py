@@ -6,10 +6,10 @@ alone, not on what was read before, so a resumed run starts to read where it sto
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol, overload
 
 import numpy as np
@@ -87,14 +87,14 @@ class Blocks(Protocol):
         """Of an image, for a message."""
 
 
-@dataclass(frozen=True)
 class ShardNames(Sequence[str]):
-    """The names of images that are known by their place only, made when they are asked for."""
+    """The names of images that are known by their place only, made when they are used."""
 
-    blocks: Blocks
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks, self._ends = blocks, blocks.sizes().cumsum(0).tolist()
 
     def __len__(self) -> int:
-        return int(self.blocks.sizes().sum())
+        return self._ends[-1] if self._ends else 0
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -103,9 +103,8 @@ class ShardNames(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        ends = self.blocks.sizes().cumsum(0)
-        block = int(torch.searchsorted(ends, index, right=True))
-        return self.blocks.name(block, index - int(ends[block - 1] if block else 0))
+        block = bisect.bisect_right(self._ends, index)
+        return self._blocks.name(block, index - (self._ends[block - 1] if block else 0))
 
 
 class ShardPixels:
@@ -116,6 +115,7 @@ class ShardPixels:
     def __init__(self, blocks: Blocks, decoding: Decoding) -> None:
         self._blocks, self._decoding = blocks, decoding
         self._ends = blocks.sizes().cumsum(0)
+        self._starts = self._ends - blocks.sizes()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -124,7 +124,7 @@ class ShardPixels:
 
     def blocks_of(self, rows: Tensor) -> Tensor:
         """The block of each image: int64, (N,)."""
-        return torch.searchsorted(self._ends, rows, right=True)
+        return torch.searchsorted(self._ends, rows.contiguous(), right=True)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """One image (C, size, size) for a 0-d index, else a batch. Reads each block that they are in once."""
@@ -137,11 +137,12 @@ class ShardPixels:
         Blocks are read, and images decoded, a little ahead; a block is dropped after its last image. Raises `UserError`
         for an image that is damaged, and whatever reading a block raises.
         """
-        places = [
-            (blocks := self.blocks_of(rows), rows - (self._ends - self._blocks.sizes())[blocks]) for rows in batches
-        ]
-        needed = torch.cat([torch.empty(0, dtype=torch.int64), *(blocks for blocks, _ in places)]).numpy()
-        of_batch = np.repeat(np.arange(len(batches)), [len(rows) for rows in batches])
+        lengths = [len(rows) for rows in batches]
+        images = torch.cat([torch.empty(0, dtype=torch.int64), *batches])
+        blocks_of_all = self.blocks_of(images)
+        places = zip(blocks_of_all.split(lengths), (images - self._starts[blocks_of_all]).split(lengths), strict=True)
+        needed = blocks_of_all.numpy()
+        of_batch = np.repeat(np.arange(len(batches)), lengths)
         names, first = np.unique(needed, return_index=True)
         last = len(needed) - 1 - np.unique(needed[::-1], return_index=True)[1]
         arrivals = deque((int(names[n]), int(of_batch[first[n]])) for n in first.argsort())
