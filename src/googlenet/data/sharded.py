@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from googlenet.choices import Resize
 from googlenet.console import log, progress
-from googlenet.data.decode import NamedImage
+from googlenet.data.decode import NamedImage, is_dir
 from googlenet.data.folder import SPLITS, SplitName
 from googlenet.data.folder_layout import split_of
 from googlenet.data.hub_data import PREFIX, find_on_hub
@@ -57,7 +57,7 @@ def is_sharded(source: str | Path) -> bool:
         return False
     if any(entry.name == INDEX for entry in entries):
         return True
-    folders = [entry for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if is_dir(entry.path)]
     if folders:
         return all(split_of(entry.name) is not None and is_sharded(Path(entry.path)) for entry in folders)
     return any(entry.name.endswith(SUFFIXES) for entry in entries)
