@@ -15,11 +15,20 @@ from googlenet.files import check_output, check_writable, expand, write_json
 
 @options.data_app.command(name="list")
 def data_list(*, json: options.Json = False) -> int:
-    """List the datasets known by name, and where on this machine they are."""
+    """List the datasets known by name, and where they are: on this machine, or on the Hugging Face Hub."""
     from googlenet.data.dataset import CATALOG
+    from googlenet.data.hub_data import KNOWN, PREFIX
 
     found = {name: str(dataset.find() or "") for name, dataset in CATALOG.items()}
     rows = [{"name": name, "description": CATALOG[name].DESCRIPTION, "found": place} for name, place in found.items()]
+    rows += [
+        {
+            "name": f"{PREFIX}{name}",
+            "description": known.description,
+            "found": f"https://huggingface.co/datasets/{known.repository}",
+        }
+        for name, known in KNOWN.items()
+    ]
     if json:
         options.print_json(rows)
         return 0
