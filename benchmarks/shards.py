@@ -73,7 +73,7 @@ def _read(split: googlenet.ImageSplit, epoch: int) -> int:
 
 
 class _Ranges(SimpleHTTPRequestHandler):
-    """Serves parts of files, as every web server but Python's own does."""
+    """Serves parts of files, which Python's own server does not."""
 
     protocol_version = "HTTP/1.1"
 
