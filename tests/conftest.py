@@ -21,7 +21,7 @@ from PIL import Image
 
 import googlenet
 from googlenet import cli
-from googlenet.data import fashion_mnist
+from googlenet.data import fashion_mnist, pack
 
 # Before a test has a cache of its own: to list this machine's fonts again takes seconds.
 os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())
@@ -148,6 +148,19 @@ def write_photos(folder: Path, *, of_each: int) -> None:
         (folder / name).mkdir(parents=True)
         for number in (labels == label).nonzero()[0][:of_each]:
             Image.fromarray(images[number]).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of 90 boots and trousers, and its shards: 72 training images in blocks of 5. Tests must not change
+    them."""
+    folder = tmp_path_factory.mktemp("packed")
+    write_photos(folder / "photos", of_each=45)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(pack, "BLOCK_IMAGES", 5)
+        pack.pack(folder / "photos", folder / "shards", shard_bytes=8000)
+    return folder / "photos", folder / "shards"
 
 
 class Call:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
@@ -37,12 +38,23 @@ class Mirror(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.break_after: int | None = None
         self.ignore_ranges = False
+        self.fails = 0  # that many requests
         self.content_type = "application/octet-stream"
         self.requests: list[tuple[str, str | None]] = []
 
 
+def range_of(header: str | None, size: int) -> tuple[int, int]:
+    """First byte, and the one after the last, of a `Range` header."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", header or "bytes=0-")
+    assert match is not None, header
+    return int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
+
+
 class Answer(BaseHTTPRequestHandler):
     server: Mirror
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers.get("Range")))
@@ -52,22 +64,25 @@ class Answer(BaseHTTPRequestHandler):
             self.end_headers()
             return
         path = self.server.folder / self.path.lstrip("/")
-        if not path.exists():
-            self.send_error(404)
+        if not path.is_file() or self.server.fails > 0:
+            self.server.fails -= 1
+            self.send_error(503 if path.is_file() else 404)
             return
         content = path.read_bytes()
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        start, stop = range_of(self.headers.get("Range"), len(content))
         if self.server.ignore_ranges:
-            start = 0
+            start, stop = 0, len(content)
         if start >= len(content):
             self.send_error(416)
             return
-        self.send_response(206 if start else 200)
+        self.send_response(206 if start or stop < len(content) else 200)
         self.send_header("Content-Type", self.server.content_type)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
-        body = content[start:]
-        self.wfile.write(body if self.server.break_after is None else body[: self.server.break_after])
+        body = content[start:stop]
+        if self.command != "HEAD":
+            self.wfile.write(body if self.server.break_after is None else body[: self.server.break_after])
 
     def log_message(self, *args: object) -> None:
         pass
@@ -82,6 +97,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubAnswer)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.datasets: dict[str, dict[str, bytes]] = {}
+        self.cards: dict[str, dict[str, Any]] = {}  # of datasets
         self.private: set[str] = set()
         self.objects: dict[str, bytes] = {}  # large files by their SHA-256
         self.refuses_with = 0  # a status
@@ -112,7 +129,10 @@ class HubAnswer(BaseHTTPRequestHandler):
         if self.server.refuses_with:
             self._answer(self.server.refuses_with)
             return
-        parts = self.path.strip("/").split("/")
+        parts = urlsplit(self.path).path.strip("/").split("/")
+        if "datasets" in parts[:2]:
+            self._answer_about_dataset(parts)
+            return
         repository = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
         files = self.server.repositories.get(repository)
         is_hidden = repository in self.server.private and not self.headers.get("Authorization")
@@ -127,6 +147,26 @@ class HubAnswer(BaseHTTPRequestHandler):
         else:
             digest = hashlib.sha256(files[parts[4]]).hexdigest()
             self._answer(200, files[parts[4]], X_Repo_Commit="1" * 40, ETag=f'"{digest}"')
+
+    def _answer_about_dataset(self, parts: list[str]) -> None:
+        repository = "/".join(parts[parts.index("datasets") + 1 :][:2])
+        files = self.server.datasets.get(repository)
+        if files is None:
+            self._answer(401, X_Error_Code="RepoNotFound")
+        elif parts[0] == "api" and "tree" in parts:
+            found = [{"type": "file", "path": name, "size": len(files[name]), "oid": "2" * 40} for name in files]
+            self._answer(200, found)
+        elif parts[0] == "api" and len(parts) > 5 and parts[5] != "1" * 40:
+            self._answer(404, X_Error_Code="RevisionNotFound")
+        elif parts[0] == "api":
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+            card = self.server.cards.get(repository, {})
+            self._answer(200, {"id": repository, "sha": "1" * 40, "siblings": siblings, "cardData": card})
+        elif (name := "/".join(parts[5:])) not in files:
+            self._answer(404, X_Error_Code="EntryNotFound")
+        else:
+            start, stop = range_of(self.headers.get("Range"), len(files[name]))
+            self._answer(206 if self.headers.get("Range") else 200, files[name][start:stop], X_Repo_Commit="1" * 40)
 
     def do_PUT(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))

@@ -34,6 +34,7 @@ PARSED_ONLY = {
     "dream": "takes a minute; tests/explanation/test_dream.py",
     "visualize": "takes a minute; tests/explanation/test_visualize.py",
     "data fetch": "downloads; tests/data",
+    "data pack": "writes the folder once; tests/data/test_shards.py",
     "data show": "takes seconds; tests/data",
     "weights fetch": "downloads; tests/weights",
 }

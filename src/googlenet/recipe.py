@@ -85,6 +85,7 @@ class Recipe(BaseModel):
     validation: float = Field(0.0, ge=0, lt=1, description="fraction of the training images held out for validation")
     skip_unreadable: bool = Field(False, description="skip and list image files that cannot be read")
     balance: Literal["none", "loss", "sampling"] = Field("none", description="weight or sample classes equally")
+    shuffle_buffer: int = Field(8192, ge=1, description="images of shards that are mixed at a time, in memory")
     image_size: int = Field(28, ge=1, le=4096, description="height and width that images are resized to, pixels")
     resize: Resize = Field("stretch", description="how images are made square: stretched, cropped, or with borders")
     crop_pct: float = Field(1.0, gt=0, le=1, description="resize crop: image_size / side that the middle is cut from")

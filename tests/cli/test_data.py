@@ -15,7 +15,8 @@ from tests.data.test_folder import break_links
 
 
 def test_list_and_fetch(call: Call, small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (row,) = json.loads(call("data", "list", "--json")[0])
+    row, *on_the_hub = json.loads(call("data", "list", "--json")[0])
+    assert "hf:cifar10" in [other["name"] for other in on_the_hub]
     assert (row["name"], row["found"]) == ("fashion-mnist", str(small_data))
     assert str(small_data) in call("data", "list")[0]
     monkeypatch.delenv("GOOGLENET_DATA")

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 
 import googlenet
 from googlenet import RunFolder, create_model
+from googlenet.data import pack
 from tests.conftest import write_photos
 from tests.end_to_end.conftest import SMALL, Command
-from tests.end_to_end.two_processes import BATCH_NORM, LIKE_ONE
+from tests.end_to_end.two_processes import BATCH_NORM, LIKE_ONE, ON_SHARDS
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,9 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that two_processes.py wrote to, and its standard output."""
     folder = tmp_path_factory.mktemp("two")
     write_photos(folder / "photos", of_each=60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack, "BLOCK_IMAGES", 5)
+        pack.pack(folder / "photos", folder / "shards")
     torch.manual_seed(0)
     torch.save(create_model("torchvision", num_classes=7, in_channels=1).state_dict(), folder / "weights.pt")
     script = Path(__file__).with_name("two_processes.py")
@@ -62,6 +66,22 @@ def test_two_processes_learn_what_one_learns(
 def test_the_first_process_alone_writes(two: tuple[Path, str]) -> None:
     first, second = (json.loads((two[0] / f"rank{rank}.json").read_text())["written"] for rank in (0, 1))
     assert second == [] and any("model.safetensors" in path for path in first), first
+
+
+def test_two_processes_read_their_own_parts_of_shards(two: tuple[Path, str], tmp_path: Path) -> None:
+    """Every image once, in the batches that one process has."""
+    folder, _ = two
+    parts = [json.loads((folder / f"rank{rank}.json").read_text())["images"] for rank in (0, 1)]
+    files = googlenet.load_dataset(folder / "shards", size=28).train.files
+    assert len(parts[0]) == len(parts[1]) == 48 and sorted(parts[0] + parts[1]) == sorted(files)
+    googlenet.train("fast", output=tmp_path / "one", data=folder / "shards", **ON_SHARDS)
+    expected = load_file(tmp_path / "one" / "model.safetensors")
+    for name, tensor in load_file(folder / "shards-two" / "model.safetensors").items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
+    one, both = (
+        (run / "predictions.csv").read_text().splitlines() for run in (tmp_path / "one", folder / "shards-two")
+    )
+    assert [line.split(",")[0] for line in one] == [line.split(",")[0] for line in both]
 
 
 def test_progress_lines_of_two_processes(two: tuple[Path, str]) -> None:

@@ -38,6 +38,11 @@ BATCH_NORM: dict[str, Any] = {
     "learning_rate": 1e-3,
     "sync_batch_norm": True,
 }
+ON_SHARDS: dict[str, Any] = {
+    **{name: value for name, value in LIKE_ONE.items() if name != "data_dir"},
+    "batch_size": 16,
+    "shuffle_buffer": 80,
+}
 LINES: dict[str, Any] = {
     "data_dir": "bundled",
     "image_size": 28,
@@ -65,7 +70,7 @@ FREEZE: dict[str, Any] = {
 
 
 def main(folder: Path) -> None:
-    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": [], "written": []}
+    found: dict[str, Any] = {"callbacks": [], "learning": [], "moved": [], "written": [], "images": []}
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         is_written = event != "open" or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
@@ -81,6 +86,9 @@ def main(folder: Path) -> None:
         same = [n for n in source if n in state and state[n].shape == source[n].shape]
         found["moved"].append(sorted(n for n in same if not torch.equal(state[n], source[n])))
 
+    def list_images(trainer: Trainer) -> None:
+        found["images"] = [trainer.train_split.files[int(n)] for part in trainer.indices(0) for n in part]
+
     train(output=folder / "two", **LIKE_ONE)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
     train(output=folder / "batch-norm", **BATCH_NORM)
@@ -88,6 +96,7 @@ def main(folder: Path) -> None:
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
     train(output=folder / "frozen", weights=str(folder / "weights.pt"), on_step=look, **FREEZE)
     found["callbacks"].append(atexit._ncallbacks())  # type: ignore[attr-defined]
+    train("fast", output=folder / "shards-two", data=folder / "shards", on_step=list_images, **ON_SHARDS)
     (folder / f"rank{os.environ['RANK']}.json").write_text(json.dumps(found))
     options = "--data photos --image-size 28 --batch-size 32 --validation 0.2 --ema-decay 0.5 --max-steps 4 --no-plots"
     cli.main(["train", *options.split(), "--gradient-accumulation", "2", "--precision", "fp32"])

@@ -9,17 +9,26 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from googlenet.cli import options
-from googlenet.errors import UserError
+from googlenet.errors import UserError, check_counts, plural
 from googlenet.files import check_output, check_writable, expand, write_json
 
 
 @options.data_app.command(name="list")
 def data_list(*, json: options.Json = False) -> int:
-    """List the datasets known by name, and where on this machine they are."""
+    """List the datasets known by name, and where they are: on this machine, or on the Hugging Face Hub."""
     from googlenet.data.dataset import CATALOG
+    from googlenet.data.hub_data import KNOWN, PREFIX
 
     found = {name: str(dataset.find() or "") for name, dataset in CATALOG.items()}
     rows = [{"name": name, "description": CATALOG[name].DESCRIPTION, "found": place} for name, place in found.items()]
+    rows += [
+        {
+            "name": f"{PREFIX}{name}",
+            "description": known.description,
+            "found": f"https://huggingface.co/datasets/{known.repository}",
+        }
+        for name, known in KNOWN.items()
+    ]
     if json:
         options.print_json(rows)
         return 0
@@ -105,6 +114,53 @@ def data_check(
         write_label_studio(check.suspects, suspects / "label_studio.json", image_root)
         plot_suspects(check.suspects.rows(), suspects / "suspects.png")
     return 0 if check.is_clean else 1
+
+
+@options.data_app.command(name="pack")
+def data_pack(
+    source: Annotated[
+        Path,
+        Parameter(
+            name="FOLDER", help="Folder of images: FOLDER/CLASS/*.jpg or FOLDER/train/CLASS/*.jpg; or a table of files."
+        ),
+    ],
+    /,
+    *,
+    to: Annotated[Path, options.Folder, Parameter(help="New folder to write the shards to.")],
+    seed: Annotated[int, Parameter(help="Decides which images are for the test, and the order for training.")] = 0,
+    test_fraction: Annotated[
+        float, Parameter(help="Fraction of each class for the test if FOLDER has no test or validation split.")
+    ] = 0.2,
+    shard_mb: Annotated[int, Parameter(help="Megabytes at which a shard ends.")] = 256,
+    skip_unreadable: options.SkipUnreadable = False,
+    json: options.Json = False,
+) -> int:
+    """Write a folder or table of images as shards, which train --data reads from a disk, a web server or S3.
+
+    Shards are Parquet files, in splits, which Hugging Face's datasets reads too. Image files are copied as they are.
+    """
+    from googlenet.console import log, on_stderr
+    from googlenet.data.pack import pack
+
+    if not 0 < test_fraction < 1:
+        raise UserError(f"--test-fraction must be between 0 and 1, not {test_fraction}")
+    check_counts(shard_mb=shard_mb)
+    with on_stderr():
+        packed = pack(
+            source, to, seed=seed, test_fraction=test_fraction, skip_unreadable=skip_unreadable,
+            shard_bytes=shard_mb * 1_000_000,
+        )  # fmt: skip
+        for line in packed.skipped:
+            log.warning("skipped: %s", line)
+    if json:
+        options.print_json(packed.to_dict())
+        return 0
+    images = ", ".join(f"{count:,} {split}" for split, count in packed.images.items())
+    print(
+        f"{packed.folder}: {images} images in {plural(packed.shards, 'shard')}, {packed.bytes / 1e6:,.1f} MB, "
+        f"{packed.images_per_second:,.0f} images/s"
+    )
+    return 0
 
 
 @options.data_app.command(name="cache")

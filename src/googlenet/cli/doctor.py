@@ -33,6 +33,7 @@ _EXTRAS = {
     "hub": "the Hugging Face Hub (push, hf:owner/name)",
     "openvino": "OpenVINO files and int8 (export, predict)",
     "parquet": "Parquet files",
+    "stream": "shards on a web server or the Hugging Face Hub (train --data)",
     "tensorboard": "train --tracker tensorboard",
 }
 """What each extra of pyproject.toml is for."""

@@ -44,7 +44,7 @@ app = App(
     version_flags=(),  # `doctor` has one that prints more
     suppress_keyboard_interrupt=False,  # `main` reports it in one line
 )
-data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show, cache.")
+data_app = App(name="data", help="Data sets and folders of images: list, fetch, check, show, pack, cache.")
 app.command(data_app)
 
 

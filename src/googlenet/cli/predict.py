@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter
 
@@ -16,12 +16,15 @@ from googlenet.cli import options
 from googlenet.console import on_stderr
 from googlenet.errors import UserError, check_confidence, check_counts, plural
 
+if TYPE_CHECKING:
+    from googlenet.data.decode import NamedImage
+
 
 @options.app.command
 def predict(
     model: Annotated[Path, Parameter(help="Model file, run folder, name, or a file from export.")],
     /,
-    *images: Annotated[Path, Parameter(name="IMAGE", help="Image files, or folders of them.")],
+    *images: Annotated[Path, Parameter(name="IMAGE", help="Image files, or folders of them; or one folder of shards.")],
     stdin: Annotated[bool, Parameter(help="Read file names from standard input, one per line.", negative="")] = False,
     top: Annotated[
         int | None, Parameter(help="How many classes to print, the most probable first. Default: 3.")
@@ -69,6 +72,7 @@ def predict(
     check_counts(top=top, batch_size=batch_size)
     check_confidence(confidence)
     from googlenet.data.decode import image_files
+    from googlenet.data.sharded import ShardImages
     from googlenet.inference.predictor import Predictor
 
     if output is not None:
@@ -85,17 +89,26 @@ def predict(
     predictor = Predictor(model, device=device, precision=precision, backend=backend)
     if top is not None and top > (count := len(predictor.info.classes)):
         print(f"--top {top}: the model has {plural(count, 'class')}", file=sys.stderr)
+    files: Iterable[Path | NamedImage]
+    total: int | None
     with on_stderr():
-        listed = list(image_files(images))
-    if part is not None:
-        listed = take_shard([*listed, *_read_names()] if stdin else listed, *part)
-        stdin = False
-    files, total = chain(listed, _read_names() if stdin else ()), None if stdin else len(listed)
+        if (shards := _find_shards(images)) is not None:
+            if stdin or sort_into is not None or len(images) > 1:
+                raise UserError(f"{shards} is in shards: predict it alone, without --stdin and --sort-into")
+            content = ShardImages(shards)
+            start, stop = shard_bounds(len(content), *part or (1, 1))
+            files, total = content.between(start, stop), stop - start
+        else:
+            listed = list(image_files(images))
+            if part is not None:
+                listed = take_shard([*listed, *_read_names()] if stdin else listed, *part)
+                stdin = False
+            files, total = chain(listed, _read_names() if stdin else ()), None if stdin else len(listed)
     settings: dict[str, Any] = {"top": top or 3, "batch_size": batch_size, "confidence": confidence, "crops": crops}
     if sort_into is not None:
         del settings["top"]
         with on_stderr():
-            counts = sort_images(predictor, files, sort_into, copy=copy, total=total, **settings)
+            counts = sort_images(predictor, cast(Iterable[Path], files), sort_into, copy=copy, total=total, **settings)
         summary = (
             "{sorted:,} sorted, of which {unsure:,} unsure and {unknown:,} unknown; {failed:,} cannot be read".format(
                 **counts
@@ -144,7 +157,20 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def take_shard(files: list[Path], number: int, count: int) -> list[Path]:
     """A part in the order of the whole: the parts 1 to `count`, one after the other, are the whole."""
-    return files[len(files) * (number - 1) // count : len(files) * number // count]
+    return files[slice(*shard_bounds(len(files), number, count))]
+
+
+def shard_bounds(images: int, number: int, count: int) -> tuple[int, int]:
+    """Number of the first image of a part, and of the one after its last."""
+    return images * (number - 1) // count, images * number // count
+
+
+def _find_shards(images: Sequence[Path]) -> str | None:
+    """The first of the arguments that is shards. Made a path, an address has lost a slash."""
+    from googlenet.data.dataset import has_shards
+
+    texts = (re.sub(r"^([a-z0-9]+):/(?!/)", r"\1://", str(path)) for path in images)
+    return next((text for text in texts if has_shards(text)), None)
 
 
 def _read_names() -> Iterator[Path]:

@@ -1,193 +1,27 @@
-"""Labeled images, a dataset of several splits, and how a dataset is loaded, by name or from a folder."""
+"""A dataset of several splits, and how a dataset is loaded, by name or from a folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
-from torch.utils import data
 
 from googlenet.choices import Resize
 from googlenet.console import log
 from googlenet.data import fashion_mnist
-from googlenet.data.decode import anonymous_memmap
 from googlenet.data.folder import SPLITS, ImageFile, Listing, list_folder, scan
+from googlenet.data.image_split import ImageSplit
+from googlenet.data.sharded import is_sharded, load_shards
 from googlenet.data.splits import choose_held_out, find_units, split_files
-from googlenet.data.store import Content, Decoding, PixelStore, open_store, pixel_sums
+from googlenet.data.store import Content, Decoding, PixelStore, open_store
 from googlenet.data.table import is_table, list_table
-from googlenet.errors import UserError, check_counts, plural
+from googlenet.errors import UserError, plural
 from googlenet.files import expand, printable
-
-_CHUNK = 128  # images that are processed at a time
-
-
-class Pixels(Protocol):
-    """Images of one size that need not be one tensor."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """(N, C, H, W)."""
-
-    @property
-    def is_decoded(self) -> bool:
-        """Whether the pixels are there; else each image is decoded whenever it is indexed."""
-
-    def __getitem__(self, index: Tensor, /) -> Tensor:
-        """uint8: one image (C, H, W) for a 0-d index, else a batch."""
-
-    def original(self, number: int, min_side: int) -> Tensor:
-        """One image as its file has it, if that is known: see `ImageSplit.original`."""
-
-
-class ImageSplit(data.Dataset[tuple[Tensor, Tensor]]):
-    """Images of one size with their labels: in memory, in a file mapped into memory, or decoded when they are used.
-
-    `split[i]` is an image (C, H, W) and its label. A subset is a view: it shares the pixels of its split.
-    """
-
-    def __init__(
-        self, images: Tensor | Pixels, labels: Tensor, files: Sequence[str] = (),
-        columns: Mapping[str, Sequence[str]] | None = None, *, units: Tensor | None = None,
-        index: Tensor | None = None, sums: Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """
-        Args:
-            images: uint8, (N, C, H, W).
-            labels: int64, (N,).
-            files: the name of each image. Default: its number.
-            columns: what a table of files says about each of them (`group`, `camera`, ...).
-            units: int64, (N,); images with the same number must stay together when a part is held out. Default: those
-                with the same pixels.
-            index: int64, (N,): of each image in `images`, which then may have others. Default: all in their order.
-            sums: float64, (N of `images`, C, 2): `pixel_sums` of `images`, if they are known.
-        """
-        self.labels, self.units = labels, units
-        self.files = tuple(files) or tuple(map(str, range(len(labels))))
-        self.columns = {name: tuple(values) for name, values in (columns or {}).items()}
-        self._pixels, self._index, self._sums = images, index, sums
-
-    @property
-    def images(self) -> Tensor:
-        """uint8, (N, C, H, W). The first use copies a view's images into a file; `RunError` if the disk is full."""
-        if self._index is not None or not isinstance(self._pixels, Tensor):
-            pixels = torch.from_numpy(anonymous_memmap((len(self), *self._pixels.shape[1:])))
-            for part, images in zip(pixels.split(_CHUNK), self._chunks(), strict=True):
-                part.copy_(images)
-            self._sums = None if self._sums is None or self._index is None else self._sums[self._index]
-            self._pixels, self._index = pixels, None
-        return self._pixels
-
-    def original(self, number: int, min_side: int) -> Tensor:
-        """An image before it was made square, uint8 (C, H, W), if it is decoded when it is used; else as it is.
-
-        A JPEG may be decoded at a half, a quarter or an eighth of its size, but no side below `min_side` pixels.
-        """
-        row = int(self._rows(torch.tensor(number)))
-        return self._pixels[row] if isinstance(self._pixels, Tensor) else self._pixels.original(row, min_side)
-
-    @property
-    def channels(self) -> int:
-        return self.image_shape[0]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of each image."""
-        _, channels, height, width = self._pixels.shape
-        return channels, height, width
-
-    @property
-    def is_decoded(self) -> bool:
-        """Whether the pixels are there; else each image is decoded whenever it is used."""
-        return isinstance(self._pixels, Tensor) or self._pixels.is_decoded
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._pixels[self._rows(torch.tensor(index))], self.labels[index]
-
-    def __getitems__(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """A batch: (N, C, H, W) and (N,). PyTorch's data loaders call this."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return self._pixels[self._rows(chosen)], self.labels[chosen]
-
-    def batches(self, batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batch for each tensor of indices. Images that are not decoded are decoded one batch ahead."""
-        if self.is_decoded:
-            yield from map(self.__getitems__, batches)
-            return
-        with ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for indices in batches:
-                current, ahead = ahead, pool.submit(self.__getitems__, indices)
-                if current is not None:
-                    yield current.result()
-            if ahead is not None:
-                yield ahead.result()
-
-    def _rows(self, indices: Tensor) -> Tensor:
-        return indices if self._index is None else self._index[indices]
-
-    def subset(self, indices: Tensor) -> ImageSplit:
-        """A view of these images, in this order."""
-        chosen = indices.tolist()
-        return ImageSplit(
-            self._pixels, self.labels[indices], [self.files[i] for i in chosen],
-            {name: [values[i] for i in chosen] for name, values in self.columns.items()},
-            units=None if self.units is None else self.units[indices], index=self._rows(indices), sums=self._sums,
-        )  # fmt: skip
-
-    def content_units(self) -> Tensor:
-        """`units`, or if they are not known, those of images with the same pixels: int64, (N,)."""
-        if self.units is not None:
-            return self.units
-        digests = (sha256(image.tobytes()).digest() for images in self._chunks() for image in images.numpy())
-        numbers: dict[bytes, int] = {}
-        return torch.tensor([numbers.setdefault(digest, len(numbers)) for digest in digests], dtype=torch.int64)
-
-    def spread(self, count: int) -> ImageSplit:
-        """A view of (at most) `count` images: the same share of every class, and at least one of each if possible.
-
-        They are always the same, in their order in the split. Raises `UserError` for a count below 1.
-        """
-        check_counts(count=count)
-        if count >= len(self):
-            return self
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
-        labels = self.labels[order]
-        position = torch.empty(len(self))  # among the images of the same class, from 0 to almost 1
-        for label in labels.unique():
-            members = labels == label
-            position[members] = torch.arange(int(members.sum())) / members.sum()
-        return self.subset(order[position.argsort(stable=True)[:count]].sort().values)
-
-    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel, for pixels in 0..1, exact.
-
-        Of images that are decoded when they are used, those of 1,000 of them.
-        """
-        if self._sums is not None:
-            sums = self._sums[self._rows(torch.arange(len(self)))].sum(0)
-            count = len(self) * self._pixels.shape[2] * self._pixels.shape[3]
-        else:
-            split = self if self.is_decoded else self.spread(1000)
-            sums = torch.stack([pixel_sums(images).sum(0) for images in split._chunks()]).sum(0)
-            count = len(split) * self._pixels.shape[2] * self._pixels.shape[3]
-        mean, square = (sums / count / torch.tensor([255, 255**2])).unbind(1)
-        std = (square - mean.square()).clamp(min=0).sqrt()
-        rounded = ([round(value, 4) for value in values.tolist()] for values in (mean, std))
-        return tuple(next(rounded)), tuple(value or 1.0 for value in next(rounded))
-
-    def _chunks(self) -> Iterator[Tensor]:
-        return (self.__getitems__(indices)[0] for indices in torch.arange(len(self)).split(_CHUNK))
 
 
 @dataclass(frozen=True)
@@ -259,8 +93,15 @@ def catalog_entry(name: str) -> ModuleType:
 
 
 def has_files(name: str | Path) -> bool:
-    """Whether this is a folder of images or a table of image files on this machine."""
-    return is_folder(name) or ((isinstance(name, Path) or name not in CATALOG) and is_table(name))
+    """Whether this is a folder of images or a table of image files on this machine; not one of shards."""
+    return (is_folder(name) and not has_shards(name)) or (
+        (isinstance(name, Path) or name not in CATALOG) and is_table(name)
+    )
+
+
+def has_shards(name: str | Path) -> bool:
+    """Whether this is a folder of shards, an address, or a name on the Hugging Face Hub."""
+    return name not in CATALOG and is_sharded(name)
 
 
 def list_files(source: str | Path, classes: Sequence[str] | None = None, *, min_classes: int = 2) -> Listing:
@@ -312,6 +153,15 @@ def load_dataset(
     """
     if unknown := set(splits) - set(SPLITS):
         raise UserError(f"splits are {', '.join(SPLITS)}, not {min(unknown)!r}")
+    if has_shards(name_or_folder):
+        if skip_unreadable:
+            raise UserError("--skip-unreadable is for folders and tables: googlenet data pack can leave such files out")
+        name, found_classes, place, digest, sides = load_shards(
+            name_or_folder, size=size, resize=resize, seed=seed, channels=channels, classes=classes,
+            test_fraction=test_fraction, splits=splits, train_size=train_size,
+        )  # fmt: skip
+        validation = sides["validation"] if len(sides["validation"]) else None
+        return ImageDataset(name, found_classes, sides["train"], sides["test"], place, digest, validation=validation)
     if not has_files(name_or_folder):
         known = catalog_entry(name := str(name_or_folder))
         train, test, *origin = known.read(data_dir, splits)

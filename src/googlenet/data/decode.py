@@ -30,6 +30,19 @@ _SYSTEM_NAMES = frozenset(
      "ehthumbs.db", "desktop.ini")
 )  # fmt: skip
 PAD_GRAY = 128  # of 255, in the borders of `pad`
+
+
+class NamedImage(bytes):
+    """The content of an image file without a path, and its name."""
+
+    def __new__(cls, content: bytes, name: str) -> NamedImage:
+        image = super().__new__(cls, content)
+        image.name = name
+        return image
+
+    name: str
+
+
 Source = str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor
 """One image: a file's path or content, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W).
 Arrays and tensors are uint8, gray, RGB or RGBA."""
@@ -169,7 +182,7 @@ def _open_image(
     source: Source, load: Callable[[Image.Image], None] | None = None, name: str = ""
 ) -> Iterator[Image.Image]:
     """The image; without `load` only its header is read. Any error, now or while it is used, is a `UserError`."""
-    name = name or (str(source) if isinstance(source, str | Path) else f"image ({type(source).__name__})")
+    name = name or name_of(source) or f"image ({type(source).__name__})"
     limit = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
     if not limit.isdecimal():
         raise RunError(f"GOOGLENET_MAX_PIXELS must be a number of pixels, not {limit!r}")
@@ -201,6 +214,11 @@ def _open_image(
         raise UserError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise errors of any type for a damaged file
         raise UserError(f"{name}: cannot be decoded ({reason_of(error)})") from error
+
+
+def name_of(source: Source) -> str:
+    """The path or name of an image; empty if it has none."""
+    return source.name if isinstance(source, NamedImage) else str(source) if isinstance(source, str | Path) else ""
 
 
 def check_regular_file(path: str | Path) -> None:

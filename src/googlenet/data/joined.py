@@ -20,6 +20,7 @@ from googlenet.data.dataset import (
     catalog_entry,
     check_trained_on,
     has_files,
+    has_shards,
     list_files,
     load_dataset,
     split_validation,
@@ -87,6 +88,8 @@ def load_joined(
     """
     if also is None:
         return load_dataset(data, data_dir, splits=splits, **options)
+    if shards := [source for source in (data, also) if has_shards(source)]:
+        raise UserError(f"--also cannot mix in or add to shards ({shards[0]}): pack the images of both together")
     if _identity(data) == _identity(also):
         raise UserError(f"the old images to mix in are the new ones, {also}: omit --also, or name others")
     reports = [scan(list_files(source, min_classes=1)) for source in (data, also) if has_files(source)]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from googlenet.console import log
-from googlenet.data.dataset import load_dataset
+from googlenet.data.dataset import ImageSplit, load_dataset
 from googlenet.data.transforms import InputSpec
 from googlenet.device import available_cores
 from googlenet.errors import RunError, UserError, check_counts, reason_of
@@ -21,6 +22,7 @@ Batch = tuple[Tensor, Tensor]
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 _AHEAD = 3  # batches of a worker: two that PyTorch asks for in advance, and one that is used
 _TIMEOUT = 120  # seconds for a batch
+_BUFFER = 8192  # images of shards that are mixed at a time, over all workers
 
 
 def load_data(
@@ -29,7 +31,8 @@ def load_data(
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:  # fmt: skip
     """The tutorial's data loaders: (training, test). The training images are shuffled again in each pass.
 
-    A batch is float32 images (N, C, H, W) with pixels in 0..1, and int64 labels (N,).
+    A batch is float32 images (N, C, H, W) with pixels in 0..1, and int64 labels (N,). Of images in shards, each process
+    reads its own part, so the order of the test images depends on `num_workers`.
 
     Args:
         batch_size: images per batch; the last batch may have fewer.
@@ -37,7 +40,7 @@ def load_data(
             one per core; 0, or too little shared memory for their batches: the calling process prepares them. Iterating
             raises `RunError` if one of them dies, or takes two minutes for a batch.
         resize: height and width in pixels; default: 28 for Fashion-MNIST, 224 for a folder.
-        data: name or folder, and `data_dir`: as for `load_dataset`, which says what is raised, too.
+        data: name, folder or shards, and `data_dir`: as for `load_dataset`, which says what is raised, too.
     """
     check_counts(batch_size=batch_size, resize=resize)
     if num_workers < 0:
@@ -57,13 +60,50 @@ def load_data(
         workers = 0
     loader = partial(
         _Loader,
-        batch_size=batch_size,
         num_workers=workers,
         collate_fn=partial(_prepare, spec),  # called in the workers
         persistent_workers=workers > 0,
         timeout=_TIMEOUT if workers > 0 else 0,
     )
-    return loader(dataset.train, shuffle=True), loader(dataset.test)
+    if dataset.train.is_streamed:
+        streams = (
+            _Stream(dataset.train, batch_size, workers, shuffle=True),
+            _Stream(dataset.test, batch_size, workers),
+        )
+        training, test = (loader(stream, batch_size=None) for stream in streams)
+        return training, test
+    return loader(dataset.train, batch_size=batch_size, shuffle=True), loader(dataset.test, batch_size=batch_size)
+
+
+class _Stream(IterableDataset[Batch]):
+    """The batches of images in shards, of which each worker reads its own part."""
+
+    def __init__(self, split: ImageSplit, batch_size: int, workers: int, *, shuffle: bool = False) -> None:
+        self._split, self._batch_size, self._parts, self._shuffle = split, batch_size, max(workers, 1), shuffle
+        self._passes = 0
+
+    def __len__(self) -> int:
+        """Batches; the last one of each worker may have fewer images."""
+        return sum(-(-len(part) // self._batch_size) for part in self._divided(torch.arange(len(self._split))))
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        # The same in all workers, and another one in each pass
+        seed = int(torch.randint(2**60, ())) if worker is None else worker.seed - worker.id + self._passes
+        self._passes += 1
+        order = torch.arange(len(self._split))
+        if self._shuffle:
+            generator = torch.Generator().manual_seed(seed)
+            order = self._split.shuffled(generator, self._batch_size * self._parts, self._parts, _BUFFER)
+        part = self._divided(order)[0 if worker is None else worker.id]
+        return self._split.batches(part.split(self._batch_size))
+
+    def _divided(self, order: Tensor) -> Sequence[Tensor]:
+        """The part of each worker: shuffled as processes that train share a batch, else neighbors."""
+        if self._shuffle:
+            batches = order.split(self._batch_size * self._parts)
+            return [torch.cat([batch[number :: self._parts] for batch in batches]) for number in range(self._parts)]
+        return order.tensor_split(self._parts)
 
 
 class _Loader(DataLoader[Batch]):

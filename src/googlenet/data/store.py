@@ -183,11 +183,13 @@ def list_stores() -> list[StoreInfo]:
 
 
 def clear_stores() -> int:
-    """Delete every store and what killed runs left. Returns the bytes freed. Runs keep what they use."""
-    folder = cache_dir() / "pixels"
-    freed = _size(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    return freed - _size(folder)
+    """Delete every store, copies of shards, and what killed runs left. Returns the bytes freed. Runs keep what they
+    use."""
+    folders = [cache_dir() / "pixels", cache_dir() / "shards"]
+    freed = sum(map(_size, folders))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed - sum(map(_size, folders))
 
 
 def limit_bytes() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from googlenet.console import log
-from googlenet.data.dataset import ImageSplit, has_files
+from googlenet.data.dataset import CATALOG, ImageSplit
 from googlenet.errors import UserError
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.report import eval_split
@@ -119,7 +119,7 @@ def same_images(
     given, data = data, data or a.recipe.get("data")
     is_decoded_alike = (a.input.decoded_size, a.input.resize) == (b.input.decoded_size, b.input.resize)
     is_split_alike = all(a.recipe.get(name) == b.recipe.get(name) for name in ("data", "also", "seed"))
-    if data is None or not has_files(data) or (is_decoded_alike and is_split_alike):
+    if data is None or data in CATALOG or (is_decoded_alike and is_split_alike):
         return split
     own = eval_split(b, data, data_dir, skip_unreadable=skip_unreadable, crops=crops)
     positions = {file: position for position, file in enumerate(own.files)}

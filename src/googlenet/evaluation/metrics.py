@@ -94,7 +94,7 @@ class Evaluation:
     images_per_second: float
     temperature: float = 1.0  # logits are divided by it before the softmax; it does not change the predicted class
     confidence: float = 0.0  # the threshold of `coverage`: a probability from 0 to 1
-    files: tuple[str, ...] = ()  # the name of each image; default: its number
+    files: Sequence[str] = ()  # the name of each image; default: its number
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of a table of files: N values each
     rule: KnownRule | None = None  # which images belong to one of the classes
     unknown_logits: Tensor | None = None  # float32, (M, classes): of images of none of the classes
@@ -349,13 +349,13 @@ def collect_logits(
 
     with eval_mode(net), fused(net), torch.inference_mode():
         if crops == 1:
-            for indices in torch.arange(len(split)).split(batch_size):
-                collected.append(run(split.__getitems__(indices)[0], spec.prepare))
+            for images, _ in split.batches(torch.arange(len(split)).split(batch_size)):
+                collected.append(run(images, spec.prepare))
                 if advance is not None:
-                    advance(len(indices))
+                    advance(len(images))
         else:
-            images = crops_of(split, spec, crops)
-            while group := list(islice(images, max(1, batch_size // crops))):
+            cut = crops_of(split, spec, crops)
+            while group := list(islice(cut, max(1, batch_size // crops))):
                 parts = torch.cat(group).split(batch_size)
                 logits = torch.cat([run(part, spec.normalize) for part in parts])
                 collected.append(average(logits.unflatten(0, (len(group), crops))))

@@ -13,7 +13,15 @@ from torch import Tensor
 from googlenet.choices import Crops
 from googlenet.console import log, progress
 from googlenet.data.crops import check_crops
-from googlenet.data.dataset import ImageDataset, ImageSplit, check_unreadable, has_files, list_files, load_dataset
+from googlenet.data.dataset import (
+    ImageDataset,
+    ImageSplit,
+    check_unreadable,
+    has_files,
+    has_shards,
+    list_files,
+    load_dataset,
+)
 from googlenet.data.decode import decode_images, image_files
 from googlenet.data.folder import scan
 from googlenet.data.joined import load_joined, relabeled
@@ -171,7 +179,7 @@ def load_eval_data(
         raise UserError("the model file does not name its training data: name a dataset or folder (--data)")
     name = str(sources[0] if data is None else data)
     for source in sources if data is None else ():
-        if Path(source).is_absolute() and not has_files(source):
+        if Path(source).is_absolute() and not (has_files(source) or has_shards(source)):
             raise UserError(f"the training data {source} no longer exists: name its folder (--data), or another one")
     options: dict[str, Any] = {
         "size": info.input.decoded_size, "resize": info.input.resize, "seed": recipe.get("seed", 0),
@@ -185,6 +193,11 @@ def load_eval_data(
         if info.data_digest not in ("", dataset.digest):
             log.warning("the images have changed since training: training images may be in the test split")
         dataset = relabeled(dataset, info.classes)
+    elif has_shards(name):
+        # Other shards without a test split: every image
+        dataset = load_dataset(name, test_fraction=0.2 if name in sources else 1.0, **options)
+        if name in sources and info.data_digest and dataset.digest not in digests:
+            log.warning("the shards have changed since training: training images may be in the test split")
     elif not has_files(name):
         dataset = load_dataset(name, data_dir or (recipe.get("data_dir") if name in sources else None), **options)
         if info.classes != unnamed_classes(len(dataset.classes)) and set(dataset.classes) <= set(info.classes):

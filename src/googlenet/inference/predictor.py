@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from googlenet.choices import Crops
 from googlenet.data.crops import average, check_crops, cut_crops, side_for
-from googlenet.data.decode import Source, center_crop, check_source, decode_image, decode_resized
+from googlenet.data.decode import Source, center_crop, check_source, decode_image, decode_resized, name_of
 from googlenet.device import DTYPES, available_cores, resolve_device, resolve_precision
 from googlenet.errors import UserError, check_confidence, check_counts
 from googlenet.files import expand, printable
@@ -250,7 +250,7 @@ class Predictor:
         with ThreadPoolExecutor(self._threads) as pool:
 
             def submit(number: int, image: Source) -> tuple[str, Future[Tensor | str]]:
-                name = printable(image) if isinstance(image, str | Path) else f"image {number}"
+                name = printable(name_of(image)) or f"image {number}"
                 check_source(image, name)
                 return name, pool.submit(self._read, image, name, crops)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from googlenet.choices import Crops
 from googlenet.console import log, progress
+from googlenet.data.decode import NamedImage, name_of
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import atomic_write, check_writable, disk_errors, expand, printable, write_json
@@ -32,8 +33,8 @@ def header(has_rule: bool) -> str:
 
 
 def write_predictions(
-    predictor: Predictor, files: Iterable[Path], output: str | Path, *, total: int | None = None, resume: bool = False,
-    top: int = 3, batch_size: int = 32, confidence: float = 0.0, crops: Crops = 1,
+    predictor: Predictor, files: Iterable[Path | NamedImage], output: str | Path, *, total: int | None = None,
+    resume: bool = False, top: int = 3, batch_size: int = 32, confidence: float = 0.0, crops: Crops = 1,
     shard: str | None = None,
 ) -> tuple[int, int]:  # fmt: skip
     """Write the predictions of image files to a .csv, .jsonl or .parquet file, and what they depend on next to it
@@ -51,7 +52,7 @@ def write_predictions(
     if output.exists():
         check_made_with(output, output.with_name(f"{output.name}.json"), made_with, "use another --output")
         done, size = read_predicted(output, top)
-    remaining = (file for file in files if printable(file) not in done)
+    remaining = (file for file in files if printable(name_of(file)) not in done)
     # Checks its arguments now, before there is an output
     predictions = predictor.predict(remaining, top=top, batch_size=batch_size, confidence=confidence, crops=crops)
     predicted = failed = 0

@@ -7,8 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from googlenet.data.dataset import has_files, is_folder, list_files, load_dataset
+from googlenet.data.dataset import has_files, has_shards, is_folder, list_files, load_dataset
 from googlenet.data.decode import read_header
+from googlenet.data.sharded import open_shards
 from googlenet.device import memory_bytes, resolve_device
 from googlenet.errors import UserError
 from googlenet.recipe import Recipe, load_recipe
@@ -39,7 +40,7 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
         size, line = fit_batch_size(resolved)
         return resolved.model_copy(update={"batch_size": size}), name, f"{reason}; {line}" if reason else line
     data, reason = settings.get("data"), ""
-    with_files = isinstance(data, str | Path) and has_files(data)
+    with_files = isinstance(data, str | Path) and (has_files(data) or has_shards(data))
     name = str(recipe) if isinstance(recipe, str | Path) else "run"
     if recipe is None:
         name = recipe = "images" if with_files else "fast"
@@ -55,7 +56,9 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
     paths: dict[str, str] = {}
     for setting in ("data", "also"):
         source = getattr(resolved, setting)
-        if source is not None and has_files(source):  # rows of a table are relative to the link to it, not its target
+        if source is not None and has_shards(source):
+            paths[setting] = str(Path(source).resolve()) if is_folder(source) else source
+        elif source is not None and has_files(source):  # rows of a table are relative to the link to it, not its target
             path = Path(source)
             paths[setting] = str(path.resolve() if is_folder(path) else path.absolute())
     for setting in ("data_dir", "weights"):
@@ -67,8 +70,13 @@ def resolve_recipe(recipe: str | Path | Recipe | None, settings: dict[str, Any])
 
 def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Image size, batch size, learning rate and epochs for a folder, unless given; and the reasons in one line."""
-    count, paths = 0, list[Path]()
+    count, paths, sides = 0, list[Path](), list[int]()
     for source in (folder,) if also is None else (folder, also):
+        if has_shards(source):
+            index = open_shards(source)[0]
+            count += len(index.splits["train"].labels) if "train" in index.splits else 1
+            sides.append(index.side)
+            continue
         if not has_files(source):
             count += len(load_dataset(source, given.get("data_dir"), splits=("train",)).train)
             continue
@@ -76,7 +84,6 @@ def _choose_settings(folder: str, also: str | None, given: dict[str, Any]) -> tu
         training = [path for path, _, split in found if split in (None, "train")]
         count += max(round(len(training) * (0.8 if len(training) == len(found) else 1.0)), 1)
         paths += [path for path, _, _ in found]
-    sides = []
     for path in random.Random(0).sample(paths, min(_SAMPLE, len(paths))):
         try:
             sides.append(min(read_header(path).size))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from googlenet.console import log
-from googlenet.data.dataset import has_files
+from googlenet.data.dataset import has_files, has_shards
 from googlenet.errors import UserError
 from googlenet.files import expand
 from googlenet.recipe import Recipe, load_recipe, stored_recipe
@@ -63,7 +63,7 @@ def plan_run(
     # The same images may lie elsewhere now; their digest decides
     stored = stored.model_copy(update={"data": now.data, "also": now.also, "data_dir": now.data_dir})
     for option, data in (("--data", now.data), ("--also", now.also)):
-        if data is not None and Path(data).is_absolute() and not has_files(data):
+        if data is not None and Path(data).is_absolute() and not (has_files(data) or has_shards(data)):
             raise UserError(f"the images of this run are not in {data} any more: say where they are with {option}")
     for name, value in now.model_copy(update={"whiten": False} if has_model else {}).model_dump().items():
         if value != (before := getattr(stored, name)) and name not in _FREE:

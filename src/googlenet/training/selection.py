@@ -25,7 +25,7 @@ def eval_model(trainer: Trainer) -> nn.Module:
 
 
 def evaluate(trainer: Trainer, name: str, between: Callable[[], None] | None = None) -> Evaluation:
-    """Evaluate on the validation or test split, every image once: each of W processes takes every W-th image.
+    """Evaluate on the validation or test split, every image once: each process takes a part.
 
     `between` is called after each batch.
     """
@@ -37,7 +37,8 @@ def evaluate(trainer: Trainer, name: str, between: Callable[[], None] | None = N
         # Batch norm statistics differ between processes; what is evaluated is what the first one saves
         for tensor in net.state_dict().values():
             torch.distributed.broadcast(tensor, src=0)
-        part = split.subset(torch.arange(rank, len(split), world))
+        parts = torch.arange(len(split)).tensor_split(world)
+        part = split.subset(parts[rank])
     # If a training step fits into memory, several times its images fit here, where no layer's output is kept
     images_per_part = -(-trainer.recipe.batch_size // (world * trainer.recipe.gradient_accumulation))
     with progress(f"evaluating on {name} images", len(part)) as bar:
@@ -55,7 +56,7 @@ def evaluate(trainer: Trainer, name: str, between: Callable[[], None] | None = N
         padded = torch.zeros(-(-len(split) // world), logits.shape[1])
         padded[: len(logits)] = logits
         gathered = accelerator.gather(padded.to(accelerator.device)).cpu().view(world, *padded.shape)
-        logits = gathered.transpose(0, 1).flatten(0, 1)[: len(split)]
+        logits = torch.cat([rows[: len(own)] for rows, own in zip(gathered, parts, strict=True)])
     rate = len(split) / (time.perf_counter() - started)
     classes = trainer.dataset.classes
     return Evaluation(classes, logits, split.labels, rate, files=split.files, columns=split.columns)

@@ -102,6 +102,8 @@ class Trainer:
             mean, std = self.train_split.pixel_statistics()
         if recipe.batch_size > images:
             raise UserError(f"batch_size = {recipe.batch_size} is more than the {images} training images")
+        if recipe.balance == "sampling" and self.train_split.is_streamed:
+            raise UserError('balance = "sampling" draws images from everywhere, shards are read in order: use "loss"')
         if self.validation is None and recipe.select_by == "validation":
             raise UserError('select_by = "validation" needs a validation split: set validation, for example to 0.1')
         for split in (data.test, self.validation):
@@ -188,7 +190,7 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         if self.sampling_weights is None:
-            order = torch.randperm(count, generator=generator)
+            order = self.train_split.shuffled(generator, size, world, self.recipe.shuffle_buffer)
         else:
             order = torch.multinomial(self.sampling_weights, count, replacement=True, generator=generator)
         for number in range(first, self.steps_per_epoch):
@@ -318,9 +320,8 @@ def make_network(
     net = create_model(recipe.variant, num_classes=len(dataset.classes), in_channels=spec.channels, **changes)
     net.check_size(recipe.image_size, recipe.image_size)
     if recipe.whiten:
-        count = min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2), len(training))
-        every = -(-len(training) // count)  # spread over all classes: a folder's images are sorted by class
-        images, _ = training.__getitems__(torch.arange(0, len(training), every))
+        count = min(_IMAGES_TO_WHITEN, max(1, _PIXELS_TO_WHITEN // recipe.image_size**2))
+        images, _ = training.__getitems__(training.examples(count))
         whiten(net.conv1.conv, spec.prepare(images))
     return net, spec
 

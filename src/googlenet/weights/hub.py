@@ -34,11 +34,11 @@ def download(name: str) -> Path:
     if (match := _NAME.fullmatch(name)) is None:
         raise UserError(f"{name!r} is not the name of a repository: use hf:owner/name or hf:owner/name@revision")
     repository, revision = match.groups()
-    api = _api(name)
+    api = hub_api(name)
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     try:
-        with _clear_errors(api, repository):
+        with clear_errors(api, repository):
             # Asked first, because `hf_hub_download` would try for 24 s to reach a Hub that is not there
             api.get_hf_file_metadata(url=hf_hub_url(repository, MODEL_FILE, revision=revision, endpoint=api.endpoint))
             return Path(api.hf_hub_download(repository, MODEL_FILE, revision=revision))
@@ -58,12 +58,12 @@ def upload(repository: str, files: Mapping[str, Path], *, private: bool = False)
     """
     if (match := _NAME.fullmatch(_PREFIX + repository)) is None or match[2]:
         raise UserError(f"{repository!r} is not the name of a repository: use owner/name")
-    api = _api("push")
+    api = hub_api("push")
     from huggingface_hub import CommitOperationAdd, get_token
 
     if get_token() is None:
         raise UserError("push needs a token of the Hugging Face Hub: run hf auth login, or set HF_TOKEN")
-    with _clear_errors(api, repository):
+    with clear_errors(api, repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
         if private and not api.repo_info(repository).private:
             raise UserError(f"the repository {repository} exists and is public: omit --private, or name another one")
@@ -72,7 +72,8 @@ def upload(repository: str, files: Mapping[str, Path], *, private: bool = False)
     return f"{api.endpoint}/{repository}"
 
 
-def _api(purpose: str) -> HfApi:
+def hub_api(purpose: str) -> HfApi:
+    """The Hub's interface. Raises `UserError` if huggingface_hub, which `purpose` needs, is not installed."""
     require("huggingface_hub", purpose)
     from huggingface_hub import HfApi
 
@@ -80,7 +81,7 @@ def _api(purpose: str) -> HfApi:
 
 
 @contextlib.contextmanager
-def _clear_errors(api: HfApi, repository: str) -> Iterator[None]:
+def clear_errors(api: HfApi, repository: str) -> Iterator[None]:
     """Turns the errors of the Hub and of its HTTP client, which are of many types, into ours."""
     from huggingface_hub import errors
 
