@@ -29,8 +29,8 @@ app.command("googlenet.cli.convert:import_", name="import", help="Convert other 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit: 0 success, 1 failed, 2 usage error, 75 ended by SIGTERM, 130 interrupted."""
-    # Of a start that takes seconds, half a second is the garbage collector's, which walks through all that PyTorch defines
-    # and frees nothing: full collections are rare, and the last one, when Python ends, is without these objects
+    # Half a second of a start would be the garbage collector's, which walks through all that PyTorch defines and frees
+    # nothing. So full collections are rare, and the last one, when Python ends, skips these objects.
     gc.set_threshold(700, 10, 1000)
     atexit.register(gc.freeze)
     # File names need not be valid text
