@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -21,9 +20,6 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
-
-# accelerate imports another package's bar, which warns in a notebook without ipywidgets, and which we do not use
-warnings.filterwarnings("ignore", message="IProgress not found")
 
 LINE_EVERY = 10  # Seconds between two progress lines without a terminal
 _REWRITE_EVERY = 1  # Seconds between two versions of a notebook's line: they all travel to the browser
