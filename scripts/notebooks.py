@@ -1,7 +1,7 @@
 """Runs the notebooks in examples/ and saves them with their outputs.   usage: notebooks.py [--links] [FILE ...]
 
 They run in an empty folder. With --links nothing runs, and only the badge and the address to install from are written:
-`Repository` under [project.urls] in pyproject.toml. Without it there is no badge, and pip installs by name.
+`Repository` under [project.urls] in pyproject.toml. Without it, the badge is missing and pip installs by name.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import pytest
+from matplotlib import pyplot
 
 from tests.pages import ROOT, name_of
 
@@ -46,7 +47,7 @@ def test_the_cells_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.Monke
             exec(compile(cell["source"], f"{notebook.name}, cell {number}", "exec"), scope)
             if "parameters" in tags_of(cell):
                 exec(TINY[notebook.name], scope)
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
     assert list(tmp_path.glob("runs/*/model.safetensors"))
 
 
