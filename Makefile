@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test wheel-test check soak bench study compare docs docs-serve clean
+.PHONY: train test wheel-test check soak bench study compare notebooks docs docs-serve clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
@@ -23,6 +23,10 @@ study: $(VENV)/installed
 
 compare: $(VENV)/installed
 	"$(BIN)/python" -m experiments.comparison $(ARGS)
+
+# Runs the notebooks in examples/ and saves them with their outputs, in half an hour; ARGS=--links writes their links only.
+notebooks: $(VENV)/installed-notebooks
+	"$(BIN)/python" scripts/notebooks.py $(ARGS)
 
 # The documentation site, in site/; docs-serve shows it on http://127.0.0.1:8000 and follows changes.
 docs: $(VENV)/installed-docs
@@ -67,6 +71,9 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt
 
 $(VENV)/installed-docs: pyproject.toml constraints.txt
 	$(call install,$$($(REQUIREMENTS) docs))
+
+$(VENV)/installed-notebooks: pyproject.toml constraints.txt
+	$(call install,$$($(REQUIREMENTS) notebooks export))
 
 # The variable silences an advertisement of the theme. With -m, the usage lines of the commands would contain it.
 MKDOCS = NO_MKDOCS_2_WARNING=1 "$(BIN)/python" "$(BIN)/mkdocs"

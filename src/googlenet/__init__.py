@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -45,7 +46,10 @@ def __getattr__(name: str) -> Any:
         return version("googlenet")
     if name not in _HOME:
         raise AttributeError(f"module 'googlenet' has no attribute {name!r}")
-    value = getattr(import_module(f"googlenet.{_HOME[name]}"), name)
+    with warnings.catch_warnings():
+        # accelerate imports tqdm's bar for notebooks, which we do not use and which warns if there is no ipywidgets
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        value = getattr(import_module(f"googlenet.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -99,7 +99,7 @@ def _transfer(url: str, part: Path) -> None:
         raise
     with response:
         if response.headers.get_content_type() == "text/html":  # of a proxy or a login page
-            raise DownloadError(f"{url} answered with a web page instead of the file")
+            raise DownloadError(f"{url} answered with a web page instead of the file: log in to the network")
         have = have if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None

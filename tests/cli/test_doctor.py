@@ -59,7 +59,7 @@ def test_what_to_install_for_what(call: Call, monkeypatch: pytest.MonkeyPatch) -
 def test_each_extra_has_a_purpose() -> None:
     pyproject = Path(__file__).parents[2] / "pyproject.toml"
     extras = import_module("tomllib").loads(pyproject.read_text())["project"]["optional-dependencies"]
-    assert set(doctor._EXTRAS) == set(extras) - {"dev", "docs"}
+    assert set(doctor._EXTRAS) == set(extras) - {"dev", "docs", "notebooks"}
 
 
 def test_what_is_broken_or_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

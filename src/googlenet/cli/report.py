@@ -53,7 +53,7 @@ def _read(folder: Path) -> RunRecord:
     try:
         rows = RunFolder(folder).rows()
     except ValueError as error:
-        raise UserError(f"{folder / 'metrics.jsonl'} is damaged: {error}") from error
+        raise UserError(f"{folder / 'metrics.jsonl'} is damaged ({error}): remove that line") from error
     return read_run(folder, rows)
 
 

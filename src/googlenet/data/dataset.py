@@ -77,7 +77,7 @@ def split_validation(
     grouped = split.units is not None and "group" in split.columns
     held_out = choose_held_out(split.labels, split.content_units(), fraction, seed, grouped=grouped)
     if not may_be_empty and (not held_out.any() or held_out.all()):
-        raise UserError(f"validation = {fraction} of {plural(len(split), 'image')} leaves one of the two sides empty")
+        raise UserError(f"validation = {fraction} of {plural(len(split), 'image')} leaves one side empty: set another")
     return split.subset(torch.nonzero(~held_out).squeeze(1)), split.subset(torch.nonzero(held_out).squeeze(1))
 
 
@@ -88,7 +88,7 @@ CATALOG = {"fashion-mnist": fashion_mnist}
 def catalog_entry(name: str) -> ModuleType:
     """The module of a dataset. Raises `UserError` for an unknown name."""
     if name not in CATALOG:
-        raise UserError(f"no dataset or folder {name!r}; datasets: {', '.join(CATALOG)}")
+        raise UserError(f"{name!r} is not a folder, a table of files or a dataset; datasets: {', '.join(CATALOG)}")
     return CATALOG[name]
 
 
@@ -200,7 +200,7 @@ def load_dataset(
         store = stores[sizes[split]]
         decoded[split] = _image_split(members[split] if split in splits else [], listing, units, store)
         if not members[split] and (split == "test" or (split == "train" and test_fraction < 1)):
-            raise UserError(f"{listing.folder} has no image for the {split} split")
+            raise UserError(f"{listing.folder} has no image for the {split} split; add some")
     if classes is None and members["train"] and not is_part:
         check_trained_on(listing.classes, {file.label for file in members["train"]}, str(listing.folder))
     source = expand(name_or_folder)

@@ -185,7 +185,7 @@ def _open_image(
     name = name or name_of(source) or f"image ({type(source).__name__})"
     limit = os.environ.get("GOOGLENET_MAX_PIXELS", str(MAX_PIXELS))
     if not limit.isdecimal():
-        raise RunError(f"GOOGLENET_MAX_PIXELS must be a number of pixels, not {limit!r}")
+        raise RunError(f"$GOOGLENET_MAX_PIXELS must be a number of pixels, not {limit!r}; unset it for {MAX_PIXELS:,}")
 
     def prepare(image: Image.Image) -> None:
         if image.width * image.height > int(limit):
@@ -207,7 +207,7 @@ def _open_image(
     except (UserError, RunError):
         raise
     except MemoryError as error:
-        raise RunError(f"{name}: not enough memory to decode it") from error
+        raise RunError(f"{name}: not enough memory to decode it; make the image smaller") from error
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
@@ -332,7 +332,7 @@ def image_files(paths: Iterable[str | Path]) -> Iterator[Path]:
         for run in runs:
             log.info("ignored: %s, a folder with a trained model", printable(run))
         if not files:
-            raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+            raise UserError(f"{path} has no images; their names end in {', '.join(sorted(SUFFIXES))}")
         yield from files
     if line := ignored(others):
         log.info(line)

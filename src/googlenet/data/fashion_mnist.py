@@ -87,7 +87,10 @@ def find(data_dir: str | Path | None = None) -> Path | None:
         folder = expand(named)
         found = [place for place in (folder, folder / "fashion-mnist") if any(_exist(place))]
         if not found:
-            raise UserError(f"{folder} does not have the files of Fashion-MNIST: {', '.join(DIGESTS)} (or .gz)")
+            raise UserError(
+                f"{folder} does not have the files of Fashion-MNIST, {', '.join(DIGESTS)} (or .gz); "
+                "omit --data-dir and $GOOGLENET_DATA to search for them"
+            )
         return found[0]
     if all(_exist(cache_folder())):
         return cache_folder()
@@ -185,10 +188,14 @@ def parse_idx(content: bytes, dimensions: int, name: str) -> np.ndarray:
     """
     header, start = 4 + 4 * dimensions, content[:4]
     if start != bytes((0, 0, 8, dimensions)) or len(content) < header:
-        raise UserError(f"{name} is not an IDX file with {dimensions} dimensions: it starts with {start.hex()}")
+        raise UserError(
+            f"{name} is not an IDX file with {dimensions} dimensions: it starts with {start.hex()}; fetch it again"
+        )
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != math.prod(shape):
-        raise UserError(f"{name} is damaged: it has {len(content) - header:,} values instead of {math.prod(shape):,}")
+        raise UserError(
+            f"{name} is damaged: it has {len(content) - header:,} values, not {math.prod(shape):,}; fetch it again"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

@@ -98,7 +98,9 @@ def list_folder(folder: str | Path, classes: Sequence[str] | None = None, *, min
         found, images = list(names.values()), [(path, names[name], split) for path, name, split in images]
     labels = {class_name(name): label for label, name in enumerate(classes or found)}
     if unknown := [name for name in found if name not in labels]:
-        raise UserError(f"{top} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes or ())}")
+        raise UserError(
+            f"{top} has a class {unknown[0]!r}, which the model does not have; it has {', '.join(classes or ())}"
+        )
     classes = tuple(classes or found)
     if not found or len(classes) < min_classes:
         is_class = not found and any(path.suffix.lower() in SUFFIXES for path in others)

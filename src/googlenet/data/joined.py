@@ -105,7 +105,9 @@ def load_joined(
         new, old = (_with_validation(dataset, validation, options.get("seed", 0)) for dataset in (new, old))
     joined = join(new, old, options.get("size", 224), options.get("train_size"))
     if joined.validation is not None and not len(joined.validation):
-        raise UserError(f"validation = {validation} of the images in {data} and {also} holds out none of them")
+        raise UserError(
+            f"validation = {validation} of the images in {data} and {also} holds out none of them: set more"
+        )
     if "train" in splits:
         check_trained_on(joined.classes, set(joined.train.labels.tolist()), f"{data} and {also}")
     return joined
@@ -128,7 +130,7 @@ def join(new: ImageDataset, old: ImageDataset, size: int, train_size: int | None
     """Both datasets as one, whose classes are those of `old`, then those that only `new` has."""
     classes = (*old.classes, *(name for name in new.classes if name not in old.classes))
     if len(classes) < 2:
-        raise UserError(f"{new.source} and {old.source} have one class only; at least two are needed")
+        raise UserError(f"{new.source} and {old.source} have one class only: at least two are needed, in either")
     if (new.validation is None) != (old.validation is None):
         one, other = (old, new) if new.validation is None else (new, old)
         raise UserError(
@@ -165,7 +167,9 @@ def join(new: ImageDataset, old: ImageDataset, size: int, train_size: int | None
 def relabeled(dataset: ImageDataset, classes: Sequence[str]) -> ImageDataset:
     """The same images with the numbers of their classes among `classes`. Raises `UserError` for another class."""
     if unknown := [name for name in dataset.classes if name not in classes]:
-        raise UserError(f"{dataset.source} has a class {unknown[0]!r}, which the model does not have")
+        raise UserError(
+            f"{dataset.source} has a class {unknown[0]!r}, which the model does not have; it has {', '.join(classes)}"
+        )
     numbers = torch.tensor([classes.index(name) for name in dataset.classes])
 
     train, test = (_view(split, labels=numbers[split.labels]) for split in (dataset.train, dataset.test))

@@ -51,7 +51,7 @@ def read_out_of_fold(path: Path, listing: Listing) -> OutOfFold:
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason_of(error)}") from error
     except (UnicodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8 ({reason_of(error)})") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({reason_of(error)}); write it again") from error
 
 
 def _parse(rows: Iterator[list[str]], path: Path, listing: Listing) -> OutOfFold:
@@ -93,12 +93,12 @@ def _parse(rows: Iterator[list[str]], path: Path, listing: Listing) -> OutOfFold
 def _columns(header: list[str], path: Path, classes: Sequence[str]) -> list[str]:
     needed = ["file", "class", *(PREFIX + name for name in classes)]
     if missing := [name for name in needed if name not in header]:
-        raise UserError(f"{path}, row 1: the column {printable(missing[0])!r} is missing")
+        raise UserError(f"{path}, row 1: the column {printable(missing[0])!r} is missing; write it with train --folds")
     if unknown := [name for name in header if name.startswith(PREFIX) and name not in needed]:
         name = printable(unknown[0].removeprefix(PREFIX))
         raise UserError(f"{path}, row 1: the folder has no class {name!r}; its classes are {', '.join(classes)}")
     if len(set(header)) < len(header):
-        raise UserError(f"{path}, row 1: two columns have the same name")
+        raise UserError(f"{path}, row 1: two columns have the same name; remove one of them")
     return header
 
 

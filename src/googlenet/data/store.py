@@ -198,7 +198,7 @@ def limit_bytes() -> int:
     try:
         return int(float(text) * 1e9)
     except (ValueError, OverflowError):
-        raise UserError(f"GOOGLENET_CACHE_GB must be a number of gigabytes, not {text!r}") from None
+        raise UserError(f"$GOOGLENET_CACHE_GB must be a number of gigabytes, such as 20, not {text!r}") from None
 
 
 def _path(contents: Sequence[Content], decoding: Decoding) -> Path:

@@ -42,9 +42,11 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None, *, min_c
     header, rows = _read(path)
     for name in ("file", "class"):
         if name not in header:
-            raise UserError(f"{path} has no column {name!r}; its columns are {', '.join(map(printable, header))}")
+            raise UserError(
+                f"{path} has no column {name!r}, only {', '.join(map(printable, header))}; add or rename one"
+            )
     if len(set(header)) < len(header):
-        raise UserError(f"{path} has two columns of the same name: {', '.join(map(printable, header))}")
+        raise UserError(f"{path} has two columns of the same name: {', '.join(map(printable, header))}; rename one")
     others = [name for name in header if name not in ("file", "class", "split")]
     columns: dict[str, list[str]] = {name: [] for name in others}
     images: list[tuple[Path, str, SplitName | None]] = []
@@ -53,13 +55,17 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None, *, min_c
     folder = path.absolute().parent
     for line, values in rows:
         if len(values) != len(header):
-            raise UserError(f"{path}, row {line}: {len(values)} values for {len(header)} columns")
+            raise UserError(
+                f"{path}, row {line}: {len(values)} values for {len(header)} columns; put a value with commas in quotes"
+            )
         row = dict(zip(header, values, strict=True))
         if not row["file"] or not row["class"]:
-            raise UserError(f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty")
+            raise UserError(
+                f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty; remove the row or fill it"
+            )
         file = _normalize(os.path.join(folder, os.fsdecode(row["file"].encode("utf-8", "surrogateescape"))))  # noqa: PTH118
         if (first := lines.setdefault(file, line)) != line:
-            raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already")
+            raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already; remove one of them")
         split = split_of(row["split"]) if row.get("split") else None
         if row.get("split") and split is None:
             raise UserError(f"{path}, row {line}: unknown split {row['split']!r}; splits: {', '.join(SPLITS)}")
@@ -69,15 +75,19 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None, *, min_c
         for name in others:
             columns[name].append(row[name])
     if missing:
-        raise UserError(f"{path} names {len(missing):,} files that do not exist, for example {missing[0]}")
+        raise UserError(
+            f"{path} names {len(missing):,} files that do not exist, such as {missing[0]}; paths start at its folder"
+        )
     found = sorted({name for _, name, _ in images})
     if classes is not None and (unknown := sorted(set(found) - set(classes))):
-        raise UserError(f"{path} has a class {unknown[0]!r}, which the model does not have: {', '.join(classes)}")
+        raise UserError(
+            f"{path} has a class {unknown[0]!r}, which the model does not have; it has {', '.join(classes)}"
+        )
     classes = tuple(classes or found)
     if not images or len(classes) < min_classes:
         raise UserError(f"{path} has {'one class only' if images else 'no rows'}; at least two classes are needed")
     if bad := [printable(name) for name in classes if not name.isprintable() and printable(name) != name]:
-        raise UserError(f"{path} has a class '{bad[0]}', whose name is not one line of text")
+        raise UserError(f"{path} has a class '{bad[0]}', whose name is not one line of text; rename it")
     try:
         top = Path(os.path.commonpath({os.path.dirname(file) for file in lines}))  # noqa: PTH120
     except ValueError as error:  # two drives of Windows

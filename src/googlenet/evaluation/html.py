@@ -185,7 +185,7 @@ def _read(path: Path, parse: Any, text: str | None = None) -> Any:
     except FileNotFoundError:
         return {}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{printable(path)} is damaged: {reason_of(error)}") from error
+        raise UserError(f"{printable(path)} is damaged ({reason_of(error)}): write it again, or delete it") from error
 
 
 def _answers(text: str) -> list[Answer]:

@@ -111,7 +111,7 @@ def unknown_split(
             torch.tensor(readable, dtype=torch.int64)
         )
     if not len(split):
-        raise UserError("none of the images of none of the classes can be read")
+        raise UserError(f"no image in {images} can be read: name another folder")
     if split.channels != info.input.channels:
         raise UserError(
             f"the images of none of the classes have {plural(split.channels, 'channel')}; the model needs "
@@ -219,7 +219,7 @@ def load_eval_data(
 
 def _check_classes(name: str, classes: tuple[str, ...], info: ModelInfo) -> None:
     if info.classes not in (classes, unnamed_classes(len(classes))):
-        raise UserError(f"{name} has other classes than the model, or in another order: name other data")
+        raise UserError(f"{name} has other classes than the model, or in another order: name other data (--data)")
 
 
 def write_report(evaluation: Evaluation, split: ImageSplit, folder: Path, *, by: str | None = None) -> None:

@@ -134,7 +134,7 @@ def explain(
     if block is not None:
         find_block(net.architecture, block)
         if method != "grad-cam":
-            raise UserError(f"a block is for the method grad-cam, not {method}")
+            raise UserError(f"a block is for the method grad-cam, not {method}: omit it, or set --method grad-cam")
     if method not in get_args(Method):
         raise UserError(f"unknown method {method!r}; use one of: {', '.join(get_args(Method))}")
     target = None if class_name is None else _class_index(class_name, info.classes)

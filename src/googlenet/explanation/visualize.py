@@ -226,7 +226,7 @@ def _images(
     check_unreadable({files[number]: error for number, error in decoded.errors.items()}, skip_unreadable)
     readable = torch.tensor([number for number in range(len(files)) if number not in decoded.errors])
     if not len(readable):
-        raise UserError(f"no image in {data} can be read")
+        raise UserError(f"no image in {data} can be read: name another folder")
     return ImageSplit(decoded.images, torch.zeros(len(files), dtype=torch.int64), list(map(str, files))).subset(
         readable
     )

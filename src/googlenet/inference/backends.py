@@ -59,7 +59,9 @@ class OpenModel:
             if is_out_of_memory(error):
                 raise
             shape = "x".join(map(str, images.shape))
-            raise RunError(f"{self.name} fails on a batch of {shape}: {reason_of(error)}") from error
+            raise RunError(
+                f"{self.name} fails on a batch of {shape} ({reason_of(error)}); use another backend"
+            ) from error
 
 
 def open_exported(
@@ -79,7 +81,7 @@ def open_exported(
             does not support the file, the device or the precision.
     """
     if not path.is_file():
-        raise UserError(f"no exported file {path}")
+        raise UserError(f"{path} does not exist; write it with: googlenet export")
     choices = _BACKENDS[path.suffix]
     if backend == "auto" and path.suffix == ".onnx" and device.startswith("cuda"):
         backend = "onnxruntime"
@@ -113,7 +115,7 @@ def open_exported(
     except UserError:
         raise
     except Exception as error:  # damaged files lead to errors of any type
-        raise UserError(f"{path} cannot be opened with {backend}: {reason_of(error)}") from error
+        raise UserError(f"{path} cannot be opened with {backend} ({reason_of(error)}); export it again") from error
     lock = threading.Lock()
 
     def run(images: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from googlenet.weights.load import load_or_check, output_stem
 from googlenet.weights.model_file import KnownRule
 
 _quiet_lock = threading.RLock()
+_OTHER_FORMAT = "try another format, and please report it"
 TOLERANCE = 1e-3  # How far probabilities may differ from PyTorch's, unless in int8
 CALIBRATION_IMAGES = 300
 VERIFICATION_IMAGES = 64
@@ -109,7 +110,7 @@ def export(
     else:
         target = expand(output)
     if target.suffix != SUFFIXES[to]:
-        raise UserError(f"the output of an export to {to} is a {SUFFIXES[to]} file, not {target.name}")
+        raise UserError(f"{target}: an export to {to} is a {SUFFIXES[to]} file; use a name that ends in {SUFFIXES[to]}")
     check_writable(target)
     calibration, verification, labels = _load_images(exportable, calibration_data, data_dir, skip_unreadable, int8=int8)
     with disk_errors(target):
@@ -132,7 +133,7 @@ def export(
                 same = rule.accepts(our_scores) == rule.accepts(their_scores)
                 known_agreement = float(same.double().mean())
                 if not int8 and not torch.allclose(our_scores, their_scores, rtol=TOLERANCE, atol=TOLERANCE):
-                    raise RunError(f"{target} not kept: the scores of known images differ from PyTorch's")
+                    raise RunError(f"{target} not kept: the scores of known images differ; {_OTHER_FORMAT}")
             exported = Exported(
                 file=target, megabytes=sum(part.stat().st_size for part in exported_files(written)) / 1e6,
                 largest_difference=float((theirs - ours).abs().max()), images_compared=len(ours),
@@ -141,7 +142,9 @@ def export(
                 agreement=float((after == before).double().mean()), known_agreement=known_agreement,
             )  # fmt: skip
             if not int8 and not exported.largest_difference <= TOLERANCE:
-                raise RunError(f"{target} not kept: probabilities differ by {exported.largest_difference:.2g}")
+                raise RunError(
+                    f"{target} not kept: probabilities differ by {exported.largest_difference:.2g}; {_OTHER_FORMAT}"
+                )
             if int8 and not force and exported.accuracy_drop > max_accuracy_drop:
                 metric = "agreement with PyTorch" if exported.accuracy_before is None else "accuracy"
                 raise RunError(
@@ -181,7 +184,7 @@ def _load_images(
             raise UserError(error)
         readable = [number for number in range(len(files)) if number not in decoded.errors]
         if not readable:
-            raise UserError(f"{data} has no images that can be read")
+            raise UserError(f"{data} has no images that can be read: name another folder")
         calibration: Iterable[Tensor] = decoded.images[readable].split(10)
         verification: Iterable[Tensor] = decoded.images[readable].split(16)
         if model.preprocessing:  # in their own sizes, one at a time since each may take 100 MB

@@ -272,7 +272,7 @@ class Predictor:
                 return center_crop(decoded, spec.size)
             decoded = decode_image(image, spec.channels, min_side=2 * spec.decoded_size)[None]
             if max(decoded.shape[2:]) > MAX_SIDE:
-                raise UserError(f"a side is longer than {MAX_SIDE:,} pixels")
+                raise UserError(f"a side is longer than {MAX_SIDE:,} pixels; make the image smaller")
             return decoded
         except UserError as error:
             return printable(str(error)).removeprefix(f"{name}: ")

@@ -84,7 +84,9 @@ def _class_folders(classes: tuple[str, ...]) -> dict[str, str]:
             raise UserError(f"the class {name!r} cannot be a folder: write a table with --output FILE.csv instead")
         other = by_folder.setdefault(folder.casefold(), name)
         if other != name:
-            raise UserError(f"the classes {other!r} and {name!r} would have the same folder")
+            raise UserError(
+                f"the classes {other!r} and {name!r} would have the same folder: use --output FILE.csv instead"
+            )
     return folders
 
 

@@ -151,7 +151,7 @@ def _fetch_with_npm(target: Path) -> bool:
 
 def _verify(file: Path, name: str) -> None:
     if sha256(file.read_bytes()) != _DIGESTS[name]:
-        raise UserError(f"{name} is not the file of {RUNTIME}")
+        raise UserError(f"{name} is not the file of {RUNTIME}: unpack what npm pack {RUNTIME} fetches")
 
 
 def _check_folder(target: Path) -> None:

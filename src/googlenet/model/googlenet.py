@@ -194,7 +194,7 @@ def _check(architecture: Architecture) -> None:
         if value < lowest:
             raise UserError(f"{name} must be {lowest} or more, not {value}")
     if architecture.stem_padding == "same" and architecture.stem_stride != 2:
-        raise UserError("stem_padding 'same' is for a stem_stride of 2")
+        raise UserError("stem_padding 'same' is for a stem_stride of 2: omit one of them")
     _check_version(architecture)
     for name in ("dropout", "auxiliary_dropout"):
         value = getattr(architecture, name)
@@ -211,8 +211,8 @@ def _check_version(architecture: Architecture) -> None:
     names = () if version == 1 else _OF_VERSION_1 if version == 2 else (*_OF_VERSION_1, "pool")
     for name in names:
         if getattr(architecture, name) != getattr(usual, name):
-            raise UserError(f"variant {architecture.variant!r} has no choice of {name}")
+            raise UserError(f"variant {architecture.variant!r} has no choice of {name}: omit it")
     if version > 1 and architecture.normalization == "lrn":
-        raise UserError(f"normalization = 'lrn': variant {architecture.variant!r} has 'batch' or 'none'")
+        raise UserError(f"normalization 'lrn' is not for variant {architecture.variant!r}: use 'batch' or 'none'")
     if architecture.auxiliary and version not in HEADS:
-        raise UserError(f"variant {architecture.variant!r} has no auxiliary heads")
+        raise UserError(f"variant {architecture.variant!r} has no auxiliary heads: omit auxiliary")

@@ -85,7 +85,10 @@ def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> fl
     """
     finite = len(losses) if math.isfinite(losses[-1]) else len(losses) - 1
     if finite < _MIN_STEPS // 2:
-        raise UserError(f"the loss is NaN or infinite from learning rate {rates[finite]:.1g} on: nothing to suggest")
+        raise UserError(
+            f"the loss is NaN or infinite from learning rate {rates[finite]:.1g} on: nothing to suggest; "
+            "try --precision fp32 or --gradient-clip 1"
+        )
     smooth = _smoothed(losses[:finite])
     lowest = smooth.index(min(smooth[: finite if finite == len(losses) else finite - _WINDOW]))
     fall = smooth[0] - smooth[lowest]

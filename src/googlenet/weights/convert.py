@@ -19,6 +19,7 @@ from googlenet.weights.model_file import ModelInfo, build, save, unnamed_classes
 from googlenet.weights.readers import Weights, read_tensors
 from googlenet.weights.sources import CAFFE, MINDCV, OURS, OURS_LATER, SOURCES, TORCHVISION, V2, V3, V4, Source
 
+_READABLE = "docs/weights.md lists the networks whose weights can be converted"
 _CROP_PCT = 0.875  # 224 of 256 pixels, as everyone evaluates on ImageNet
 
 
@@ -60,9 +61,9 @@ def import_weights(
         changes = {**source.changes, **(source.adapt(weights) if source.adapt else {})}
         in_channels, num_classes = weights["conv1.conv.weight"].shape[1], weights["fc.weight"].shape[0]
     except KeyError as error:
-        raise UserError(f"{path} holds the weights of another network: {error} is missing") from error
+        raise UserError(f"{path} holds the weights of another network: {error} is missing; {_READABLE}") from error
     except (IndexError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} holds the weights of another network: {reason_of(error)}") from error
+        raise UserError(f"{path} holds the weights of another network ({reason_of(error)}); {_READABLE}") from error
     variant = variant or source.variant
     if variant not in VARIANTS:
         raise UserError(f"unknown variant {variant!r}; use one of: {', '.join(VARIANTS)}")
@@ -78,7 +79,9 @@ def import_weights(
     try:
         net = build(found, weights)
     except (RuntimeError, ValueError) as error:  # sparse tensors cannot be copied as others are
-        raise UserError(f"{path} does not fit variant {variant!r}: {reason_of(error)}") from error
+        raise UserError(
+            f"{path} does not fit variant {variant!r} ({reason_of(error)}); name another, or none"
+        ) from error
     net.check_size(spec.size, spec.size)
     net.info = ModelInfo(found, _class_names(found, source, classes), spec)
     return net
@@ -123,7 +126,7 @@ def _recognize(path: Path, weights: Weights) -> tuple[Source, Weights]:
     if not found:
         raise UserError(
             f"{path} holds the weights of another network: GoogLeNet has names like {OURS.key!r}, the file has names "
-            f"like {next(iter(weights))!r}"
+            f"like {next(iter(weights))!r}; {_READABLE}"
         )
     if len(found) > 1:
         prefixes = " and ".join(repr(prefix + source.key) for source, prefix in found[:2])

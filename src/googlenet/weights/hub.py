@@ -97,7 +97,7 @@ def clear_errors(api: HfApi, repository: str) -> Iterator[None]:
             "run hf auth login, or set HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise UserError(f"the repository {repository} has no such revision") from error
+        raise UserError(f"the repository {repository} has no such revision: check what follows @") from error
     except errors.RemoteEntryNotFoundError as error:
         raise UserError(
             f"the repository {repository} has no {MODEL_FILE}: googlenet push has not written it"
@@ -110,10 +110,12 @@ def clear_errors(api: HfApi, repository: str) -> Iterator[None]:
                 "(hf auth login, or HF_TOKEN)"
             ) from error
         problem = error.server_message or reason_of(error)
-        raise RunError(f"{api.endpoint} answered {status} for {repository}: {problem}") from error
+        raise RunError(f"{api.endpoint} answered {status} for {repository} ({problem}); try again later") from error
     except ValueError as error:  # among them: metadata that the Hub rejects, such as an unknown license
         raise UserError(f"{repository}: {' '.join(str(error).split())}") from error
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise RunError(f"cannot use {error.filename}: {reason_of(error)}") from error
-        raise RunError(f"{api.endpoint} cannot be reached: {reason_of(error)}") from error
+        raise RunError(
+            f"{api.endpoint} cannot be reached ({reason_of(error)}); check the network and try again"
+        ) from error

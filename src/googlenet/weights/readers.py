@@ -73,7 +73,7 @@ def read_tensors(path: Path, *, use_ema: bool = True) -> Weights:
         case _:
             weights = _read_pickle(path, use_ema=use_ema)
     if not weights:
-        raise UserError(f"{path} holds no weights")
+        raise UserError(f"{path} holds no weights; save net.state_dict()")
     return weights
 
 
