@@ -25,7 +25,7 @@ from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.joined import load_joined
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import require, resolve_device, resolve_precision
-from googlenet.errors import DivergedError, UserError, reason_of
+from googlenet.errors import DivergedError, UserError, is_out_of_memory, reason_of
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.model.init import whiten
@@ -246,7 +246,18 @@ class Trainer:
         }  # fmt: skip
 
     def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken. Raises `UserError` if the data or the starting weights are others."""
+        """Continue where `state_dict` was taken.
+
+        Raises `UserError` if the data or the starting weights are others, or the checkpoint is damaged.
+        """
+        try:
+            self._load(checkpoint)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, UserError) or is_out_of_memory(error):
+                raise
+            raise UserError(f"the checkpoint is damaged ({reason_of(error)}); start another run") from error
+
+    def _load(self, checkpoint: dict[str, Any]) -> None:
         data = self.dataset
         if checkpoint["data"] != data.digest:
             raise UserError(
@@ -259,22 +270,28 @@ class Trainer:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
         self.input_spec = InputSpec.from_dict(checkpoint["input"])
         for name, value in asdict(TrainState(**checkpoint["progress"])).items():  # in place: the loop holds on to it
+            if name != "unrecorded" and type(value) is not type(getattr(TrainState(), name)):
+                raise ValueError(f"{name} = {value!r}")
             setattr(self.state, name, value)
         metrics = self.state.best_metrics
         if "chosen_by" in metrics:  # version 0.1
             metrics["selected_by"] = metrics.pop("chosen_by")
-        for group in checkpoint["optimizer"]["param_groups"]:
-            if "trunk" in group:  # version 0.1
-                group["backbone"] = group.pop("trunk")
-            # Of a CUDA graph, which is recorded again if this run can use one
-            group |= {"lr": self.recipe.learning_rate, "capturable": False}
         try:
             self.net.load_state_dict(checkpoint["net"])
         except RuntimeError as error:
             raise UserError(
                 "the run to resume trained another network; give it to googlenet.train(model=...)"
             ) from error
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        # The settings of its groups are those of the recipe
+        groups, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]
+        if [group["params"] for group in groups] != [group["params"] for group in saved["param_groups"]]:
+            raise ValueError("the optimizer has other parameters")
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for number, state in saved["state"].items():
+            for name, value in state.items():
+                if value.shape not in ((), parameters[number].shape):
+                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
+        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint["average"])
         if self.accelerator.scaler is not None and checkpoint["scaler"] is not None:
