@@ -235,7 +235,7 @@ def _read(recipe: str | Path) -> dict[str, Any]:
 
 def _validated(values: dict[str, Any], source: str = "") -> Recipe:
     try:
-        return Recipe(**values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""

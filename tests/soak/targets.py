@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import functools
@@ -39,6 +40,7 @@ from googlenet.recipe import load_recipe, recipe_names, stored_recipe
 from googlenet.training.setup import Trainer, make_accelerator
 from googlenet.weights.convert import import_weights
 from googlenet.weights.model_file import read_model
+from googlenet.weights.readers import read_tensors
 from tests.conftest import bundled, write_photos
 from tests.soak import mutations
 from tests.soak.mutations import changed_value, damaged, damaged_json
@@ -100,11 +102,11 @@ def targets(materials: Materials) -> dict[str, Target]:
     """All of them by name."""
     return {
         "model file": Target(functools.partial(_damage_model, materials), _read_model, 8),
-        "weights (.pt)": Target(functools.partial(_damage_pickle, materials), import_weights),
-        "weights (.safetensors)": Target(functools.partial(_damage_weights, materials), import_weights, 2),
-        "weights (.onnx)": Target(functools.partial(_damage_bytes, _onnx(), "x.onnx"), import_weights),
-        "weights (.pb)": Target(functools.partial(_damage_bytes, _graph(), "x.pb"), import_weights),
-        "weights (.ckpt)": Target(functools.partial(_damage_bytes, _mindspore(), "x.ckpt"), import_weights),
+        "weights (.pt)": Target(functools.partial(_damage_pickle, materials), _import),
+        "weights (.safetensors)": Target(functools.partial(_damage_weights, materials), _import, 2),
+        "weights (.onnx)": Target(functools.partial(_damage_bytes, _onnx(), "x.onnx"), _import),
+        "weights (.pb)": Target(functools.partial(_damage_bytes, _graph(), "x.pb"), _import),
+        "weights (.ckpt)": Target(functools.partial(_damage_bytes, _mindspore(), "x.ckpt"), _import),
         "checkpoint": Target(
             functools.partial(_damage_checkpoint, materials), functools.partial(_resume, materials), 8
         ),
@@ -172,6 +174,12 @@ def _read_model(path: Path) -> None:
 # Weights of other programs
 
 
+def _import(path: Path) -> None:
+    read_tensors(path)
+    with contextlib.suppress(UserError):  # the example is a part of a network
+        import_weights(path)
+
+
 def _tensors() -> dict[str, torch.Tensor]:
     """A few weights of the tutorial's network under the names of several sources."""
     return {
@@ -237,7 +245,12 @@ def _damage_checkpoint(materials: Materials, draw: Random, folder: Path) -> Path
 def _resume(materials: Materials, path: Path) -> None:
     checkpoint = RunFolder(path).load_checkpoint()
     stored_recipe(checkpoint["recipe"])
-    materials.trainer.load_state_dict(checkpoint)
+    trainer = materials.trainer
+    trainer.load_state_dict(checkpoint)
+    if trainer.step < trainer.total_steps:
+        images, targets, _ = next(trainer.batches(0))
+        torch.nn.functional.cross_entropy(trainer.model(images), targets).backward()
+        trainer.optimizer.step()
 
 
 def _damage_recipe(materials: Materials, draw: Random, folder: Path) -> Path:

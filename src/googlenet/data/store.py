@@ -347,9 +347,9 @@ class FileIndex:
                 part = keys[start : start + 500]
                 query = f"SELECT * FROM files WHERE path IN ({','.join('?' * len(part))})"  # noqa: S608
                 for name, *times, digest, mode, width, height, frames in database.execute(query, part):
-                    intact = isinstance(digest, bytes) and isinstance(mode, str)
-                    if intact and tuple(times) == file_times(names[name]):
-                        found[names[name]] = (digest, Header(mode, (width, height), frames))
+                    path, is_intact = names.get(name), isinstance(digest, bytes) and isinstance(mode, str)
+                    if path is not None and is_intact and tuple(times) == file_times(path):
+                        found[path] = (digest, Header(mode, (width, height), frames))
         return found
 
     def add(self, found: Sequence[tuple[Path, tuple[int, int, int], bytes, Header]]) -> None:

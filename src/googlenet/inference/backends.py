@@ -17,6 +17,7 @@ from torch import Tensor
 
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
+from googlenet.inference.program_file import read_program
 from googlenet.weights.model_file import ModelInfo
 
 Backend = Callable[[Tensor], Tensor]
@@ -44,11 +45,18 @@ class OpenModel:
     name: str = "PyTorch"  # Of what runs it, for messages
     features: Features | None = None
 
+    @property
+    def _columns(self) -> int:
+        return len(self.info.classes) + (self.preprocessing and self.info.known is not None)
+
     def run(self, images: Tensor, backend: Backend | None = None) -> Tensor:
         """What the backend, by default the model's, computes. Raises `RunError` for whatever it raises, except if
         PyTorch has no memory."""
         try:
-            return (backend or self.backend)(images)
+            result = (backend or self.backend)(images)
+            if backend is None and (result.ndim != 2 or len(result) != len(images) or result.shape[1] < self._columns):
+                raise ValueError(f"its output has the shape {tuple(result.shape)}")
+            return result
         except (UserError, RunError):
             raise
         except Exception as error:  # engines raise errors of many types
@@ -87,7 +95,7 @@ def open_exported(
     try:
         if backend == "torch":
             metadata = {METADATA_KEY: ""}
-            program = torch.export.load(path, extra_files=metadata).module()
+            program = torch.export.load(read_program(path), extra_files=metadata).module()
 
             @torch.inference_mode()
             def run_program(images: Tensor) -> Tensor:

@@ -58,6 +58,21 @@ class TrainState:
     rollbacks: int = 0
     rate_scale: float = 1.0  # of the learning rate, lower after a rollback
 
+    def check(self, total_steps: int) -> None:
+        """Raises `ValueError` for values that no run of so many steps has."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "unrecorded":
+                is_right = value is None or (len(value) == 4 and all(type(number) in (int, float) for number in value))
+            elif each.name == "best_metrics":
+                is_right = not value or type(value["step"]) is type(value["epoch"]) is int
+            else:
+                is_right = type(value) is type(each.default) and -1 <= value < 1e12
+            if not is_right:
+                raise ValueError(f"{each.name} = {value!r}")
+        if not 0 <= self.epoch <= self.step <= total_steps:
+            raise ValueError(f"step {self.step} and epoch {self.epoch} of {total_steps} steps")
+
 
 class Trainer:
     """What a run needs between two steps: data, network, optimizer, how far it is. `on_step` callbacks get it."""
@@ -270,9 +285,8 @@ class Trainer:
             raise UserError(f"{self.recipe.weights} is not the file that this run started with; start another run")
         self.input_spec = InputSpec.from_dict(checkpoint["input"])
         for name, value in asdict(TrainState(**checkpoint["progress"])).items():  # in place: the loop holds on to it
-            if name != "unrecorded" and type(value) is not type(getattr(TrainState(), name)):
-                raise ValueError(f"{name} = {value!r}")
             setattr(self.state, name, value)
+        self.state.check(self.total_steps)
         metrics = self.state.best_metrics
         if "chosen_by" in metrics:  # version 0.1
             metrics["selected_by"] = metrics.pop("chosen_by")
