@@ -57,6 +57,8 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None, *, min_c
         row = dict(zip(header, values, strict=True))
         if not row["file"] or not row["class"]:
             raise UserError(f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty")
+        if "\0" in row["file"]:
+            raise UserError(f"{path}, row {line}: {row['file']!r} cannot be the name of a file")
         file = _normalize(os.path.join(folder, os.fsdecode(row["file"].encode("utf-8", "surrogateescape"))))  # noqa: PTH118
         if (first := lines.setdefault(file, line)) != line:
             raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already")

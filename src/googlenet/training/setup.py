@@ -31,7 +31,7 @@ from googlenet.model.googlenet import GoogLeNet
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
-from googlenet.training.optim import balanced_weights, learning_rate_at, make_ema, make_optimizer
+from googlenet.training.optim import balanced_weights, learning_rate_at, load_optimizer, make_ema, make_optimizer
 from googlenet.weights.adapt import adapt, kept_rows
 from googlenet.weights.create import create_model
 from googlenet.weights.load import load_or_import
@@ -296,16 +296,7 @@ class Trainer:
             raise UserError(
                 "the run to resume trained another network; give it to googlenet.train(model=...)"
             ) from error
-        # The settings of its groups are those of the recipe
-        groups, saved = self.optimizer.state_dict()["param_groups"], checkpoint["optimizer"]
-        if [group["params"] for group in groups] != [group["params"] for group in saved["param_groups"]]:
-            raise ValueError("the optimizer has other parameters")
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        for number, state in saved["state"].items():
-            for name, value in state.items():
-                if value.shape not in ((), parameters[number].shape):
-                    raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
-        self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+        load_optimizer(self.optimizer, checkpoint["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint["average"])
         if self.accelerator.scaler is not None and checkpoint["scaler"] is not None:
