@@ -21,7 +21,6 @@ from googlenet.console import progress
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import expand
 
-
 _MAX_BYTES = 2**31  # no file that we download has half of it
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written ever has its final name, parsing those of anyone, and where caches live."""
+"""Writing files so that nothing half-written ever has its final name, reading those of anyone, and where caches are."""
 
 from __future__ import annotations
 

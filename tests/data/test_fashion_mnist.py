@@ -254,6 +254,29 @@ def test_a_truncated_idx_file_is_an_error(values: np.ndarray, data: st.DataObjec
         fashion_mnist.parse_idx(content[:cut], 3, "x")
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_that_unpacks_to_too_much_is_not_unpacked(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fashion_mnist, "_MAX_BYTES", 1000)
+    path = tmp_path / f"images{suffix}"
+    for size in (1000, 1001, 10**8):
+        content = bytes(size)
+        path.write_bytes(gzip.compress(content[: 2**20], 1) * -(-size // 2**20) if suffix and size > 2000 else
+                         gzip.compress(content) if suffix else content)  # fmt: skip
+        if size == 1000:
+            assert fashion_mnist.read_unpacked(path) == content
+        else:
+            with pytest.raises(UserError, match="larger"):
+                fashion_mnist.read_unpacked(path)
+
+
+def test_a_server_that_sends_without_end(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("googlenet.download._MAX_BYTES", 1000)
+    with pytest.raises(DownloadError, match="more than 1,000 bytes"):
+        fashion_mnist.fetch()
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "labels.gz"
     with pytest.raises(UserError, match=r"labels\.gz"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -73,6 +74,33 @@ def test_a_damaged_store_is_built_again(file: str, damage: str, photos: Path, de
         damaged.unlink()
     else:
         damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    assert torch.equal(googlenet.load_dataset(photos, size=16).train.images, before)
+    assert len(decoded) == 48 and len(list_stores()) == 1
+
+
+def _write(path: Path, values: Any) -> None:
+    with path.open("wb") as file:
+        np.save(file, values, allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: _write(path / "pixels.npy", np.load(path / "pixels.npy").astype(np.float32)),
+        lambda path: _write(path / "pixels.npy", np.load(path / "pixels.npy")[:, :, :8]),
+        lambda path: _write(path / "pixels.npy", np.load(path / "pixels.npy")[None]),
+        lambda path: _write(path / "digests.npy", np.load(path / "digests.npy").astype(object)),
+        lambda path: _write(path / "digests.npy", np.load(path / "digests.npy") ^ 1),
+        lambda path: _write(path / "sums.npy", np.load(path / "sums.npy").astype(np.int64)),
+        lambda path: _write(path / "sums.npy", np.load(path / "sums.npy")[:-1]),
+        lambda path: (path / "sums.npy").write_bytes(b"PK\3\4"),
+        lambda path: (path / "store.json").write_text("[" * 100_000),
+        lambda path: (path / "store.json").write_text("[]"),
+    ],
+)
+def test_a_store_of_odd_values_is_built_again(damage: Any, photos: Path, decoded: list[Path]) -> None:
+    before = googlenet.load_dataset(photos, size=16).train.images.clone()
+    damage(list_stores()[0].path)
     assert torch.equal(googlenet.load_dataset(photos, size=16).train.images, before)
     assert len(decoded) == 48 and len(list_stores()) == 1
 
@@ -206,6 +234,19 @@ def test_a_damaged_index_is_no_obstacle(photos: Path) -> None:
     cache_dir().mkdir(parents=True, exist_ok=True)
     (cache_dir() / "files.sqlite").write_bytes(b"not a database" * 100)
     assert len(googlenet.load_dataset(photos, size=16).train) == 20
+
+
+def test_odd_values_in_the_index_are_no_obstacle(photos: Path) -> None:
+    path = next(photos.rglob("*.png"))
+    times = folder.file_times(path)
+    assert times is not None
+    index = FileIndex()
+    with sqlite3.connect(index._path.parent.mkdir(parents=True, exist_ok=True) or index._path) as database:
+        database.execute("CREATE TABLE files (path, size, modified, changed, digest, mode, width, height, frames)")
+        for digest, mode in (("text", "L"), (b"digest", None)):
+            row = (os.fsencode(path), *times, digest, mode, 28, 28, 1)
+            database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    assert index.known([path]) == {}
 
 
 def test_the_command(photos: Path, call: Call) -> None:

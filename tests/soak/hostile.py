@@ -23,7 +23,6 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -137,7 +136,9 @@ def try_case(target: Target, seed: int, name: str, number: int, guard: Guard, sc
     return problem or outcome
 
 
-def _child(all_targets: dict[str, Target], seed: int, cases: Iterable[tuple[str, int]], scratch: Path, pipe: int) -> None:
+def _child(
+    all_targets: dict[str, Target], seed: int, cases: Iterable[tuple[str, int]], scratch: Path, pipe: int
+) -> None:
     """Try cases one after the other; write one line of JSON for each."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -154,7 +155,9 @@ def _child(all_targets: dict[str, Target], seed: int, cases: Iterable[tuple[str,
             os.write(pipe, (json.dumps(Result(name, number, outcome)) + "\n").encode())
 
 
-def try_cases(all_targets: dict[str, Target], seed: int, cases: list[tuple[str, int]], scratch: Path) -> Iterator[Result]:
+def try_cases(
+    all_targets: dict[str, Target], seed: int, cases: list[tuple[str, int]], scratch: Path
+) -> Iterator[Result]:
     """Each case's result. A process tries one after the other; if it dies, another one continues."""
     while cases:
         reader, writer = os.pipe()
@@ -231,7 +234,8 @@ def soak(
                 counts[name][kind] += value
         print(f"{min(start + _BLOCK, cases):,}/{cases:,} cases, {len(failures)} failures", file=sys.stderr, flush=True)
     report("| file | tried | worked | refused | failed |\n|---|---|---|---|---|")
-    for name, count in [*counts.items(), ("all", {kind: sum(c[kind] for c in counts.values()) for kind in count})]:
+    total = {kind: sum(count[kind] for count in counts.values()) for kind in ("worked", "refused", "failed")}
+    for name, count in [*counts.items(), ("all", total)]:
         report(f"| {name} | {sum(count.values()):,} | " + " | ".join(f"{value:,}" for value in count.values()) + " |")
     for failure in failures:
         report(f"\nFAILED, {failure}")
@@ -239,7 +243,9 @@ def soak(
 
 
 def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak.hostile", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak.hostile", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--cases", type=int, default=100_000, help="how many (default: 100,000)")
     parser.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
     parser.add_argument("--targets", default="", help="parts of names of targets, separated by commas (default: all)")

@@ -164,7 +164,9 @@ def damaged_zip(content: bytes, draw: Random, path: str, damage: Callable[[str, 
                     case 0:
                         continue
                     case 1:
-                        name = draw.choice(("../../evil", "/tmp/evil", f"{name}/../../evil", draw.choice(members).filename))
+                        name = draw.choice(
+                            ("../../evil", "/tmp/evil", f"{name}/../../evil", draw.choice(members).filename)
+                        )
                     case 2 if name.endswith((".pkl", ".pt")):
                         data = canary(path, draw)
                     case 3:

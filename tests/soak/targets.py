@@ -6,12 +6,10 @@ import contextlib
 import copy
 import csv
 import functools
-import gzip
 import io
 import json
 import shutil
 import socket
-import sqlite3
 import threading
 import tomllib
 from collections.abc import Callable
@@ -260,10 +258,8 @@ def _damage_recipe(materials: Materials, draw: Random, folder: Path) -> Path:
     content = damaged(draw.choice((text, run)), draw, run)
     if draw.random() < 0.5:
         values = changed_value(tomllib.loads(run.decode()), draw)
-        try:
+        with contextlib.suppress(TypeError, AttributeError):  # values that TOML does not have
             content = tomli_w.dumps({str(key): value for key, value in values.items()}).encode()
-        except (TypeError, AttributeError):  # values that TOML does not have
-            pass
     return _written(folder / "recipe.toml", content)
 
 

@@ -32,6 +32,23 @@ def test_rows(tmp_path: Path) -> None:
     assert {path.name for path in folder.path.iterdir()} == {"recipe.toml", "environment.json", "metrics.jsonl"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff", b"{", b"[" * 100_000, b"3", b"null", b'{"step": 1}', b'{"step": "1", "epoch": 1, "split": "train"}',
+        b'{"step": 1.5, "epoch": 1, "split": "train"}', b'{"step": 1, "epoch": 1, "split": 3}',
+        b'{"step": 1, "epoch": null, "split": "train"}', b'{"step": 1, "epoch": 1, "split": "train", "loss": NaN}',
+        b'{"step": 1, "epoch": 1, "split": "train", "loss": {}}', b'{"step": true, "epoch": 1, "split": "train"}',
+    ],
+)  # fmt: skip
+def test_damaged_rows(line: bytes, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append({"step": 1, "epoch": 1, "split": "train", "loss": 0.5})
+    folder.metrics.write_bytes(folder.metrics.read_bytes() + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        folder.rows()
+
+
 def test_new_paths_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     paths = set()

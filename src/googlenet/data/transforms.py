@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from googlenet.choices import Resize
 from googlenet.data.decode import borders, center_crop, make_square, scaled_sides
 
-
 MAX_SIDE = 4096
 """The largest size of a network's images, pixels."""
 
@@ -58,7 +57,12 @@ class InputSpec:
         is_count = all(type(value) is int and 1 <= value <= MAX_SIDE for value in (spec.channels, spec.size))
         numbers = (*spec.mean, *spec.std, spec.crop_pct)
         are_numbers = all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers)
-        if not is_count or not are_numbers or not len(spec.mean) == len(spec.std) == spec.channels or min(spec.std) <= 0:
+        if (
+            not is_count
+            or not are_numbers
+            or not len(spec.mean) == len(spec.std) == spec.channels
+            or min(spec.std) <= 0
+        ):
             raise ValueError("its input is not described by channels, size, mean and std")
         if spec.resize not in get_args(Resize) or not 0.1 <= spec.crop_pct <= 1:
             raise ValueError(f"its images are resized by {spec.resize!r} and {spec.crop_pct}")

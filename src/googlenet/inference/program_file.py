@@ -28,13 +28,14 @@ _WORD = re.compile(r"[\w.+-]*")
 _STRINGS = {
     "target": re.compile(r"torch\.ops\.aten\.\w+\.\w+"),
     "expr_str": re.compile(
-        r"((Symbol|Integer|Mul|Add|Pow|Max|Min|Mod|FloorDiv|CeilDiv)\(|'?[su]\d+'?|(positive|integer)=True|-?\d+|[(), *+-])*"
+        r"((Symbol|Integer|Mul|Add|Pow|Max|Min|Mod|FloorDiv|CeilDiv)\(|'?[su]\d+'?|(positive|integer)=True"
+        r"|-?\d+|[(), *+-])*"
     ),
     **dict.fromkeys(
         ("in_spec", "out_spec"),
         re.compile(
-            r'(\[1, |\{"type": (null|"builtins\.(tuple|list|dict)"), "context": (null|"null"|"\[\]"), "children_spec": \['
-            r"|[\]}]|, )*"
+            r'(\[1, |\{"type": (null|"builtins\.(tuple|list|dict)"), "context": (null|"null"|"\[\]"), '
+            r'"children_spec": \[|[\]}]|, )*'
         ),
     ),
 }

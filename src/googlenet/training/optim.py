@@ -221,6 +221,6 @@ def update_ema(ema: AveragedModel, net: nn.Module, step: int, decay: float) -> N
 
 _STATE: dict[type, set[str]] = {
     torch.optim.SGD: {"momentum_buffer"},
-    **dict.fromkeys((torch.optim.Adam, torch.optim.AdamW, Muon), {"step", "exp_avg", "exp_avg_sq"}),
+    **{rule: {"step", "exp_avg", "exp_avg_sq"} for rule in (torch.optim.Adam, torch.optim.AdamW, Muon)},
 }
 """What each optimizer remembers of a parameter."""

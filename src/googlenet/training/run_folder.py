@@ -23,7 +23,16 @@ from torch import nn
 
 from googlenet.console import log
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
-from googlenet.files import HALF_WRITTEN, atomic_write, check_writable, disk_errors, parse_json, write_json, write_table, write_text
+from googlenet.files import (
+    HALF_WRITTEN,
+    atomic_write,
+    check_writable,
+    disk_errors,
+    parse_json,
+    write_json,
+    write_table,
+    write_text,
+)
 
 Row = dict[str, Any]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]

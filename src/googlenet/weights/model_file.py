@@ -139,7 +139,11 @@ def _is_like(example: Any, value: Any) -> bool:
 def _check_types(fields: dict[str, Any]) -> None:
     """Raises `ValueError` unless what a file says about the training has the types that its readers expect."""
     recipe, metrics = fields.get("recipe", {}), fields.get("metrics", {})
-    if not isinstance(recipe, dict) or not isinstance(metrics, dict) or not isinstance(fields.get("data_digest", ""), str):
+    if (
+        not isinstance(recipe, dict)
+        or not isinstance(metrics, dict)
+        or not isinstance(fields.get("data_digest", ""), str)
+    ):
         raise ValueError("recipe and metrics must be objects, data_digest must be text")
     for name, kind in _RECIPE_TYPES.items():
         if recipe.get(name) is not None and type(recipe[name]) is not kind:
