@@ -55,7 +55,7 @@ def test_whatever_must_not_happen_is_noticed(tmp_path: Path, monkeypatch: pytest
         time.sleep(60)
 
     reads = {
-        "works": Path.read_bytes, "refuses": refuse, "another error": raise_another, "memory": lambda _: bytes(2**26),
+        "works": Path.read_bytes, "refuses": refuse, "another error": raise_another, "memory": lambda _: b"x" * 2**26,
         "writes elsewhere": write_elsewhere, "runs a command": lambda _: os.system("true"), "canary": run_code,
         "ends the process": lambda _: os.abort(), "hangs": hang,
     }  # fmt: skip
