@@ -235,8 +235,8 @@ def test_ticks_are_few_within_the_range_and_evenly_spaced(low: float, length: fl
         ("evaluation.json", json.dumps(dict.fromkeys(sorted(_NEEDED), 3))),
         ("evaluation.json", json.dumps({**dict.fromkeys(sorted(_NEEDED), 3), "per_class": {"a": 1}})),
         ("environment.json", "3"),
-        ("predictions.csv", "file,class\n1,2\n"),
-        ("predictions.csv", "file,class,predicted,probability\n1,2,3,x\n"),
+        ("evaluation/predictions.csv", "file,class\n1,2\n"),
+        ("evaluation/predictions.csv", "file,class,predicted,probability\n1,2,3,x\n"),
         ("recipe.toml", "a = " + "[" * 100_000),
         ("metrics.jsonl", '{"step": 1, "epoch": 1, "split": "train"}\n'),
     ],
@@ -244,6 +244,7 @@ def test_ticks_are_few_within_the_range_and_evenly_spaced(low: float, length: fl
 def test_a_run_folder_with_damaged_files(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("epochs = 2\n")
     write_run_report(read_run(tmp_path, RunFolder(tmp_path).rows()))
+    (tmp_path / "evaluation").mkdir()
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError):
         write_run_report(read_run(tmp_path, RunFolder(tmp_path).rows()))

@@ -205,6 +205,16 @@ def environment(scratch: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def warm_up(all_targets: dict[str, Target], scratch: Path) -> None:
+    """Read one file of each kind, so that what this imports is not imported by every child."""
+    for name, target in all_targets.items():
+        if name != "download":  # its server is a thread, which a fork does not have
+            folder = scratch / "first" / name
+            folder.mkdir(parents=True)
+            with contextlib.suppress(Exception):
+                target.read(target.damage(Random(0), folder))
+
+
 def soak(
     all_targets: dict[str, Target], cases: int, seed: int, scratch: Path, log: Path | None,
     report: Callable[[str], None] = print,
@@ -263,6 +273,7 @@ def main(words: list[str] | None = None) -> int:
             return 0
         parts = arguments.targets.split(",")
         found = {name: target for name, target in found.items() if any(part in name for part in parts)}
+        warm_up(found, scratch)
         return 0 if soak(found, arguments.cases, arguments.seed, scratch, arguments.log) else 1
 
 

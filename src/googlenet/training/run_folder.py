@@ -38,6 +38,7 @@ Row = dict[str, Any]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 # Step and, as in the names of PyTorch's published weights, the first digits of the content's SHA-256
 _CHECKPOINT = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
+_NUMBERS = ("loss", "accuracy", "learning_rate", "images_per_second", "seconds")  # of a row, if it has them
 _NEEDED = {"recipe": dict, "data": str, "input": dict, "progress": dict, "net": dict, "optimizer": dict}
 
 
@@ -255,8 +256,8 @@ class RunFolder:
 
 
 def _is_row(row: Row) -> bool:
-    numbers = {"epoch": row.get("epoch"), **{name: value for name, value in row.items() if name != "split"}}
-    are_numbers = all(type(number) in (int, float) and abs(number) < 1e15 for number in numbers.values())
+    numbers = [row.get("epoch"), *(row[name] for name in _NUMBERS if name in row)]
+    are_numbers = all(type(number) in (int, float) and abs(number) < 1e15 for number in numbers)
     return are_numbers and type(row.get("step")) is int and isinstance(row.get("split"), str)
 
 

@@ -60,16 +60,16 @@ class TrainState:
 
     def check(self, total_steps: int) -> None:
         """Raises `ValueError` for values that no run of so many steps has."""
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name == "unrecorded":
+        for name, usual in asdict(TrainState()).items():
+            value = getattr(self, name)
+            if name == "unrecorded":
                 is_right = value is None or (len(value) == 4 and all(type(number) in (int, float) for number in value))
-            elif each.name == "best_metrics":
+            elif name == "best_metrics":
                 is_right = not value or type(value["step"]) is type(value["epoch"]) is int
             else:
-                is_right = type(value) is type(each.default) and -1 <= value < 1e12
+                is_right = type(value) is type(usual) and -1 <= value < 1e12
             if not is_right:
-                raise ValueError(f"{each.name} = {value!r}")
+                raise ValueError(f"{name} = {value!r}")
         if not 0 <= self.epoch <= self.step <= total_steps:
             raise ValueError(f"step {self.step} and epoch {self.epoch} of {total_steps} steps")
 
