@@ -52,6 +52,7 @@ def test_the_bundled_part_is_the_last_location() -> None:
 def test_the_bundled_part_by_its_name(small_data: Path) -> None:
     data = load_dataset("fashion-mnist", "bundled", splits=("test",))
     assert (len(data.train), len(data.test)) == (0, 10_000)
+    assert fashion_mnist.read("bundled", splits=("test",)).train[0].shape == (0, 1, 28, 28)
     assert data.note and "fetch" not in data.note
 
 
@@ -215,6 +216,25 @@ def test_debians_package_is_downloaded_if_no_address_answers(
     else:
         with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9"):
             fashion_mnist.fetch()
+
+
+def test_a_package_with_other_files_is_not_used(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, real_apt: None
+) -> None:
+    for name, script in (("apt-get", FAKE_APT), ("dpkg-deb", FAKE_DPKG)):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in fashion_mnist.DIGESTS:
+        content = gzip.decompress((mirror.folder / f"{name}.gz").read_bytes())
+        (other / f"{name}.gz").write_bytes(gzip.compress(content[:-1] + bytes((content[-1] ^ 1,))))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SERVED", str(other))
+    monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError):
+        fashion_mnist.fetch()
+    assert not list(fashion_mnist.cache_folder().glob("*.gz"))
 
 
 def test_a_complete_part_is_used(mirror: Mirror) -> None:

@@ -241,7 +241,8 @@ def test_odd_values_in_the_index_are_no_obstacle(photos: Path) -> None:
     times = folder.file_times(path)
     assert times is not None
     index = FileIndex()
-    with sqlite3.connect(index._path.parent.mkdir(parents=True, exist_ok=True) or index._path) as database:
+    index._path.parent.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(index._path) as database:
         database.execute("CREATE TABLE files (path, size, modified, changed, digest, mode, width, height, frames)")
         for digest, mode in (("text", "L"), (b"digest", None)):
             row = (os.fsencode(path), *times, digest, mode, 28, 28, 1)

@@ -154,7 +154,7 @@ def is_noticed(name: str, path: Path, tree: ast.Module, tests: list[str]) -> boo
         try:
             import pytest
 
-            os.fsync = lambda _: None
+            os.fsync = lambda fd: None
             sys.meta_path.insert(0, Importer(name, path, tree))
             status = int(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider"]))
         finally:

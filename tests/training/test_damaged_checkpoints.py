@@ -70,7 +70,7 @@ def test_odd_values_are_refused(photos: Path) -> None:
             trainer.load_state_dict(state)
             pytest.fail(f"change {number} was accepted")
     with pytest.raises(UserError):
-        stored_recipe({**intact["recipe"], 3: 4})
+        stored_recipe(intact["recipe"] | {3: 4})
 
 
 def test_settings_of_the_optimizer_are_those_of_the_recipe() -> None:
