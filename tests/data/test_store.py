@@ -20,7 +20,7 @@ from PIL import Image
 import googlenet
 from googlenet.data import folder, store
 from googlenet.data.store import FileIndex, clear_stores, list_stores
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError
 from googlenet.files import cache_dir
 from tests.conftest import Call, needs_signals
 
@@ -234,6 +234,28 @@ def test_a_damaged_index_is_no_obstacle(photos: Path) -> None:
     cache_dir().mkdir(parents=True, exist_ok=True)
     (cache_dir() / "files.sqlite").write_bytes(b"not a database" * 100)
     assert len(googlenet.load_dataset(photos, size=16).train) == 20
+
+
+def test_how_much_room_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "limit_bytes", lambda: 100)
+    store._make_room(tmp_path / "new", 100)
+    with pytest.raises(RunError, match="GOOGLENET_CACHE_GB"):
+        store._make_room(tmp_path / "new", 101)
+    for name, age in (("old", 2 * 24 * 3600), ("young", 60)):
+        (tmp_path / f".{name}.tmp").mkdir()
+        os.utime(tmp_path / f".{name}.tmp", (time.time() - age,) * 2)
+    store._make_room(tmp_path, 10)
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".young.tmp"]
+
+
+def test_a_store_is_built_unless_it_is_refused(photos: Path) -> None:
+    path = next(photos.rglob("*.png"))
+    contents, decoding = [store.Content(b"digest", path)], store.Decoding(1, 16, "stretch")
+    kept = store.open_store(contents, contents, decoding, on_demand=True)
+    assert isinstance(kept.pixels, store.PixelsOnDemand) and not list_stores()
+    built = store.open_store(contents, contents, decoding)
+    assert isinstance(built.pixels, torch.Tensor) and len(list_stores()) == 1
+    assert torch.equal(built.pixels[0], kept.pixels[torch.tensor(0)])
 
 
 def test_odd_values_in_the_index_are_no_obstacle(photos: Path) -> None:

@@ -79,7 +79,8 @@ class Guard:
             self.found.append(f"connected to {arguments[1]}")
         elif event in _WRITES or (event == "open" and _writes(arguments)):
             self.found += [
-                f"{event} of {os.fsdecode(path)}" for path in arguments[: 2 if "link" in event or "rename" in event else 1]
+                f"{event} of {os.fsdecode(path)}"
+                for path in arguments[: 2 if "link" in event or "rename" in event else 1]
                 if isinstance(path, str | bytes | os.PathLike)
                 and not os.path.realpath(os.fsdecode(path)).startswith(self.allowed)
             ]  # fmt: skip
