@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,32 @@ def test_how_much_room_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         os.utime(tmp_path / f".{name}.tmp", (time.time() - age,) * 2)
     store._make_room(tmp_path, 10)
     assert [path.name for path in tmp_path.glob(".*.tmp")] == [".young.tmp"]
+
+
+def test_how_much_of_the_disk_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a store").mkdir()
+    free = 10**8 * 1.02 + 2**20
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    store._make_room(tmp_path, 10**8)
+    assert (tmp_path / "a store").exists()
+    free -= 1
+    store._make_room(tmp_path, 10**8)  # there is room, but only just
+    assert not (tmp_path / "a store").exists()
+    free = 10**8
+    with pytest.raises(RunError, match="disk"):
+        store._make_room(tmp_path, 10**8)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_how_much_is_kept_in_memory(processes: int, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(photos.rglob("*.png"))
+    contents, decoding = [store.Content(b"digest", path)], store.Decoding(1, 16, "stretch")
+    monkeypatch.setenv("GOOGLENET_CACHE_GB", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    for spare, is_kept in ((0, True), (-1, False)):
+        monkeypatch.setattr(store, "memory_bytes", lambda spare=spare: 16 * 16 * 4 * processes + spare)
+        pixels = store.open_store(contents, contents, decoding).pixels
+        assert isinstance(pixels, torch.Tensor) == is_kept
 
 
 def test_a_store_is_built_unless_it_is_refused(photos: Path) -> None:
