@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_RETRIES=1 "$(BIN)/python" -m pip
 
-.PHONY: train test wheel-test check soak bench study compare notebooks docs docs-serve clean
+.PHONY: train test wheel-test check soak soak-kills soak-hosts soak-files mutants bench study compare notebooks docs docs-serve clean
 
 train: $(VENV)/installed
 	"$(BIN)/python" -m googlenet train $(ARGS)
@@ -38,11 +38,26 @@ docs-serve: $(VENV)/installed-docs
 test: check
 	"$(BIN)/python" -m pytest -n 2 --dist worksteal $(ARGS)
 
-# Kills runs at 100 random points, resumes them, and compares them with whole ones (ARGS="--kills 20"); then takes hosts away.
-soak: $(VENV)/installed-dev
+# What takes too long for the tests. Each part alone takes options: make soak-kills ARGS="--kills 20"
+soak: soak-kills soak-hosts soak-files
+
+# Kills runs at 100 random points, resumes them, and compares them with whole ones.
+soak-kills: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.kills $(ARGS)
+
+# Takes processes and hosts away.
+soak-hosts: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.hosts
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m torch.distributed.run --standalone --nproc-per-node 4 -m tests.soak.resumed
+
+# Reads 100,000 damaged files. It continues where it was interrupted; ARGS="--targets image,recipe --cases 1000"
+soak-files: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.hostile --log soak-files.jsonl $(ARGS)
+
+# Changes one thing at a time in the modules that keep and read files: how many changes do their tests notice?
+mutants: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m tests.soak.mutants $(ARGS)
+
 # The wheel in an empty environment, with nothing of the checkout. It takes a minute, mostly to install PyTorch.
 wheel-test:
 	scripts/wheel_test.sh "$(PYTHON)" "$(WHEELS)"

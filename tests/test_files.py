@@ -17,6 +17,8 @@ from googlenet.files import (
     check_writable,
     disk_errors,
     expand,
+    parse_json,
+    parse_toml,
     printable,
     reserve_space,
     write_json,
@@ -43,6 +45,22 @@ def test_a_file_name_is_one_line_of_text() -> None:
     assert printable("a\rb\n\x7f.png") == r"a\x0db\x0a\x7f.png"
     assert printable(os.fsdecode(b"caf\xe9.png")) == r"caf\xe9.png"
     assert printable("Grüße, 图片 1.png") == "Grüße, 图片 1.png"
+    assert printable("a\x9b31m\u202eb\ud800") == r"a\x9b31m\u202eb\ud800"
+
+
+def test_messages_are_one_printable_line() -> None:
+    for kind in (UserError, RunError):
+        assert str(kind("a\x1b[31mb\nc")) == r"a\x1b[31mb\x0ac"
+        message = str(kind("start " + "x" * 5000 + " the way out"))
+        assert len(message) <= 1000 and message.startswith("start") and message.endswith("the way out")
+        assert str(kind("x" * 1000)) == "x" * 1000
+
+
+def test_values_that_are_nested_too_deeply() -> None:
+    assert parse_json('{"a": [1]}') == parse_toml("a = [1]") == {"a": [1]}
+    for parse, text in ((parse_json, "[" * 100_000), (parse_toml, "a = " + "[" * 100_000), (parse_json, "{")):
+        with pytest.raises(ValueError):
+            parse(text)
 
 
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

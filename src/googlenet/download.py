@@ -21,6 +21,8 @@ from googlenet.console import progress
 from googlenet.errors import RunError, UserError, reason_of
 from googlenet.files import expand
 
+_MAX_BYTES = 2**31  # no file that we download has half of it
+
 
 class DownloadError(RunError):
     """A file could not be downloaded from an address."""
@@ -106,6 +108,8 @@ def _transfer(url: str, part: Path) -> None:
         bar = progress(f"downloading {url.rpartition('/')[2]} (MB)", total and total / 1e6, have / 1e6)
         with part.open("ab" if have else "wb") as file, bar as moved:
             while chunk := response.read(1 << 16):
+                if file.tell() + len(chunk) > _MAX_BYTES:
+                    raise DownloadError(f"{url} answered with more than {_MAX_BYTES:,} bytes")
                 file.write(chunk)
                 moved.advance(len(chunk) / 1e6)
     if total is not None and (have := part.stat().st_size) < total:

@@ -1,15 +1,45 @@
-"""The two kinds of error that this package raises on purpose. Each message is one line."""
+"""The two kinds of error that this package raises on purpose. Each message is one line of printable text."""
 
-_MAX_REASON = 160
+import re
+from pathlib import Path
+
+_MAX_REASON, _MAX_MESSAGE = 160, 1000
+# Control characters, which could change what a terminal shows, those that reverse the order of text, and the halves of
+# characters that stand for bytes that are not UTF-8
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SOURCE_LINES = ("Exception from src/", "Check '")
+
+
+def printable(path: str | Path) -> str:
+    """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
+    return _UNPRINTABLE.sub(_escaped, str(path))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def _message(text: str) -> str:
+    """A message, which may quote a file, as it can be shown: the middle of a long one is omitted."""
+    text = printable(text)
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:700]} ... {text[-290:]}"
 
 
 class UserError(ValueError):
     """The user's mistake: the message says what is wrong, where, and the way out. Exit code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(_message(message))
+
 
 class RunError(RuntimeError):
     """A correct request that failed, for example because the disk is full. Exit code 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_message(message))
 
 
 class DivergedError(RunError):

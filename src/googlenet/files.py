@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written ever has its final name, and where cached files live."""
+"""Writing files so that nothing half-written ever has its final name, reading those of anyone, and where caches are."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ import csv
 import errno
 import json
 import os
-import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from googlenet.errors import RunError, UserError, reason_of
+from googlenet.errors import RunError, UserError, printable as printable, reason_of
 
 HALF_WRITTEN = ".*.tmp"
 """The names that `atomic_write` writes to, which a kill leaves behind."""
-
-
-def printable(path: str | Path) -> str:
-    """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
-    text = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def expand(path: str | Path) -> Path:
@@ -120,6 +114,23 @@ def flush_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads` for a file of anyone: raises `ValueError` for values that are nested too deeply, too."""
+    return _parsed(json.loads, text)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """`tomllib.loads` for a file of anyone: raises `ValueError` for values that are nested too deeply, too."""
+    return _parsed(tomllib.loads, text)
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def write_text(path: Path, text: str) -> None:

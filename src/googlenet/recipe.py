@@ -7,7 +7,6 @@ setting given by the caller (`--learning-rate 0.01`, `train(learning_rate=0.01)`
 from __future__ import annotations
 
 import difflib
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from googlenet.choices import Augment, Precision, Resize, Schedule, SelectBy, Tracker
 from googlenet.errors import UserError, reason_of
-from googlenet.files import expand
+from googlenet.files import expand, parse_toml
 from googlenet.model.architecture import VARIANTS, Initialization, Variant
 
 _PRESETS = ("hflip", "crop_scale", "color_jitter", "random_erasing", "mixup", "cutmix")
@@ -235,16 +234,16 @@ def _read(recipe: str | Path) -> dict[str, Any]:
     else:
         raise UserError(f"unknown recipe {str(recipe)!r}; use {', '.join(recipe_names())} or a FILE.toml")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{source} is not valid TOML: {error}") from error
+        values = parse_toml(text)
+    except ValueError as error:
+        raise UserError(f"{source} is not valid TOML: {reason_of(error)}") from error
     _validated(values, f"{source}: ")
     return values
 
 
 def _validated(values: dict[str, Any], source: str = "") -> Recipe:
     try:
-        return Recipe(**values)
+        return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""

@@ -12,7 +12,8 @@ from tests.conftest import Call
 @pytest.mark.parametrize(
     ("error", "code", "name"),
     [
-        (UserError("no such\nthing"), 2, "no such thing"),
+        (UserError("no such\nthing"), 2, r"no such\x0athing"),
+        (FileNotFoundError(2, "No such file", "\x1b[31m"), 1, r"\x1b[31m: No such file"),
         (RunError("the disk is full"), 1, "the disk is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 1, "--batch-size"),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), 1, "--batch-size"),

@@ -52,6 +52,7 @@ def test_the_bundled_part_is_the_last_location() -> None:
 def test_the_bundled_part_by_its_name(small_data: Path) -> None:
     data = load_dataset("fashion-mnist", "bundled", splits=("test",))
     assert (len(data.train), len(data.test)) == (0, 10_000)
+    assert fashion_mnist.read("bundled", splits=("test",)).train[0].shape == (0, 1, 28, 28)
     assert data.note and "fetch" not in data.note
 
 
@@ -217,6 +218,25 @@ def test_debians_package_is_downloaded_if_no_address_answers(
             fashion_mnist.fetch()
 
 
+def test_a_package_with_other_files_is_not_used(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, real_apt: None
+) -> None:
+    for name, script in (("apt-get", FAKE_APT), ("dpkg-deb", FAKE_DPKG)):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in fashion_mnist.DIGESTS:
+        content = gzip.decompress((mirror.folder / f"{name}.gz").read_bytes())
+        (other / f"{name}.gz").write_bytes(gzip.compress(content[:-1] + bytes((content[-1] ^ 1,))))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SERVED", str(other))
+    monkeypatch.setenv("GOOGLENET_MIRROR", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError):
+        fashion_mnist.fetch()
+    assert not list(fashion_mnist.cache_folder().glob("*.gz"))
+
+
 def test_a_complete_part_is_used(mirror: Mirror) -> None:
     whole = (mirror.folder / "t10k-labels-idx1-ubyte.gz").read_bytes()
     target = fashion_mnist.cache_folder() / "t10k-labels-idx1-ubyte.gz"
@@ -252,6 +272,29 @@ def test_a_truncated_idx_file_is_an_error(values: np.ndarray, data: st.DataObjec
     cut = data.draw(st.integers(0, len(content) - 1))
     with pytest.raises(UserError):
         fashion_mnist.parse_idx(content[:cut], 3, "x")
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_that_unpacks_to_too_much_is_not_unpacked(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fashion_mnist, "_MAX_BYTES", 1000)
+    path = tmp_path / f"images{suffix}"
+    for size in (1000, 1001, 10**8):
+        content = bytes(size)
+        path.write_bytes(gzip.compress(content[: 2**20], 1) * -(-size // 2**20) if suffix and size > 2000 else
+                         gzip.compress(content) if suffix else content)  # fmt: skip
+        if size == 1000:
+            assert fashion_mnist.read_unpacked(path) == content
+        else:
+            with pytest.raises(UserError, match="larger"):
+                fashion_mnist.read_unpacked(path)
+
+
+def test_a_server_that_sends_without_end(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("googlenet.download._MAX_BYTES", 1000)
+    with pytest.raises(DownloadError, match="more than 1,000 bytes"):
+        fashion_mnist.fetch()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from PIL import Image
 import googlenet
 from googlenet.data import folder, store
 from googlenet.data.store import FileIndex, clear_stores, list_stores
-from googlenet.errors import UserError
+from googlenet.errors import RunError, UserError
 from googlenet.files import cache_dir
 from tests.conftest import Call, needs_signals
 
@@ -73,6 +75,33 @@ def test_a_damaged_store_is_built_again(file: str, damage: str, photos: Path, de
         damaged.unlink()
     else:
         damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    assert torch.equal(googlenet.load_dataset(photos, size=16).train.images, before)
+    assert len(decoded) == 48 and len(list_stores()) == 1
+
+
+def _write(path: Path, values: Any) -> None:
+    with path.open("wb") as file:
+        np.save(file, values, allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: _write(path / "pixels.npy", np.load(path / "pixels.npy").astype(np.float32)),
+        lambda path: _write(path / "pixels.npy", np.load(path / "pixels.npy")[:, :, :8]),
+        lambda path: _write(path / "pixels.npy", np.load(path / "pixels.npy")[None]),
+        lambda path: _write(path / "digests.npy", np.load(path / "digests.npy").astype(object)),
+        lambda path: _write(path / "digests.npy", np.load(path / "digests.npy") ^ 1),
+        lambda path: _write(path / "sums.npy", np.load(path / "sums.npy").astype(np.int64)),
+        lambda path: _write(path / "sums.npy", np.load(path / "sums.npy")[:-1]),
+        lambda path: (path / "sums.npy").write_bytes(b"PK\3\4"),
+        lambda path: (path / "store.json").write_text("[" * 100_000),
+        lambda path: (path / "store.json").write_text("[]"),
+    ],
+)
+def test_a_store_of_odd_values_is_built_again(damage: Any, photos: Path, decoded: list[Path]) -> None:
+    before = googlenet.load_dataset(photos, size=16).train.images.clone()
+    damage(list_stores()[0].path)
     assert torch.equal(googlenet.load_dataset(photos, size=16).train.images, before)
     assert len(decoded) == 48 and len(list_stores()) == 1
 
@@ -206,6 +235,68 @@ def test_a_damaged_index_is_no_obstacle(photos: Path) -> None:
     cache_dir().mkdir(parents=True, exist_ok=True)
     (cache_dir() / "files.sqlite").write_bytes(b"not a database" * 100)
     assert len(googlenet.load_dataset(photos, size=16).train) == 20
+
+
+def test_how_much_room_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "limit_bytes", lambda: 100)
+    store._make_room(tmp_path / "new", 100)
+    with pytest.raises(RunError, match="GOOGLENET_CACHE_GB"):
+        store._make_room(tmp_path / "new", 101)
+    for name, age in (("old", 2 * 24 * 3600), ("young", 60)):
+        (tmp_path / f".{name}.tmp").mkdir()
+        os.utime(tmp_path / f".{name}.tmp", (time.time() - age,) * 2)
+    store._make_room(tmp_path, 10)
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".young.tmp"]
+
+
+def test_how_much_of_the_disk_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a store").mkdir()
+    free = 10**8 * 1.02 + 2**20
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    store._make_room(tmp_path, 10**8)
+    assert (tmp_path / "a store").exists()
+    free -= 1
+    store._make_room(tmp_path, 10**8)  # there is room, but only just
+    assert not (tmp_path / "a store").exists()
+    free = 10**8
+    with pytest.raises(RunError, match="disk"):
+        store._make_room(tmp_path, 10**8)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_how_much_is_kept_in_memory(processes: int, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = next(photos.rglob("*.png"))
+    contents, decoding = [store.Content(b"digest", path)], store.Decoding(1, 16, "stretch")
+    monkeypatch.setenv("GOOGLENET_CACHE_GB", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    for spare, is_kept in ((0, True), (-1, False)):
+        monkeypatch.setattr(store, "memory_bytes", lambda spare=spare: 16 * 16 * 4 * processes + spare)
+        pixels = store.open_store(contents, contents, decoding).pixels
+        assert isinstance(pixels, torch.Tensor) == is_kept
+
+
+def test_a_store_is_built_unless_it_is_refused(photos: Path) -> None:
+    path = next(photos.rglob("*.png"))
+    contents, decoding = [store.Content(b"digest", path)], store.Decoding(1, 16, "stretch")
+    kept = store.open_store(contents, contents, decoding, on_demand=True)
+    assert isinstance(kept.pixels, store.PixelsOnDemand) and not list_stores()
+    built = store.open_store(contents, contents, decoding)
+    assert isinstance(built.pixels, torch.Tensor) and len(list_stores()) == 1
+    assert torch.equal(built.pixels[0], kept.pixels[torch.tensor(0)])
+
+
+def test_odd_values_in_the_index_are_no_obstacle(photos: Path) -> None:
+    path = next(photos.rglob("*.png"))
+    times = folder.file_times(path)
+    assert times is not None
+    index = FileIndex()
+    index._path.parent.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(index._path) as database:
+        database.execute("CREATE TABLE files (path, size, modified, changed, digest, mode, width, height, frames)")
+        for digest, mode in (("text", "L"), (b"digest", None)):
+            row = (os.fsencode(path), *times, digest, mode, 28, 28, 1)
+            database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    assert index.known([path]) == {}
 
 
 def test_the_command(photos: Path, call: Call) -> None:

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -42,6 +43,25 @@ def rows(photos: Path) -> Rows:
         {"file": str(path), "class": path.parent.name, "group": f"camera {number % 6}"}
         for number, path in enumerate(sorted(photos.rglob("*.png")))
     ]
+
+
+def test_a_small_parquet_file_with_many_rows(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    one = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(10**6, np.int8)), ["x.png"])
+    long = pyarrow.array(["x" * 2**20 + str(number) for number in range(40)])
+    for columns in ({"file": one, "class": one}, {"file": long, "class": long}):
+        parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet", compression="zstd")
+        with pytest.raises(UserError, match="too few"):
+            list_table(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "../a\0b/c"])
+def test_a_name_that_no_file_has(name: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"file,class\n{name},x\n")
+    with pytest.raises(UserError, match=r"t\.csv"):
+        list_table(tmp_path / "t.csv")
 
 
 def test_a_table_without_splits_is_like_its_folder(photos: Path, rows: Rows) -> None:

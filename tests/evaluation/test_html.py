@@ -12,10 +12,18 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from googlenet import Evaluation, ImageSplit, UserError
+from googlenet import Evaluation, ImageSplit, RunFolder, UserError
 from googlenet.evaluation.charts import ticks
 from googlenet.evaluation.comparison import mcnemar
-from googlenet.evaluation.html import Answer, RunRecord, only_correct, read_run, write_comparison, write_run_report
+from googlenet.evaluation.html import (
+    _NEEDED,
+    Answer,
+    RunRecord,
+    only_correct,
+    read_run,
+    write_comparison,
+    write_run_report,
+)
 from googlenet.evaluation.old_classes import OldClasses
 
 ROWS: list[dict[str, Any]] = [
@@ -216,3 +224,27 @@ def test_ticks_are_few_within_the_range_and_evenly_spaced(low: float, length: fl
     marks = ticks(low, high)
     assert 2 <= len(marks) <= 8
     assert all(low - 1e-6 * length <= mark <= high + 1e-6 * length for mark in marks) or length < 1e-6 * abs(low)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("evaluation.json", '{"images": 3}'),
+        ("evaluation.json", "[1]"),
+        ("evaluation.json", "[" * 100_000),
+        ("evaluation.json", json.dumps(dict.fromkeys(sorted(_NEEDED), 3))),
+        ("evaluation.json", json.dumps({**dict.fromkeys(sorted(_NEEDED), 3), "per_class": {"a": 1}})),
+        ("environment.json", "3"),
+        ("evaluation/predictions.csv", "file,class\n1,2\n"),
+        ("evaluation/predictions.csv", "file,class,predicted,probability\n1,2,3,x\n"),
+        ("recipe.toml", "a = " + "[" * 100_000),
+        ("metrics.jsonl", '{"step": 1, "epoch": 1, "split": "train"}\n'),
+    ],
+)
+def test_a_run_folder_with_damaged_files(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("epochs = 2\n")
+    write_run_report(read_run(tmp_path, RunFolder(tmp_path).rows()))
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError):
+        write_run_report(read_run(tmp_path, RunFolder(tmp_path).rows()))

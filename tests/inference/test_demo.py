@@ -9,13 +9,16 @@ import asyncio
 import os
 import signal
 import socket
+from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
 import googlenet
 from googlenet import TrainingResult, UserError
-from googlenet.inference.demo import make_page, serve
+from googlenet.inference.demo import Limits, make_page, serve
 
 
 @pytest.fixture
@@ -63,6 +66,9 @@ def test_the_process_is_left_as_it_was(trained: TrainingResult, monkeypatch: pyt
 
     def stop(address: str) -> None:
         assert address.startswith("http://127.0.0.1:")
+        for path in ("/etc/passwd", str(trained.model), "../../etc/passwd", "http://127.0.0.1:9/x"):
+            with pytest.raises(HTTPError, match="403"):  # no other file is served, and none is fetched
+                urlopen(f"{address}gradio_api/file={path}", timeout=20)
         assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
         raise StopError
 
@@ -79,3 +85,32 @@ def test_the_process_is_left_as_it_was(trained: TrainingResult, monkeypatch: pyt
         assert "no_proxy" not in os.environ
         assert signal.getsignal(signal.SIGTERM) is before
         assert os.environ.get("GRADIO_TEMP_DIR") == folder
+
+
+def test_limits(tmp_path: Path) -> None:
+    served: list[str] = []
+
+    async def page(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        served.append(scope["path"])
+
+    def status(method: str, path: str, client: str = "a") -> int | None:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": method, "path": path, "client": (client, 1)}
+        asyncio.run(limits(scope, None, send))
+        return sent[0]["status"] if sent else None
+
+    limits = Limits(page, tmp_path, per_minute=3, max_bytes=100)
+    for path in ("/gradio_api/file=http://example.org/x", "/gradio_api/file/ftp:/x", "/gradio_api/proxy=https://x/"):
+        assert status("GET", path) == 403
+    assert not served
+    (tmp_path / "an upload").write_bytes(bytes(101))
+    assert status("POST", "/gradio_api/upload") == 507
+    (tmp_path / "an upload").unlink()
+    assert [status("POST", "/gradio_api/upload") for _ in range(5)] == [None, None, None, 429, 429]
+    assert status("POST", "/gradio_api/upload", client="b") is None
+    assert status("GET", "/gradio_api/file=/tmp/x.png") is None
+    assert len(served) == 5

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from googlenet import RunError, RunFolder, UserError
 
@@ -32,15 +37,171 @@ def test_rows(tmp_path: Path) -> None:
     assert {path.name for path in folder.path.iterdir()} == {"recipe.toml", "environment.json", "metrics.jsonl"}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff", b"{", b"[" * 100_000, b"3", b"null", b'{"step": 1}', b'{"step": "1", "epoch": 1, "split": "train"}',
+        b'{"step": 1.5, "epoch": 1, "split": "train"}', b'{"step": 1, "epoch": 1, "split": 3}',
+        b'{"step": 1, "epoch": null, "split": "train"}', b'{"step": 1, "epoch": 1, "split": "train", "loss": NaN}',
+        b'{"step": 1, "epoch": 1, "split": "train", "loss": {}}', b'{"step": true, "epoch": 1, "split": "train"}',
+    ],
+)  # fmt: skip
+def test_damaged_rows(line: bytes, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append({"step": 1, "epoch": 1, "split": "train", "loss": 0.5})
+    folder.metrics.write_bytes(folder.metrics.read_bytes() + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        folder.rows()
+
+
 def test_new_paths_do_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = set()
-    for _ in range(3):
+    monkeypatch.setattr("googlenet.training.run_folder.datetime", FixedTime)
+    for end in ("", "-2", "-3"):
         path = RunFolder.new_path("recipes/mine.toml")
-        assert path.parent == Path("runs") and path.name.startswith("mine-") and not path.exists()
+        assert path == Path(f"runs/mine-20261124-103005{end}") and not path.exists()
         path.mkdir(parents=True)
-        paths.add(path)
-    assert len(paths) == 3
+
+
+class FixedTime(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> FixedTime:
+        return cls(2026, 11, 24, 10, 30, 5)
+
+
+def test_a_new_run_needs_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder(tmp_path / "new" / "deep").check_new()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path):
+        with pytest.raises(UserError, match="--output"):
+            RunFolder(path).check_new()
+
+    def refuse(path: Path) -> None:
+        raise RunError(f"{path} is read-only")
+
+    monkeypatch.setattr("googlenet.training.run_folder.check_writable", refuse)
+    with pytest.raises(RunError, match=r"recipe\.toml"):
+        RunFolder(tmp_path / "new").check_new()
+
+
+def test_what_describes_a_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.describe({"epochs": 2}, None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+    folder.describe({"epochs": 3}, {"python": "3"}, (["file", "class"], [("a.png", "boot")]))
+    assert folder.recipe.read_text() == "epochs = 3\n"
+    assert json.loads((tmp_path / "environment.json").read_text()) == {"python": "3"}
+    assert (tmp_path / "split.csv").read_text() == "file,class\na.png,boot\n"
+
+
+class HalfFile:
+    """A file on a disk that has room for half of what is written."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __enter__(self) -> HalfFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: bytes) -> int:
+        return self.file.write(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_a_row_that_does_not_fit(
+    goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"step": 1, "epoch": 1, "split": "train"}
+    folder, before = RunFolder(tmp_path, goes_on=goes_on), Path.open
+    folder.append(row)
+    intact = folder.metrics.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, *words, **more: HalfFile(before(path, *words, **more)))
+        for number in range(2):
+            with contextlib.nullcontext() if goes_on else pytest.raises(RunError, match=r"metrics\.jsonl.*--resume"):
+                folder.append(row)
+            assert folder.metrics.read_bytes() == intact
+            assert ("training goes on" in capsys.readouterr().out) == (goes_on and number == 0)  # said once
+        with pytest.raises(RunError, match=r"metrics\.jsonl"):
+            folder.flush()
+    folder.append({**row, "step": 2})
+    assert [each["step"] for each in folder.rows()] == [1, 1, 1, 2]
+    assert ("can be written again" in capsys.readouterr().out) == goes_on
+    folder.append({**row, "step": 3})
+    assert "can be written again" not in capsys.readouterr().out
+
+
+def test_rows_that_wait_for_room(tmp_path: Path) -> None:
+    """They are written before the next checkpoint, and forgotten by a run that goes back."""
+    row = {"step": 1, "epoch": 1, "split": "train"}
+    folder = RunFolder(tmp_path, goes_on=True)
+    for step, goes_back in ((1, False), (2, True)):
+        folder.metrics.rename(tmp_path / "rows") if folder.metrics.exists() else None
+        folder.metrics.mkdir()
+        folder.append({**row, "step": step})
+        folder.metrics.rmdir()
+        (tmp_path / "rows").rename(folder.metrics) if (tmp_path / "rows").exists() else None
+        if goes_back:
+            folder.rewind(1, epoch=1)
+        folder.save_checkpoint(state_at(step))
+        assert [each["step"] for each in folder.rows()] == [1]
+
+
+def test_a_default_run_does_not_go_on(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(RunError):
+        RunFolder(tmp_path).append({"step": 1})
+
+
+def test_a_model_that_does_not_fit_is_written_later(tmp_path: Path) -> None:
+    folder, net, saved, is_full = RunFolder(tmp_path, goes_on=True), nn.Linear(1, 1), list[float](), True
+
+    def save(net: nn.Module) -> None:
+        if is_full:
+            raise RunError("the disk is full")
+        saved.append(net.bias.item())
+
+    net.bias.data.fill_(1.0)
+    folder.save_model(net, save)
+    net.bias.data.fill_(2.0)  # training goes on
+    with pytest.raises(RunError):
+        folder.flush()
+    is_full = False
+    folder.flush()
+    folder.flush()
+    assert saved == [1.0]
+    folder.save_model(net, save)
+    assert saved == [1.0, 2.0]
+    is_full = True
+    folder.save_model(net, save)
+    folder.rewind(0, epoch=0)  # what is not written yet is of a time that will come again
+    is_full = False
+    folder.flush()
+    assert saved == [1.0, 2.0]
+    is_full = True
+    with pytest.raises(RunError, match="--on-save-error"):
+        RunFolder(tmp_path).save_model(net, save)
+
+
+def test_one_checkpoint_per_step(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.save_checkpoint({**state_at(1), "data": "first"}, keep=3)
+    started = time.perf_counter()
+    folder.save_checkpoint(state_at(1), keep=3)
+    assert 0 < folder.save_seconds < time.perf_counter() - started
+    assert steps(folder) == [1] and folder.load_checkpoint()["data"] == ""
+    folder.save_checkpoint(state_at(2))
+    assert steps(folder) == [2]
+    (tmp_path / "checkpoints" / "notes.pt").write_text("")
+    assert steps(folder) == [2]
+    torch.save(state_at(3), tmp_path / "checkpoints" / "last.pt")
+    assert [path.name for path in folder.checkpoints()][1:] == ["last.pt"]
 
 
 def state_at(step: int, best: int | None = None) -> dict[str, Any]:

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
 import googlenet
 from googlenet import InputSpec, ModelInfo, RunError, UserError, create_model
+from googlenet.model.architecture import VARIANTS
 from googlenet.weights import model_file
 from tests.networks import GOOGLENETS
+
+KNOWN: dict[str, Any] = {"threshold": 1.5, "fitted_on": "validation", "images": 100, "digest": "ab"}
 
 
 def saved(folder: Path, variant: str = "bn") -> Path:
@@ -121,6 +127,53 @@ def test_damaged_metadata_is_one_clear_line(change: Any, name: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda fields: fields["classes"].__setitem__(0, "\x1b[31m"), "class name"),
+        (lambda fields: fields["classes"].__setitem__(0, 3), "class name"),
+        (lambda fields: fields["architecture"].update(stem_stride=True), "stem_stride"),
+        (lambda fields: fields["architecture"].update(dropout="a"), "dropout"),
+        (lambda fields: fields["architecture"].update(dropout=1e300), "dropout"),
+        (lambda fields: fields["architecture"].update(lrn=[5, 1e-4, 0.75]), "lrn"),
+        (lambda fields: fields["architecture"].update(lrn="5555"), "lrn"),
+        (lambda fields: fields["input"].update(size=10**9), "size"),
+        (lambda fields: fields["input"].update(size=4097), "size"),
+        (lambda fields: fields["input"].update(size=0), "size"),
+        (lambda fields: fields["input"].update(size=28.0), "size"),
+        (lambda fields: fields["input"].update(channels=2, mean=[0, 0], std=[1, 1]), "in_channels"),
+        (lambda fields: fields["input"].update(mean=[0.5, 0.5]), "mean"),
+        (lambda fields: fields["input"].update(mean=[float("nan")]), "mean"),
+        (lambda fields: fields["input"].update(mean=[10**400]), "mean"),
+        (lambda fields: fields["input"].update(std=[0]), "std"),
+        (lambda fields: fields["input"].update(std=[-1.0]), "std"),
+        (lambda fields: fields["input"].update(resize="tile"), "tile"),
+        (lambda fields: fields["input"].update(crop_pct=0.01), "0.01"),
+        (lambda fields: fields["input"].update(crop_pct=1.5), "1.5"),
+        (lambda fields: fields.update(recipe=[]), "recipe"),
+        (lambda fields: fields.update(metrics="a"), "metrics"),
+        (lambda fields: fields.update(data_digest=3), "data_digest"),
+        (lambda fields: fields.update(recipe={"data": ["a"]}), "data"),
+        (lambda fields: fields.update(recipe={"seed": True}), "seed"),
+        (lambda fields: fields.update(metrics={"test": {"loss": 1.0}}), "test"),
+        (lambda fields: fields.update(metrics={"test": {"loss": float("nan"), "accuracy": 1.0}}), "test"),
+        (lambda fields: fields.update(metrics={"validation": 3}), "validation"),
+        *(
+            (lambda fields, c=c: fields.update(known={**KNOWN, **c}), "known")
+            for c in ({"threshold": True}, {"threshold": 10**400}, {"images": "a"}, {"digest": 1}, {"fitted_on": None})
+        ),
+    ],
+)
+def test_odd_values_in_the_description(change: Any, name: str) -> None:
+    architecture = dataclasses.replace(VARIANTS["bn"], num_classes=3, in_channels=1)
+    info = ModelInfo(architecture, ("a", "b", "ü"), InputSpec(1, 32, (0.5,), (0.25,)))
+    fields = json.loads(info.to_json())
+    assert ModelInfo.from_json(json.dumps(fields)) == info
+    change(fields)
+    with pytest.raises(ValueError, match=name):
+        ModelInfo.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
     ("name", "tensor"),
     [
         ("conv1.conv.weight", torch.zeros(64, 1, 5, 5)),
@@ -138,6 +191,37 @@ def test_weights_that_do_not_fit_are_named(name: str, tensor: torch.Tensor | Non
     save_file(weights, path, metadata={"googlenet": info.to_json()})
     with pytest.raises(UserError, match=name):
         googlenet.load(path)
+
+
+def test_sizes_and_nesting_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    monkeypatch.setattr(model_file, "_MAX_HEADER", length)
+    googlenet.load(path)
+    monkeypatch.setattr(model_file, "_MAX_HEADER", length - 1)
+    with pytest.raises(UserError, match="header"):
+        googlenet.load(path)
+    monkeypatch.undo()
+    save_file(load_file(path), path, metadata={"googlenet": "[" * 100_000})
+    with pytest.raises(UserError, match="nested"):
+        googlenet.load(path)
+
+
+def test_too_little_memory_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(safetensors, "safe_open", fail)
+    with pytest.raises(RunError, match="memory"):
+        googlenet.load(saved(tmp_path))
+
+
+def test_the_known_rule_of_a_file(tmp_path: Path) -> None:
+    net = googlenet.load(rewrite(saved(tmp_path), lambda fields: fields.update(known=KNOWN)))
+    assert net.info.known == model_file.KnownRule(**KNOWN)
+    assert net.info.known.accepts(torch.tensor([1.0, 1.5, 2.0])).tolist() == [False, True, True]
+    logits = torch.tensor([[0.0, 0.0]])
+    assert model_file.KnownRule.scores(logits).tolist() == pytest.approx([math.log(2)])
 
 
 def test_a_network_saved_in_half_precision_is_loaded_in_float32(tmp_path: Path) -> None:

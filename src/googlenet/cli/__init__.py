@@ -17,7 +17,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 # These add their commands
 from googlenet.cli import data, doctor, embed, evaluate, explain, export, predict, report, visualize, weights  # noqa: F401
 from googlenet.cli.options import app
-from googlenet.errors import TERMINATED, RunError, Terminated, UserError, is_out_of_memory, reason_of
+from googlenet.errors import TERMINATED, RunError, Terminated, UserError, is_out_of_memory, printable, reason_of
 
 # Importing these takes as long as all others together; `help` is the first line of their docstrings
 app.command(
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
             sys.stdout.flush()
         except OSError:
             _discard_output()
-    print(f"googlenet: {' '.join(message.split())}", file=sys.stderr)
+    print(f"googlenet: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)
 
 

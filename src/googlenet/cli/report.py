@@ -50,11 +50,7 @@ def _read(folder: Path) -> RunRecord:
     from googlenet.evaluation.html import read_run
     from googlenet.training.run_folder import RunFolder
 
-    try:
-        rows = RunFolder(folder).rows()
-    except ValueError as error:
-        raise UserError(f"{folder / 'metrics.jsonl'} is damaged ({error}): remove that line") from error
-    return read_run(folder, rows)
+    return read_run(folder, RunFolder(folder).rows())
 
 
 def _images(run: RunRecord, data: str | None, data_dir: str | None) -> ImageSplit | None:

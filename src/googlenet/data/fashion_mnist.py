@@ -38,6 +38,7 @@ DIGESTS = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+_MAX_BYTES = 16 + 60_000 * 28 * 28  # of the images for training; a file that unpacks to more is another one
 BUNDLED_DIGESTS = DIGESTS | {
     "train-images-idx3-ubyte": "d33512cfdc636a0d8972818e6659995be209a88891df7fa2109d7895922c8985",
     "train-labels-idx1-ubyte": "620cb8e3b9348037c5ff9a07b02d773ab165330e072dfd19e0d21c59f8042dcf",
@@ -171,12 +172,18 @@ def _fetch_through_apt(folder: Path) -> None:
 
 
 def read_unpacked(path: Path) -> bytes:
-    """The content of a file, unpacked if its name ends in .gz; `UserError` if it cannot be read or is damaged."""
+    """The content of a file, unpacked if its name ends in .gz.
+
+    Raises `UserError` if it cannot be read, is damaged, or is larger than the largest file of the dataset.
+    """
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if path.suffix == ".gz" else content
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is missing or damaged ({reason_of(error)}); delete it and fetch it again") from error
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{path} is not a file of Fashion-MNIST: it is larger; delete it and fetch it again")
+    return content
 
 
 # The IDX format: two zero bytes, 8 for unsigned bytes, the number of dimensions, the size of each dimension as a

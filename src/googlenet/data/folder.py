@@ -250,7 +250,7 @@ def scan(listing: Listing) -> FolderReport:
         except OSError as error:
             return f"{printable(path)}: {reason_of(error)}"
         except UserError as error:
-            return printable(str(error))
+            return str(error)
 
     unreadable = {path: f"{printable(path)}: this folder cannot be listed" for path in listing.unlistable}
     unknown, added = [path for path, *_ in listing.files if path not in known], []

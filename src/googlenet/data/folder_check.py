@@ -130,7 +130,7 @@ def _decode(has_imagehash: bool, path: Path) -> Fingerprint | str | None:
     try:
         image = decode_image(path, 3)
     except UserError as error:
-        return printable(str(error))
+        return str(error)
     return fingerprint(image) if has_imagehash else None
 
 

@@ -27,7 +27,7 @@ from googlenet.console import log
 from googlenet.data.decode import Header, decode_image, decode_resized, map_threads
 from googlenet.device import available_cores, memory_bytes
 from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import cache_dir, printable, reserve_space
+from googlenet.files import cache_dir, parse_json, printable, reserve_space
 
 _VERSION = 1  # of the pixels and their layout; another one never reads these files
 _DEFAULT_LIMIT_GB = 20.0
@@ -155,7 +155,7 @@ def _decode(file: Path, decoding: Decoding) -> Tensor | str:
     try:
         return decode_resized(file, *decoding)
     except UserError as error:
-        return str(error).removeprefix(f"{file}: ")
+        return str(error).removeprefix(f"{printable(file)}: ")
 
 
 class StoreInfo(NamedTuple):
@@ -174,7 +174,7 @@ def list_stores() -> list[StoreInfo]:
     stores = []
     for path in _stores(cache_dir() / "pixels"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            facts = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            facts = parse_json((path / "store.json").read_text(encoding="utf-8"))
             decoding = Decoding(**facts["decoding"])
             stores.append(
                 StoreInfo(path, facts["images"], decoding, facts["source"], _size(path), path.stat().st_mtime)
@@ -215,14 +215,17 @@ def _open(path: Path, contents: Sequence[Content] = (), decoding: Decoding | Non
     if not path.is_dir():
         return None
     try:
-        facts = json.loads((path / "store.json").read_text(encoding="utf-8"))
-        # Copy on write: torch wants arrays that can be written to, and nobody may change the file
-        pixels = np.load(path / "pixels.npy", mmap_mode="c")
-        digests, sums = np.load(path / "digests.npy"), np.load(path / "sums.npy")
-        if not len(pixels) == len(digests) == len(sums) == facts["images"]:
-            raise ValueError("its files do not fit together")
-        errors = {bytes.fromhex(digest): error for digest, error in facts["errors"].items()}
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        facts = parse_json((path / "store.json").read_text(encoding="utf-8"))
+        channels, size, _ = Decoding(**facts["decoding"])
+        count = facts["images"]
+        pixels = _load(path / "pixels.npy", np.uint8, (count, channels, size, size))
+        digests = _load(path / "digests.npy", np.uint8, (count, None))
+        sums = _load(path / "sums.npy", np.float64, (count, channels, 2))
+        errors = {bytes.fromhex(digest): str(error) for digest, error in facts["errors"].items()}
+        rows = _rows(digest.tobytes() for digest in digests)
+        if missing := {content.digest for content in contents} - rows.keys():
+            raise ValueError(f"it lacks {len(missing):,} images")
+    except Exception as error:  # damaged files lead to errors of any type
         log.warning(f"the stored images in {path} are damaged ({reason_of(error)}): decoding again")
         shutil.rmtree(path, ignore_errors=True)
         return None
@@ -235,8 +238,17 @@ def _open(path: Path, contents: Sequence[Content] = (), decoding: Decoding | Non
             return None
     with contextlib.suppress(OSError):
         os.utime(path)  # the least recently used are evicted first
-    rows = _rows(digest.tobytes() for digest in digests)
     return PixelStore(torch.from_numpy(pixels), rows, errors, torch.from_numpy(sums))
+
+
+def _load(path: Path, dtype: type[np.generic], shape: tuple[int | None, ...]) -> np.ndarray[Any, Any]:
+    """An array of a store, mapped from its file. Raises `ValueError` for one of another type or shape."""
+    # Copy on write: torch wants arrays that can be written to, and nobody may change the file
+    values = np.load(path, mmap_mode="c")
+    is_array = isinstance(values, np.ndarray) and values.dtype == dtype and values.ndim == len(shape)
+    if not is_array or any(side not in (None, own) for side, own in zip(shape, values.shape, strict=True)):
+        raise ValueError("its files do not fit together")
+    return values
 
 
 def _build(
@@ -342,8 +354,9 @@ class FileIndex:
                 part = keys[start : start + 500]
                 query = f"SELECT * FROM files WHERE path IN ({','.join('?' * len(part))})"  # noqa: S608
                 for name, *times, digest, mode, width, height, frames in database.execute(query, part):
-                    if tuple(times) == file_times(names[name]):
-                        found[names[name]] = (digest, Header(mode, (width, height), frames))
+                    path, is_intact = names.get(name), isinstance(digest, bytes) and isinstance(mode, str)
+                    if path is not None and is_intact and tuple(times) == file_times(path):
+                        found[path] = (digest, Header(mode, (width, height), frames))
         return found
 
     def add(self, found: Sequence[tuple[Path, tuple[int, int, int], bytes, Header]]) -> None:

@@ -63,6 +63,8 @@ def list_table(table: str | Path, classes: Sequence[str] | None = None, *, min_c
             raise UserError(
                 f"{path}, row {line}: {'file' if not row['file'] else 'class'} is empty; remove the row or fill it"
             )
+        if "\0" in row["file"]:
+            raise UserError(f"{path}, row {line}: {row['file']!r} cannot be the name of a file; correct it")
         file = _normalize(os.path.join(folder, os.fsdecode(row["file"].encode("utf-8", "surrogateescape"))))  # noqa: PTH118
         if (first := lines.setdefault(file, line)) != line:
             raise UserError(f"{path}, row {line}: {printable(file)} is in row {first} already; remove one of them")
@@ -115,19 +117,31 @@ def _read(path: Path) -> tuple[list[str], Iterable[tuple[int, list[str]]]]:
             from pyarrow import parquet
 
             try:
-                content = parquet.read_table(path)
+                file = parquet.ParquetFile(path)
+                _check_size(path, file.metadata)
+                content = file.read()
+                values = [[_text(value) for value in column.to_pylist()] for column in content.columns]
             except pyarrow.ArrowException as error:
-                raise UserError(f"cannot read the table {path}: {reason_of(error)}") from error
-            values = [[_text(value) for value in column.to_pylist()] for column in content.columns]
+                raise ValueError(reason_of(error)) from error
             return content.column_names, list(enumerate(map(list, zip(*values, strict=True)), start=2))
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, strict=True)
             rows = [(reader.line_num, row) for row in reader if row]
+    except UserError:
+        raise
     except (OSError, csv.Error, ValueError) as error:
         raise UserError(f"cannot read the table {path}: {reason_of(error)}") from error
     if not rows:
         raise UserError(f"{path} is empty; it needs the columns file and class")
     return [name.strip() for name in rows[0][1]], rows[1:]
+
+
+def _check_size(path: Path, metadata: Any) -> None:
+    """Raises `UserError` for a Parquet file whose content is much larger than itself: each row names another file."""
+    size = path.stat().st_size
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    if metadata.num_rows > 10_000 + 10 * size or sum(group.total_byte_size for group in groups) > 2**24 + 50 * size:
+        raise UserError(f"{path} has {metadata.num_rows:,} rows in {size:,} bytes, which are too few for their files")
 
 
 def _normalize(file: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from googlenet.choices import Resize
 from googlenet.data.decode import borders, center_crop, make_square, scaled_sides
+
+MAX_SIDE = 4096
+"""The largest size of a network's images, pixels."""
 
 
 class Window(NamedTuple):
@@ -45,9 +48,25 @@ class InputSpec:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> InputSpec:
-        """The inverse of `dataclasses.asdict`; version 0.1 wrote `crop_pct` as `crop_share`."""
+        """The inverse of `dataclasses.asdict`; version 0.1 wrote `crop_pct` as `crop_share`.
+
+        Raises `ValueError` for values that describe no images, and other errors of Python for other fields.
+        """
         fields = {"crop_pct" if name == "crop_share" else name: value for name, value in fields.items()}
-        return cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        spec = cls(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+        is_count = all(type(value) is int and 1 <= value <= MAX_SIDE for value in (spec.channels, spec.size))
+        numbers = (*spec.mean, *spec.std, spec.crop_pct)
+        are_numbers = all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers)
+        if (
+            not is_count
+            or not are_numbers
+            or not len(spec.mean) == len(spec.std) == spec.channels
+            or min(spec.std) <= 0
+        ):
+            raise ValueError("its input is not described by channels, size, mean and std")
+        if spec.resize not in get_args(Resize) or not 0.1 <= spec.crop_pct <= 1:
+            raise ValueError(f"its images are resized by {spec.resize!r} and {spec.crop_pct}")
+        return spec
 
     def prepare(self, images: Tensor) -> Tensor:
         """The network's float32 input (N, C, size, size) from uint8 images (N, C, H, W), on their device.

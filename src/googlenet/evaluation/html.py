@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,12 +21,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from googlenet.console import clock
 from googlenet.data.dataset import ImageSplit
-from googlenet.errors import UserError, reason_of
+from googlenet.errors import RunError, UserError, reason_of
 from googlenet.evaluation.charts import COLORS, Series, line_chart, matrix_image, reliability_chart, thumbnail
 from googlenet.evaluation.comparison import mcnemar
 from googlenet.evaluation.metrics import Evaluation
 from googlenet.evaluation.scores import interval_of
-from googlenet.files import printable, write_text
+from googlenet.files import parse_json, parse_toml, printable, write_text
 from googlenet.weights.model_file import ModelInfo, read_safetensors
 
 MOST_THUMBNAILS = 200
@@ -97,9 +96,9 @@ def read_run(folder: Path, rows: list[dict[str, Any]]) -> RunRecord:
     """
     if not (folder / "recipe.toml").exists():
         raise UserError(f"{printable(folder)} is not a run folder: it has no recipe.toml; name a folder of a run")
-    recipe = _read(folder / "recipe.toml", tomllib.loads)
+    recipe = _read(folder / "recipe.toml", parse_toml)
     source = folder if (folder / "evaluation.json").exists() else folder / "evaluation"
-    evaluation = _read(source / "evaluation.json", json.loads)
+    evaluation = _read(source / "evaluation.json", _object)
     if evaluation and _NEEDED - evaluation.keys():
         raise UserError(f"{printable(source / 'evaluation.json')} is of another version: run googlenet evaluate again")
     info, parameters = None, 0
@@ -108,11 +107,23 @@ def read_run(folder: Path, rows: list[dict[str, Any]]) -> RunRecord:
         parameters = sum(tensor.numel() for name, tensor in weights.items() if not name.endswith(_BUFFERS))
         info = None if text is None else _read(model, ModelInfo.from_json, text)
     return RunRecord(
-        folder, rows, recipe, _read(folder / "environment.json", json.loads),
+        folder, rows, recipe, _read(folder / "environment.json", _object),
         evaluation, _read(source / "predictions.csv", _answers) or (), info=info, parameters=parameters,
     )  # fmt: skip
 
 
+@contextmanager
+def _of_readable_files() -> Iterator[None]:
+    """Turn whatever odd values in the files of runs lead to into a `UserError`."""
+    try:
+        yield
+    except (UserError, RunError, MemoryError):
+        raise
+    except Exception as error:
+        raise UserError(f"a file in the run folder is damaged or of another version: {reason_of(error)}") from error
+
+
+@_of_readable_files()
 def write_run_report(run: RunRecord, split: ImageSplit | None = None) -> dict[str, Any]:
     """Write `report.html` to the run folder, and return its main numbers.
 
@@ -140,6 +151,7 @@ def write_run_report(run: RunRecord, split: ImageSplit | None = None) -> dict[st
     return {"report": str(run.path), **_summary(run), "mistakes": len(mistakes), "shown": len(shown)}
 
 
+@_of_readable_files()
 def write_comparison(runs: Sequence[RunRecord], path: Path) -> dict[str, Any]:
     """Write a page that compares runs, and return its main numbers. The first run is the one to compare with.
 
@@ -186,6 +198,13 @@ def _read(path: Path, parse: Any, text: str | None = None) -> Any:
         return {}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{printable(path)} is damaged ({reason_of(error)}): write it again, or delete it") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
 
 
 def _answers(text: str) -> list[Answer]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from googlenet.device import require
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
+from googlenet.inference.program_file import read_program
 from googlenet.weights.model_file import ModelInfo
 
 Backend = Callable[[Tensor], Tensor]
@@ -46,13 +47,20 @@ class OpenModel:
     prepares: bool = False  # Whether its backend prepares images itself, on its device
     features: Features | None = None
 
+    @property
+    def _columns(self) -> int:
+        return len(self.info.classes) + (self.preprocessing and self.info.known is not None)
+
     def run(self, images: Tensor, backend: Backend | None = None) -> Tensor:
         """What the backend, by default the model's, computes from uint8 images of the network's size. Raises `RunError`
         for whatever it raises, except if PyTorch has no memory."""
         try:
             if not (self.preprocessing or self.prepares):
                 images = self.info.input.normalize(images)
-            return (backend or self.backend)(images)
+            result = (backend or self.backend)(images)
+            if backend is None and (result.ndim != 2 or len(result) != len(images) or result.shape[1] < self._columns):
+                raise ValueError(f"its output has the shape {tuple(result.shape)}")
+            return result
         except (UserError, RunError):
             raise
         except Exception as error:  # engines raise errors of many types
@@ -93,7 +101,7 @@ def open_exported(
     try:
         if backend == "torch":
             metadata = {METADATA_KEY: ""}
-            program = torch.export.load(path, extra_files=metadata).module()
+            program = torch.export.load(read_program(path), extra_files=metadata).module()
 
             @torch.inference_mode()
             def run_program(images: Tensor) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import tempfile
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 """The browser's own: the page requests nothing from other machines."""
+PER_MINUTE = 240
+"""Requests that a client may send per minute besides reading the page; a prediction takes three."""
+_MAX_WAITING = 32  # predictions
+_MAX_CLIENTS = 1000  # to remember at once
 
 
 def serve(
@@ -65,7 +72,9 @@ def serve(
             _environment(GRADIO_TEMP_DIR=uploads, no_proxy=",".join(filter(None, direct))),
         ):
             page = make_page(net, title=title_of(model), top=top)
-            limits = {"max_file_size": f"{max_upload_mb}mb", "share": False, "ssr_mode": False}
+            page.queue(max_size=_MAX_WAITING)
+            limits = {"max_file_size": f"{max_upload_mb}mb", "share": False, "ssr_mode": False,
+                      "app_kwargs": {"middleware": [(Limits, (Path(uploads),), {})]}}  # fmt: skip
             style = {"theme": gradio.themes.Default(**_FONTS), "footer_links": [], "quiet": True}
             try:
                 _, address, _ = page.launch(
@@ -81,6 +90,52 @@ def serve(
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, handler_before)
+
+
+class Limits:
+    """ASGI middleware: refuses to fetch other addresses, more than `PER_MINUTE` uploads or predictions of a client, and
+    uploads while those before fill the disk."""
+
+    def __init__(self, app: Any, uploads: Path, per_minute: int = PER_MINUTE, max_bytes: int = 2**30) -> None:
+        self.app, self.uploads, self.per_minute, self.max_bytes = app, uploads, per_minute, max_bytes
+        self._recent: dict[str, deque[float]] = {}
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        status = self._refusal(scope) if scope["type"] == "http" else None
+        if status is None:
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _refusal(self, scope: dict[str, Any]) -> int | None:
+        """The status of the answer to a request that is refused."""
+        path = scope["path"]
+        if "/proxy=" in path or re.search(r"/file[=/]\w+:", path):  # Gradio would fetch the address
+            return 403
+        if scope["method"] != "POST":
+            return None
+        if path.endswith("/upload") and _bytes_in(self.uploads) > self.max_bytes:
+            return 507
+        now, client = time.monotonic(), (scope.get("client") or ("",))[0]
+        recent = self._recent.setdefault(client, deque())
+        while recent and recent[0] < now - 60:
+            recent.popleft()
+        if len(recent) >= self.per_minute:
+            return 429
+        recent.append(now)
+        if len(self._recent) > _MAX_CLIENTS:
+            self._recent = {name: times for name, times in self._recent.items() if times and times[-1] > now - 60}
+        return None
+
+
+def _bytes_in(folder: Path) -> int:
+    """What the files in a folder take, some of which are deleted meanwhile."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
+    return total
 
 
 @contextlib.contextmanager
@@ -110,7 +165,7 @@ def make_page(net: GoogLeNet, *, title: str, top: int = 5) -> gradio.Blocks:
         try:
             explanation = explain(net, file)
         except UserError as error:
-            raise gradio.Error(str(error).replace(file, Path(file).name)) from error
+            raise gradio.Error(str(error).replace(file, Path(file).name), print_exception=False) from error
         shares = dict(zip(explanation.classes, explanation.probabilities, strict=True))
         notice = "**This image looks like none of the classes.**" if explanation.known is False else ""
         return shares, heat_map_image(explanation), trust_line(explanation.trust), notice
@@ -150,12 +205,12 @@ def _accept_uploads_only(image: gradio.Image) -> None:
 
     def preprocess_upload(payload: Any) -> Any:
         if payload is not None and (payload.path is None or str(payload.url or "").startswith("data:")):
-            raise gradio.Error("upload the image as a file")
+            raise gradio.Error("upload the image as a file", print_exception=False)
         return preprocess(payload)
 
     async def move_upload(path: Any) -> Any:
         if str(path).lower().startswith(("http://", "https://")):
-            raise gradio.Error("upload the image as a file")
+            raise gradio.Error("upload the image as a file", print_exception=False)
         return await move(path)
 
     image.preprocess = preprocess_upload

@@ -275,7 +275,7 @@ class Predictor:
                 raise UserError(f"a side is longer than {MAX_SIDE:,} pixels; make the image smaller")
             return decoded
         except UserError as error:
-            return printable(str(error)).removeprefix(f"{name}: ")
+            return str(error).removeprefix(f"{name}: ")
 
 
 def _open_network(net: GoogLeNet, backend: BackendName, device: str, precision: str) -> OpenModel:

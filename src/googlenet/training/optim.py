@@ -111,6 +111,25 @@ def make_optimizer(net: nn.Module, heads: Sequence[nn.Module], recipe: Recipe) -
     return rule(parameter_groups, rate, betas=(momentum, 0.999), fused=True)
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take over what an optimizer of the same recipe remembers; its settings are those of the recipe.
+
+    Raises an error of Python, such as `ValueError`, if `saved` is not what `state_dict` of that optimizer returned.
+    """
+    groups, inner = optimizer.state_dict()["param_groups"], getattr(optimizer, "optimizer", optimizer)
+    if [group["params"] for group in groups] != [group["params"] for group in saved["param_groups"]]:
+        raise ValueError("the optimizer has other parameters")
+    for group, named in zip(groups, inner.param_groups, strict=True):
+        names = {"step", "momentum"} if group["orthogonal"] and isinstance(inner, Muon) else _STATE[type(inner)]
+        for number, parameter in zip(group["params"], named["params"], strict=True):
+            state = saved["state"].get(number, {})
+            if state and state.keys() != names:
+                raise ValueError(f"the optimizer remembers {', '.join(map(str, state))}")
+            if any(value.shape != (() if name == "step" else parameter.shape) for name, value in state.items()):
+                raise ValueError("what the optimizer remembers has another shape than the weights")
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
+
+
 class Muon(torch.optim.AdamW):
     """Muon (momentum with orthogonalized updates) for groups that are `orthogonal`, AdamW for the others.
 
@@ -198,3 +217,10 @@ def update_ema(ema: AveragedModel, net: nn.Module, step: int, decay: float) -> N
     """
     ema.multi_avg_fn = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
     ema.update_parameters(net)
+
+
+_STATE: dict[type, set[str]] = {
+    torch.optim.SGD: {"momentum_buffer"},
+    **{rule: {"step", "exp_avg", "exp_avg_sq"} for rule in (torch.optim.Adam, torch.optim.AdamW, Muon)},
+}
+"""What each optimizer remembers of a parameter."""

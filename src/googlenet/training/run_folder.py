@@ -23,13 +23,23 @@ from torch import nn
 
 from googlenet.console import log
 from googlenet.errors import RunError, UserError, is_out_of_memory, reason_of
-from googlenet.files import HALF_WRITTEN, atomic_write, check_writable, disk_errors, write_json, write_table, write_text
+from googlenet.files import (
+    HALF_WRITTEN,
+    atomic_write,
+    check_writable,
+    disk_errors,
+    parse_json,
+    write_json,
+    write_table,
+    write_text,
+)
 
 Row = dict[str, Any]
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 # Step and, as in the names of PyTorch's published weights, the first digits of the content's SHA-256
 _CHECKPOINT = re.compile(r"step-(\d+)-([0-9a-f]{16})\.pt")
-_NEEDED = {"recipe", "data", "input", "progress", "net", "optimizer"}
+_NUMBERS = ("loss", "accuracy", "learning_rate", "images_per_second", "seconds")  # of a row, if it has them
+_NEEDED = {"recipe": dict, "data": str, "input": dict, "progress": dict, "net": dict, "optimizer": dict}
 
 
 class RunFolder:
@@ -100,11 +110,20 @@ class RunFolder:
         self._lines.clear()
 
     def rows(self) -> list[Row]:
-        """The complete rows of metrics.jsonl; a kill or a full disk may have cut the last one."""
+        """The complete rows of metrics.jsonl; a kill or a full disk may have cut the last one.
+
+        Raises `UserError` for a file that is damaged.
+        """
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1]]
+        try:
+            lines = self.metrics.read_text(encoding="utf-8").split("\n")
+            rows = [parse_json(line) for line in lines[:-1]]
+            if wrong := [row for row in rows if not isinstance(row, dict) or not _is_row(row)]:
+                raise ValueError(f"a row is {wrong[0]}")
+        except ValueError as error:
+            raise UserError(f"{self.metrics} is damaged ({reason_of(error)}): remove that line") from error
+        return rows
 
     def rewind(self, step: int, epoch: int) -> None:
         """Drop what a run that continues at `step`, with `epoch` epochs evaluated, will write again (rows, checkpoints,
@@ -201,8 +220,8 @@ class RunFolder:
                 if name is not None and sha256(content).hexdigest()[:16] != name[2]:
                     raise ValueError("its SHA-256 is not that in its name")
                 state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-                if missing := _NEEDED - state.keys():
-                    raise KeyError(*missing)
+                if wrong := [name for name, kind in _NEEDED.items() if not isinstance(state.get(name), kind)]:
+                    raise ValueError(f"it lacks {wrong[0]}")
                 return state
             except Exception as error:  # damaged bytes can raise anything
                 if is_out_of_memory(error):
@@ -235,6 +254,12 @@ class RunFolder:
             if not self._is_failing:
                 log.warning(f"{error}: training goes on, and writes again as soon as it can")
             self._is_failing = True
+
+
+def _is_row(row: Row) -> bool:
+    numbers = [row.get("epoch"), *(row[name] for name in _NUMBERS if name in row)]
+    are_numbers = all(type(number) in (int, float) and abs(number) < 1e15 for number in numbers)
+    return are_numbers and type(row.get("step")) is int and isinstance(row.get("split"), str)
 
 
 def _step_of(checkpoint: Path) -> int:

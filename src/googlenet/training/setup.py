@@ -21,13 +21,13 @@ from googlenet.data.dataset import ImageDataset, ImageSplit, split_validation
 from googlenet.data.joined import load_joined
 from googlenet.data.transforms import Augmentation, InputSpec
 from googlenet.device import resolve_precision
-from googlenet.errors import DivergedError, UserError, reason_of
+from googlenet.errors import DivergedError, UserError, is_out_of_memory, reason_of
 from googlenet.evaluation.metrics import eval_mode
 from googlenet.model.googlenet import GoogLeNet
 from googlenet.model.init import whiten
 from googlenet.recipe import ARCHITECTURE_SETTINGS, Recipe
 from googlenet.training.grow import check_same_split, start_new_rows
-from googlenet.training.optim import balanced_weights, learning_rate_at, make_ema, make_optimizer
+from googlenet.training.optim import balanced_weights, learning_rate_at, load_optimizer, make_ema, make_optimizer
 from googlenet.training.processes import job_id, main_process_first
 from googlenet.weights.adapt import adapt, kept_rows
 from googlenet.weights.create import create_model
@@ -54,6 +54,21 @@ class TrainState:
     skips: int = 0  # batches in a row that were not finite
     rollbacks: int = 0
     rate_scale: float = 1.0  # of the learning rate, lower after a rollback
+
+    def check(self, total_steps: int) -> None:
+        """Raises `ValueError` for values that no run of so many steps has."""
+        for name, usual in asdict(TrainState()).items():
+            value = getattr(self, name)
+            if name == "unrecorded":
+                is_right = value is None or (len(value) == 4 and all(type(number) in (int, float) for number in value))
+            elif name == "best_metrics":
+                is_right = not value or type(value["step"]) is type(value["epoch"]) is int
+            else:
+                is_right = type(value) is type(usual) and -1 <= value < 1e12
+            if not is_right:
+                raise ValueError(f"{name} = {value!r}")
+        if not 0 <= self.epoch <= self.step <= total_steps:
+            raise ValueError(f"step {self.step} and epoch {self.epoch} of {total_steps} steps")
 
 
 class Trainer:
@@ -257,7 +272,18 @@ class Trainer:
         }  # fmt: skip
 
     def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken. Raises `UserError` if the data or the starting weights are others."""
+        """Continue where `state_dict` was taken.
+
+        Raises `UserError` if the data or the starting weights are others, or the checkpoint is damaged.
+        """
+        try:
+            self._load(checkpoint)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, UserError) or is_out_of_memory(error):
+                raise
+            raise UserError(f"the checkpoint is damaged ({reason_of(error)}); start another run") from error
+
+    def _load(self, checkpoint: dict[str, Any]) -> None:
         data = self.dataset
         if checkpoint["data"] != data.digest:
             raise UserError(
@@ -271,21 +297,17 @@ class Trainer:
         self.input_spec = InputSpec.from_dict(checkpoint["input"])
         for name, value in asdict(TrainState(**checkpoint["progress"])).items():  # in place: the loop holds on to it
             setattr(self.state, name, value)
+        self.state.check(self.total_steps)
         metrics = self.state.best_metrics
         if "chosen_by" in metrics:  # version 0.1
             metrics["selected_by"] = metrics.pop("chosen_by")
-        for group in checkpoint["optimizer"]["param_groups"]:
-            if "trunk" in group:  # version 0.1
-                group["backbone"] = group.pop("trunk")
-            # Of a CUDA graph, which is recorded again if this run can use one
-            group |= {"lr": self.recipe.learning_rate, "capturable": False}
         try:
             self.net.load_state_dict(checkpoint["net"])
         except RuntimeError as error:
             raise UserError(
                 "the run to resume trained another network; give it to googlenet.train(model=...)"
             ) from error
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        load_optimizer(self.optimizer, checkpoint["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint["average"])
         if self.accelerator.scaler is not None and checkpoint["scaler"] is not None:

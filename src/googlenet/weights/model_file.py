@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,12 +20,18 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from googlenet.data.transforms import InputSpec
-from googlenet.errors import RunError, UserError, reason_of
-from googlenet.files import atomic_write, expand
+from googlenet.errors import RunError, UserError, printable, reason_of
+from googlenet.files import atomic_write, expand, parse_json
 from googlenet.model.architecture import Architecture
 from googlenet.model.googlenet import GoogLeNet
 
 FORMAT_VERSION = 1
+_MAX_HEADER = 2**24  # bytes; that of a model with 1,000 classes has 50,000
+_HUGE = 1e12  # Numbers of a file that are larger are not what they should be
+_ARCHITECTURE = Architecture("bn")  # whose values have the types that all have
+_RECIPE_TYPES = {
+    "data": str, "also": str, "data_dir": str, "weights": str, "precision": str, "seed": int, "skip_unreadable": bool
+}  # fmt: skip
 # Fields of `Architecture` in files from before version 0.2, and the one value of each that still has a network
 _REMOVED_FIELDS = {"blocks": 9, "head_grid": 1, "head_width": 0}
 
@@ -50,10 +55,12 @@ class KnownRule:
     digest: str  # `Evaluation.digest` of these
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` unless the threshold is a finite number."""
+        """Raises `ValueError` unless the threshold is a finite number and the rest is of its type."""
         value = self.threshold
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _HUGE:
             raise ValueError(f"the threshold of known must be a number, not {value!r}")
+        if not (isinstance(self.fitted_on, str) and isinstance(self.digest, str) and type(self.images) is int):
+            raise ValueError("known must say what it was fitted on")
 
     @staticmethod
     def scores(logits: Tensor) -> Tensor:
@@ -83,7 +90,7 @@ class ModelInfo:
     def __post_init__(self) -> None:
         """Raises `ValueError` unless the temperature is a positive, finite number."""
         value = self.temperature
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < _HUGE):
             raise ValueError(f"temperature must be a positive number, not {value!r}")
 
     def to_json(self) -> str:
@@ -92,7 +99,7 @@ class ModelInfo:
     @classmethod
     def from_json(cls, text: str) -> ModelInfo:
         """The inverse of `to_json`. Raises an error of Python, a `ValueError` for example, for any other text."""
-        fields = json.loads(text)
+        fields = parse_json(text)
         if (version := fields.pop("format_version")) != FORMAT_VERSION:
             raise ValueError(f"format version {version}, but this googlenet reads version {FORMAT_VERSION}")
         architecture = fields["architecture"]
@@ -104,12 +111,49 @@ class ModelInfo:
         classes = tuple(fields["classes"])
         if len(classes) != architecture["num_classes"]:
             raise ValueError(f"{len(classes)} class names for {architecture['num_classes']} classes")
+        if bad := [name for name in classes if not isinstance(name, str) or printable(name) != name]:
+            raise ValueError(f"the class name {bad[0]!r} is not one line of text")
         spec = InputSpec.from_dict(fields["input"])
+        for name, value in architecture.items():
+            if not _is_like(getattr(_ARCHITECTURE, name), value):
+                raise ValueError(f"architecture field {name} = {value!r}")
+        if spec.channels != architecture["in_channels"]:
+            raise ValueError(f"in_channels is {architecture['in_channels']}, but the images have {spec.channels}")
+        _check_types(fields)
         optional = {
             name: fields[name] for name in ("recipe", "metrics", "temperature", "data_digest") if name in fields
         }
         known = None if fields.get("known") is None else KnownRule(**fields["known"])
         return cls(Architecture(**architecture), classes, spec, **optional, known=known)
+
+
+def _is_like(example: Any, value: Any) -> bool:
+    """Whether a value of JSON has the type of an example, whose numbers are finite."""
+    if isinstance(example, tuple):
+        return type(value) is list and len(value) == len(example) and all(map(_is_like, example, value))
+    if type(example) is float and type(value) in (int, float):
+        return abs(value) < _HUGE
+    return type(value) is type(example)
+
+
+def _check_types(fields: dict[str, Any]) -> None:
+    """Raises `ValueError` unless what a file says about the training has the types that its readers expect."""
+    recipe, metrics = fields.get("recipe", {}), fields.get("metrics", {})
+    if (
+        not isinstance(recipe, dict)
+        or not isinstance(metrics, dict)
+        or not isinstance(fields.get("data_digest", ""), str)
+    ):
+        raise ValueError("recipe and metrics must be objects, data_digest must be text")
+    for name, kind in _RECIPE_TYPES.items():
+        if recipe.get(name) is not None and type(recipe[name]) is not kind:
+            raise ValueError(f"its recipe has {name} = {recipe[name]!r}")
+    for split in ("train", "validation", "test"):
+        figures = metrics.get(split, {"loss": 0, "accuracy": 0})
+        if not isinstance(figures, dict) or not all(
+            type(figures.get(name)) in (int, float) and abs(figures[name]) < _HUGE for name in ("loss", "accuracy")
+        ):
+            raise ValueError(f"its metrics of the split {split} are not a loss and an accuracy")
 
 
 def model_info(net: GoogLeNet) -> ModelInfo:
@@ -212,9 +256,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The tensors of a file, and its metadata under the key `googlenet`."""
-    with unreadable_as_user_error(path, "a model file"), safetensors.safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get("googlenet")
-        return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118  (not a mapping)
+    with unreadable_as_user_error(path, "a model file"):
+        with path.open("rb") as opened:
+            if int.from_bytes(opened.read(8), "little") > _MAX_HEADER:
+                raise ValueError(f"its header is longer than {_MAX_HEADER:,} bytes")
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("googlenet")
+            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118  (not a mapping)
 
 
 @contextmanager
@@ -226,5 +274,7 @@ def unreadable_as_user_error(path: Path, kind: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
+    except MemoryError as error:
+        raise RunError(f"{path}: not enough memory to read it") from error
     except Exception as error:  # readers raise all kinds of errors for damaged bytes
         raise UserError(f"{path} cannot be read as {kind}: {reason_of(error)}") from error
