@@ -35,7 +35,8 @@ from googlenet.evaluation.card import model_card
 from googlenet.evaluation.html import read_run, write_run_report
 from googlenet.files import cache_dir
 from googlenet.recipe import load_recipe, recipe_names, stored_recipe
-from googlenet.training.setup import Trainer, make_accelerator
+from googlenet.training.processes import make_accelerator
+from googlenet.training.setup import Trainer
 from googlenet.weights.convert import import_weights
 from googlenet.weights.model_file import read_model
 from googlenet.weights.readers import read_tensors

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from googlenet import RunFolder, UserError
 from googlenet.recipe import load_recipe, stored_recipe
 from googlenet.training.optim import load_optimizer, make_optimizer
-from googlenet.training.setup import Trainer, make_accelerator
+from googlenet.training.processes import make_accelerator
+from googlenet.training.setup import Trainer
 from tests.training.helpers import small_net
 
 State = dict[str, Any]

@@ -13,7 +13,7 @@ import torch
 import googlenet
 from googlenet import Trainer, train
 from googlenet.data import sharded, storage
-from googlenet.training.setup import make_accelerator
+from googlenet.training.processes import make_accelerator
 from tests.conftest import QUICK, Call
 from tests.networks import with_info
 from tests.servers import Mirror, serving
