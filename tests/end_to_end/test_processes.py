@@ -50,7 +50,8 @@ def test_two_processes_learn_what_one_learns(
     assert json.loads((both / "environment.json").read_text())["processes"] == 2
     expected = load_file(one / "model.safetensors")
     for parameter, tensor in load_file(both / "model.safetensors").items():
-        torch.testing.assert_close(tensor, expected[parameter], rtol=1e-3, atol=1e-4 if name == "two" else 1e-3)
+        rtol, atol = (1e-3, 1e-4) if name == "two" else (1e-2, 1e-3)  # batch norm amplifies rounding
+        torch.testing.assert_close(tensor, expected[parameter], rtol=rtol, atol=atol)
     for row, expected_row in zip(RunFolder(both).rows(), RunFolder(one).rows(), strict=True):
         assert row["loss"] == pytest.approx(expected_row["loss"], abs=1e-3)
     rows, expected_rows = ([*csv.DictReader((run / "predictions.csv").open())] for run in (both, one))
