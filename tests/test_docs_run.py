@@ -39,7 +39,11 @@ PARSED_ONLY = {
     "weights fetch": "downloads; tests/weights",
 }
 """Commands that are too slow for every page: `test_docs.py` parses them, and the tests named here run them."""
-QUICKER = {"num_workers=4": "num_workers=0", "max_steps=200, max_test_images=1000": "max_steps=1, max_test_images=8"}
+QUICKER = {
+    "num_workers=4": "num_workers=0",
+    "max_steps=200": "max_steps=1",
+    "max_test_images=1000": "max_test_images=8",
+}
 NAMED_WEIGHTS = {"imagenet", "bvlc"}  # would be downloaded
 EXECUTED = {"data cache", "data check", "data list", "draw", "predict", "summary", "weights list"}
 

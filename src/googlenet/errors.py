@@ -1,5 +1,6 @@
 """The two kinds of error that this package raises on purpose. Each message is one line of printable text."""
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -12,7 +13,11 @@ _SOURCE_LINES = ("Exception from src/", "Check '")
 
 def printable(path: str | Path) -> str:
     """A file name as one line of valid text: control characters and bytes that are not UTF-8 appear as \\xNN."""
-    return _UNPRINTABLE.sub(_escaped, str(path))
+    text = str(path)
+    with contextlib.suppress(UnicodeEncodeError):  # it has something that is neither a character nor a byte
+        # In a locale without UTF-8, Python has bytes of a name where it has characters elsewhere
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return _UNPRINTABLE.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:

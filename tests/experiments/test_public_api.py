@@ -12,6 +12,7 @@ SCRIPTS = [*ROOT.glob("experiments/**/*.py"), *ROOT.glob("benchmarks/*.py")]
 # A checkout of before the rebuild has no `googlenet.Recipe`; what is counted are the rows of the tables
 ALLOWED = {
     "before_after.py": {"googlenet.recipe"},
+    "shards.py": {"googlenet.data.pack"},
     "counts.py": {"googlenet.model.architecture", "googlenet.model.tables"},
 }
 

@@ -40,7 +40,7 @@ def test_litserve(trained: TrainingResult, images: Path) -> None:
         server = subprocess.Popen(command, start_new_session=True, stdout=output, stderr=output)
         try:
             address, content = f"http://127.0.0.1:{port}/predict", (images / "0.png").read_bytes()
-            for _ in range(600):  # until it listens
+            for _ in range(1800):  # until it listens
                 try:
                     answer = post(address, content)
                     break

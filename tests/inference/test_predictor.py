@@ -161,8 +161,8 @@ def test_threads_share_a_predictor(trained: TrainingResult, files: list[Path]) -
 @pytest.mark.parametrize(
     ("failure", "expected"),
     [
-        (TypeError("first line\nsecond line"), r"Engine.*1x1x28x28.*first line$"),
-        (OSError(), r"Engine.*1x1x28x28.*OSError$"),
+        (TypeError("first line\nsecond line"), r"Engine.*1x1x28x28 \(first line\)"),
+        (OSError(), r"Engine.*1x1x28x28 \(OSError\)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), r"^DefaultCPUAllocator"),  # as elsewhere
     ],
 )
@@ -182,8 +182,7 @@ def test_an_error_of_the_engine_is_one_line(
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_an_engine_that_cannot_compute(backend: BackendName, exports: Exports) -> None:
     opened = open_exported(exports("onnx").file, backend=backend)
-    size = opened.info.input.size
-    with pytest.raises(RunError, match=f"2x3x{size}x{size}"):
+    with pytest.raises(RunError, match="2x3x5x5"):
         opened.run(torch.zeros(2, 3, 5, 5, dtype=torch.uint8))
 
 

@@ -256,9 +256,12 @@ class RunFolder:
             self._is_failing = True
 
 
+_LARGEST = 1e39  # more than any number of 32 bits, as losses are
+
+
 def _is_row(row: Row) -> bool:
     numbers = [row.get("epoch"), *(row[name] for name in _NUMBERS if name in row)]
-    are_numbers = all(type(number) in (int, float) and abs(number) < 1e15 for number in numbers)
+    are_numbers = all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
     return are_numbers and type(row.get("step")) is int and isinstance(row.get("split"), str)
 
 
