@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 # Before torch is imported: several test processes share the cores, and threads that wait for each other take longest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 import googlenet
@@ -28,6 +30,21 @@ os.environ.setdefault("MPLCONFIGDIR", matplotlib.get_cachedir())
 
 SMALL = {"train": 320, "t10k": 160}
 _numbers = itertools.count()
+Result = TypeVar("Result")
+
+
+def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], Result]) -> Result:
+    """What `build` returns for a new folder, built by the first of the test processes that needs it. It is pickled."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    kept = root / f"{name}.pickle"
+    with FileLock(root / f"{name}.lock"):
+        if not kept.exists():
+            folder = root / name
+            folder.mkdir()
+            result = build(folder)
+            kept.write_bytes(pickle.dumps(result))
+        return cast(Result, pickle.loads(kept.read_bytes()))
 
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="on Windows, os.kill ends the process")

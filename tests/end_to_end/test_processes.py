@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import googlenet
 from googlenet import RunFolder, create_model
 from googlenet.data import pack
-from tests.conftest import write_photos
+from tests.conftest import once, write_photos
 from tests.end_to_end.conftest import SMALL, Command
 from tests.end_to_end.two_processes import BATCH_NORM, LIKE_ONE, ON_SHARDS
 
@@ -28,7 +28,10 @@ from tests.end_to_end.two_processes import BATCH_NORM, LIKE_ONE, ON_SHARDS
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder that two_processes.py wrote to, and its standard output."""
-    folder = tmp_path_factory.mktemp("two")
+    return once(tmp_path_factory, "two", train_on_two)
+
+
+def train_on_two(folder: Path) -> tuple[Path, str]:
     write_photos(folder / "photos", of_each=60)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pack, "BLOCK_IMAGES", 5)

@@ -11,22 +11,26 @@ from PIL import Image
 from googlenet import Exported, GoogLeNet, ImageDataset, evaluate, export, load_dataset
 from googlenet.data import fashion_mnist
 from googlenet.inference.backends import SUFFIXES, Format
+from tests.conftest import once
 from tests.networks import fitted, one_block
 
 
 class Exports:
     """`net` as an exported file, made when first asked for."""
 
-    def __init__(self, net: GoogLeNet, data: ImageDataset, folder: Path) -> None:
-        self.net, self.data, self.folder = net, data, folder
+    def __init__(self, net: GoogLeNet, data: ImageDataset, factory: pytest.TempPathFactory) -> None:
+        self.net, self.data, self.factory = net, data, factory
         self.made = dict[tuple[Format, bool, bool], Exported]()
 
     def __call__(self, to: Format, *, preprocessing: bool = False, int8: bool = False) -> Exported:
         key = (to, preprocessing, int8)
         if key not in self.made:
-            target = self.folder / f"{to} {preprocessing} {int8}" / f"x{SUFFIXES[to]}"
             options = {"preprocessing": preprocessing, "int8": int8, "force": int8}
-            self.made[key] = export(self.net, to, target, calibration_data=self.data, **options)
+
+            def build(folder: Path) -> Exported:
+                return export(self.net, to, folder / f"x{SUFFIXES[to]}", calibration_data=self.data, **options)
+
+            self.made[key] = once(self.factory, f"exported-{to}-{preprocessing}-{int8}", build)
         return self.made[key]
 
 
@@ -40,7 +44,7 @@ def exports(small_files: tuple[Path, dict[str, str]], tmp_path_factory: pytest.T
     rule = evaluate(net, data, precision="fp32").fit_known("test")
     scores = rule.scores(net(net.info.input.prepare(data.test.images)).detach())
     net.info = replace(net.info, known=replace(rule, threshold=float(scores.median())))
-    return Exports(net, data, tmp_path_factory.mktemp("exported"))
+    return Exports(net, data, tmp_path_factory)
 
 
 @pytest.fixture

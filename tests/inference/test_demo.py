@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -75,6 +76,7 @@ def test_the_process_is_left_as_it_was(trained: TrainingResult, monkeypatch: pyt
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(urllib.request, "_opener", None)  # else it keeps this proxy for later tests
     before = signal.getsignal(signal.SIGTERM)
     for folder in (None, "/elsewhere"):
         monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
