@@ -14,12 +14,14 @@ from torch.nn import functional as F
 
 import googlenet
 from googlenet import Predictor, UserError
+from googlenet.data import pack
 from googlenet.data.crops import average, check_crops, crops_of, cut_crops
-from googlenet.data.dataset import ImageSplit
+from googlenet.data.dataset import ImageSplit, load_dataset
 from googlenet.data.decode import decode_image
 from googlenet.data.joined import concatenate
 from googlenet.data.transforms import InputSpec
 from googlenet.evaluation.metrics import collect_logits
+from tests.conftest import write_photos
 from tests.data.conftest import write_image
 from tests.networks import one_block, with_info
 
@@ -207,3 +209,13 @@ def test_no_more_crops_are_run_at_once_than_the_batch_size(pictures: Path) -> No
         )  # fmt: skip
         assert sizes == wanted and logits.shape == (4, 2)
     assert sum(done) == 2 * 4
+
+
+def test_crops_of_shards_are_those_of_the_files(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", of_each=12)
+    pack.pack(tmp_path / "photos", tmp_path / "shards")
+    files = load_dataset(tmp_path / "photos", size=32, on_demand=True, use_store=False).test
+    shards = load_dataset(tmp_path / "shards", size=32).test
+    assert list(files.files) == list(shards.files)
+    for number in range(len(files)):
+        assert torch.equal(shards.original(number, 64), files.original(number, 64))
