@@ -58,6 +58,9 @@ def test_an_intact_file_is_copied_without_what_only_debugging_needs(tmp_path: Pa
     [
         {"node": {**NODE, "target": "torch.os.system"}},
         {"node": {**NODE, "target": "torch.ops.load_library"}},
+        {"node": {**NODE, "target": "torch.ops.aten.from_file.default"}},
+        {"node": {**NODE, "target": "torch.ops.aten.from_file.out"}},
+        {"node": {**NODE, "target": "torch.ops.aten.no_such.default"}},
         {"node": {**NODE, "inputs": [{"arg": {"as_operator": "torch.os.system"}}]}},
         {"node": {**NODE, "name": "x = __import__('os')"}},
         {"sizes": [{"as_expr": {"expr_str": "__import__('os').system('id')"}}]},

@@ -12,6 +12,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,6 +42,7 @@ _STRINGS = {
 }
 """What the strings of a graph may be, by the name of their field: an operator, the size of a side, the structure of the
 arguments. All others are words."""
+_WAYS = ("approximate", "indexing", "mode", "padding_mode", "reduce", "rounding_mode")
 _REFUSED = ("as_operator", "as_custom_obj", "as_graph", "use_pickle", "guards_code")
 
 
@@ -78,7 +80,21 @@ def _checked_json(content: bytes, path: Path) -> bytes:
             pending += value.items()
         elif isinstance(value, list):
             pending += ((name, part) for part in value)
+        if name == "target" and isinstance(value, str) and value.startswith("torch.ops.") and not _is_arithmetic(value):
+            raise UserError(f"{path} was not read: its operator {value} might read or write files")
         is_word = isinstance(value, str) and _STRINGS.get(name, _WORD).fullmatch(value)
         if not _WORD.fullmatch(name) or (isinstance(value, str) and not is_word) or (name in _REFUSED and value):
             raise UserError(f"{path} was not read: {name} = {value!r} in its graph might run code")
     return json.dumps(values).encode()  # without keys that are there twice, of which another parser may see the first
+
+
+def _is_arithmetic(target: str) -> bool:
+    """Whether an operator of ATen takes no text but the name of a way to compute: another could name a file."""
+    operator: Any = torch.ops
+    try:
+        for part in target.split(".")[2:]:
+            operator = getattr(operator, part)
+        arguments = operator._schema.arguments
+    except AttributeError:
+        return False
+    return all("str" not in str(argument.type).lower() or argument.name in _WAYS for argument in arguments)
