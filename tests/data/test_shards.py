@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -18,11 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 import googlenet
-from googlenet import ImageDataset, RunError, UserError, load_dataset
+from googlenet import ImageDataset, InputSpec, ModelInfo, RunError, UserError, create_model, load_dataset
 from googlenet.data import hub_data, pack as packing, sharded, storage
 from googlenet.data.pack import SUMS, pack
 from googlenet.data.shard_scan import find_splits
 from googlenet.data.shards import INDEX, ShardIndex
+from googlenet.evaluation.report import load_eval_data
 from tests.conftest import Call, write_photos
 from tests.servers import Hub, Mirror, serving
 
@@ -159,6 +161,62 @@ def test_web_dataset_shards_are_read(packed: tuple[Path, Path], tmp_path: Path, 
     assert sorted(dataset.train.files)[0].startswith("pets-train-000000.tar:")
 
 
+def test_a_changed_label_is_seen(photos: Path, tmp_path: Path) -> None:
+    """Also if no size changes."""
+    (folder := tmp_path / "shards").mkdir()
+    labels = []
+    for second, names in enumerate(({"boot": "a", "trouser": "b"}, {"boot": "b", "trouser": "a"}), start=1):
+        write_tar(folder / "train-0.tar", samples(photos, names.__getitem__))
+        os.utime(folder / "train-0.tar", (second, second))
+        labels.append(load_dataset(folder, size=16, test_fraction=1.0).test.labels)
+    assert torch.equal(labels[1], 1 - labels[0])
+
+
+@pytest.mark.parametrize("what", ["mixed", "two images", "dots", "classes"])
+def test_shards_that_would_be_misread(what: str, packed: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
+    (folder := tmp_path / "shards").mkdir()
+    files, named = samples(photos, lambda name: name), "train-0.tar"
+    image = next(content for name, content in files if name.endswith(".png"))
+    match what:
+        case "mixed":
+            shutil.copy(next(packed[1].glob("train-*.parquet")), folder / "train-1.parquet")
+            named = "Parquet"
+        case "two images":
+            files += [(f"{files[0][0].partition('.')[0]}.jpg", image)]
+        case "dots":
+            files += [("2024.01.02.png", image), ("2024.01.02.cls", b"boot")]
+            named = "2024.01.02.png"
+        case "classes":
+            for split, names in (("train", ["cat", "dog"]), ("test", ["dog", "cat"])):
+                label = {"_type": "ClassLabel", "names": names}
+                about = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+                table = pyarrow.table({"image": [{"bytes": image, "path": None}] * 2, "label": [0, 1]})
+                table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+                parquet.write_table(table, folder / f"{split}-0.parquet")
+            named = "test-0.parquet"
+    if what != "classes":
+        write_tar(folder / "train-0.tar", files)
+    with pytest.raises(UserError, match=named):
+        load_dataset(folder, size=16)
+
+
+def test_the_held_out_part_stays_the_same_by_any_path(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the training images would be tested on."""
+    (folder := tmp_path / "shards").mkdir()
+    write_tar(folder / "train-0.tar", samples(photos, lambda name: name))
+    data = load_dataset(folder, size=16)
+    net = create_model("bn", num_classes=len(data.classes), in_channels=data.channels)
+    spec = InputSpec(data.channels, 16, (0.5,) * data.channels, (0.5,) * data.channels)
+    recipe = {"data": str(folder), "seed": 0}
+    info = ModelInfo(net.architecture, data.classes, spec, recipe=recipe, data_digest=data.digest)
+    shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    for name in (None, str(folder), "shards", f"{folder}/", "copy"):
+        assert len(load_eval_data(info, name).test) == len(data.test) < len(data.train)
+
+
 def test_shards_on_a_web_server(mirror: Mirror, packed: tuple[Path, Path]) -> None:
     local, remote = (load_dataset(source, size=28) for source in (packed[1], f"{mirror.url}/copy/"))
     assert remote.digest == local.digest
@@ -230,6 +288,8 @@ def test_the_readme_of_a_dataset_says_which_files_belong_to_a_split(hub: Hub) ->
         (["imagenet1k-validation-00.tar", "imagenet1k-train-0000.tar"], {"train": 1, "validation": 1}),
         (["00000.tar", "00001.tar"], {"train": 2}),
         (["contest/train.parquet"], {"train": 1}),
+        (["default/partial-train/0000.parquet", "default/partial-test/0000.parquet"], {"train": 1, "test": 1}),
+        (["my-test-set-train-00000-of-00001.parquet"], {"train": 1}),
     ],
 )
 def test_splits_by_name(names: list[str], expected: dict[str, int]) -> None:

@@ -64,7 +64,8 @@ def find_splits(names: Sequence[str]) -> dict[SplitName, list[str]]:
     splits: dict[SplitName, list[str]] = {}
     for name in names:
         path = PurePosixPath(name)
-        words = [*reversed(path.parts[:-1]), *re.split(r"[-_.]", path.stem)]
+        folders = [folder.removeprefix("partial-") for folder in path.parts[:-1]]  # as the Hub calls a part of a split
+        words = [*reversed(folders), *reversed(re.split(r"[-_.]", path.stem))]
         splits.setdefault(next(filter(None, map(split_of, words)), "train"), []).append(name)
     return {split: splits[split] for split in SPLITS if split in splits}
 
@@ -86,7 +87,10 @@ def scan_shards(
     read.
     """
     chosen = [(name, sizes[name]) for names in splits.values() for name in names]
-    key = sha256(repr((_VERSION, storage.source, chosen, dict(splits), image, label)).encode()).hexdigest()[:32]
+    if len({name.endswith(".tar") for name, _ in chosen}) > 1:
+        raise UserError(f"{storage.source} has shards in tar files and in Parquet: use one kind in a folder")
+    times = [storage.changed(name) for name, _ in chosen]
+    key = sha256(repr((_VERSION, storage.source, chosen, times, dict(splits), image, label)).encode()).hexdigest()[:32]
     cached = cache_dir() / "shards" / f"{key}.safetensors"
     if cached.is_file():
         try:
@@ -151,6 +155,9 @@ def _scan_parquet(storage: Storage, name: str, size: int, columns: Columns, *, w
     for column in (columns.image, columns.label):
         if column not in file.schema_arrow.names:
             raise UserError(f"{path} has no column {column!r}; its columns are {', '.join(file.schema_arrow.names)}")
+    classes = find_columns(file.schema_arrow, path, columns.image, columns.label).classes
+    if classes != columns.classes:
+        raise UserError(f"{path} has other classes, or another order of them, than the first shard: write them alike")
     with parquet_errors(path):
         labels = file.read(columns=[columns.label]).column(0)
         if labels.null_count:
@@ -170,7 +177,9 @@ def _scan_parquet(storage: Storage, name: str, size: int, columns: Columns, *, w
 
 def _scan_tar(storage: Storage, name: str, size: int) -> Scanned:
     """Samples are neighbors of the same name: an image, and its class in a file with the suffix .cls."""
-    path, images, labels, places, files = storage.path(name), {}, {}, [], []
+    path, labels, places, files = storage.path(name), dict[str, str](), list[tuple[int, int]](), list[str]()
+    images: dict[str, tuple[int, int, str]] = {}
+    others: dict[str, str] = {}  # `a.mask.png`, which belongs to `a.jpg`, if that is there
     try:
         with (
             BufferedReader(RangeFile(storage, name, size), 2**20) as stream,
@@ -185,11 +194,17 @@ def _scan_tar(storage: Storage, name: str, size: int) -> Scanned:
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"{member.name} is cut off")
                 if f".{suffix.lower()}" in formats.SUFFIXES:
+                    if sample in images:
+                        raise UserError(f"{path} has two images of one name: {images[sample][2]} and {member.name}")
                     images[sample] = (member.offset_data, member.size, member.name)
+                elif PurePosixPath(last).suffix.lower() in formats.SUFFIXES:
+                    others[sample] = member.name
                 elif suffix == "cls" and (content := tar.extractfile(member)) is not None:
                     labels[sample] = content.read(1000).decode().strip()
     except (tarfile.TarError, UnicodeDecodeError, EOFError) as error:
         raise UserError(f"{path} is damaged ({reason_of(error)}): copy it again") from error
+    if lost := [file for sample, file in others.items() if sample not in images]:
+        raise UserError(f"{path}: in WebDataset, a name ends at its first dot: rename {lost[0]}")
     if missing := [image[2] for sample, image in images.items() if sample not in labels]:
         raise UserError(f"{path}: {missing[0]} has no .cls file with its class next to it")
     blocks, filled = [], BLOCK_BYTES

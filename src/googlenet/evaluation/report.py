@@ -194,8 +194,10 @@ def load_eval_data(
             log.warning("the images have changed since training: training images may be in the test split")
         dataset = relabeled(dataset, info.classes)
     elif has_shards(name):
-        # Other shards without a test split: every image
-        dataset = load_dataset(name, test_fraction=0.2 if name in sources else 1.0, **options)
+        dataset = load_dataset(name, **options)
+        if name not in sources and dataset.digest not in digests:
+            # Other shards without a test split: every image
+            dataset = load_dataset(name, test_fraction=1.0, **options)
         if name in sources and info.data_digest and dataset.digest not in digests:
             log.warning("the shards have changed since training: training images may be in the test split")
     elif not has_files(name):
